@@ -1,0 +1,24 @@
+# `make check` is the one gate: every commit passes it.
+.PHONY: check format lint types test slow lock
+
+check: lint types test
+
+format:
+	uv run ruff format .
+	uv run ruff check --fix .
+
+lint:
+	uv run ruff format --check .
+	uv run ruff check .
+
+types:
+	uv run mypy
+
+test:
+	uv run pytest -m "not slow and not e2e"
+
+slow:
+	uv run pytest -m slow
+
+lock:
+	uv export --no-emit-project --no-header --all-extras -o requirements.lock

@@ -1,0 +1,53 @@
+"""What is logged about an iteration's completions and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sharegrpo_rl.data.types import Group
+from sharegrpo_rl.ops.signals import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
+
+
+def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) -> dict[str, Any]:
+    """Means over all sampled completions; lengths in tokens."""
+    completions = [c for g in groups for slot in g.completions for c in slot]
+    lengths = np.array([len(c.token_ids) for c in completions])
+    rewards = np.concatenate([g.rewards.ravel() for g in groups])
+    names = sorted({n for g in groups for n in g.reward_parts})
+    parts = {
+        n: float(np.nanmean(np.concatenate([g.reward_parts[n].ravel() for g in groups if n in g.reward_parts])))
+        for n in names
+    }
+    return {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "accuracy": parts["accuracy"],
+        "format": parts["format"],
+        "reward_parts": parts,
+        "completion_length_mean": float(lengths.mean()),
+        "completion_length_max": int(lengths.max()),
+        "prompt_length_mean": float(np.mean([len(p.input_ids) for g in groups for p in g.prompts])),
+        "truncated_rate": float(np.mean([c.truncated for c in completions])),
+        "num_completions": len(completions),
+        "sampled_tokens": int(lengths.sum()),
+        "grader_errors": sum(e is not None for e in errors),
+    }
+
+
+def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, float]:
+    """How much the groups can teach; `valid_advantage_ratio`, `reward_density` and `solved_ratio` look at accuracy."""
+    accuracies = [g.accuracies for g in groups]
+    rewards = [g.rewards for g in groups]
+    return {
+        "valid_advantage_ratio": valid_ratio(accuracies),
+        "valid_reward_ratio": valid_ratio(rewards),
+        "valid_slot_ratio": valid_slot_ratio(accuracies),
+        "reward_density": reward_density(accuracies),
+        "solved_ratio": solved_ratio(accuracies),
+        "num_groups": len(groups),
+        "shrunk_groups": sum(len(g.slots) < num_variants for g in groups),
+        "transformed_slots": sum(s.transform is not None for g in groups for s in g.slots),
+    }

@@ -1,0 +1,163 @@
+"""Where a run's model comes from: the tiny one built here, or a checkpoint; with the warm start, kept in a cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sharegrpo_rl.data.cache import cache_folder
+from sharegrpo_rl.data.transforms import TRANSFORMS
+from sharegrpo_rl.data.types import QuestionBank
+from sharegrpo_rl.envs.registry import make_bank
+from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
+from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.rewards.formats import ANSWER_FORMATS
+
+CORPUS_QUESTIONS = 1000  # read for the tiny model's tokenizer
+REPORT_FILE = "warm_start.json"
+
+
+def prompt_settings(config: Any) -> PromptSettings:
+    """What the run puts around each question."""
+    instruction = (
+        ANSWER_FORMATS[config.answer_format].instruction if config.format_prompt is None else config.format_prompt
+    )
+    return PromptSettings(
+        config.system_prompt, instruction, config.max_prompt_tokens, config.min_pixels, config.max_pixels
+    )
+
+
+def module_config(config: Any) -> dict[str, Any]:
+    """The RLModule's `model_config`: the model's settings, and under `run` what an exported folder remembers."""
+    prompts = asdict(prompt_settings(config))
+    settings = ModelSettings(
+        path=config.model_folder or config.model,
+        dtype=config.dtype,
+        freeze_vision_tower=config.freeze_vision_tower,
+        freeze_projector=config.freeze_projector,
+        lora=config.lora,
+        gradient_checkpointing=config.gradient_checkpointing,
+        temperature=config.temperature,
+        seed=config.seed or 0,
+    )
+    run = {
+        "algorithm": config.name,
+        "env": config.env,
+        "env_config": config.env_config,
+        "answer_format": config.answer_format,
+        "rewards": config.rewards,
+        "prompts": prompts,
+        "max_completion_tokens": config.max_completion_tokens,
+    }
+    return {"settings": {**asdict(settings), "prompts": prompts}, "run": run}
+
+
+def prepare_model(config: Any) -> tuple[str, dict[str, Any] | None]:
+    """The folder (or hub name) that workers load, and the warm start's report.
+
+    A tiny or warm-started model is made once and kept in the user's cache under a key of everything that determines
+    it: settings, seed, data, library versions and this package's own sources.
+    """
+    if config.model != "tiny" and not config.warm_start:
+        return config.model, None
+    folder = cache_folder("models") / _key(config)
+    if not (folder / REPORT_FILE).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            made = Path(scratch) / "model"
+            report = _make(config, made)
+            (made / REPORT_FILE).write_text(json.dumps(report))
+            try:
+                os.replace(made, folder)
+            except OSError:
+                if not (folder / REPORT_FILE).exists():  # else another process was faster with the same model
+                    raise
+    return str(folder), json.loads((folder / REPORT_FILE).read_text())
+
+
+def _make(config: Any, folder: Path) -> dict[str, Any] | None:
+    from sharegrpo_rl.algorithms.warm_start import warm_start
+
+    policy = _tiny_policy(config) if config.model == "tiny" else _loaded_policy(config)
+    report = warm_start(policy, config) if config.warm_start else None
+    save_pretrained(policy, folder)
+    return report
+
+
+def _loaded_policy(config: Any) -> Policy:
+    return load_policy(ModelSettings(config.model, config.dtype, prompts=prompt_settings(config)))
+
+
+def _tiny_policy(config: Any) -> Policy:
+    from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+
+    bank = make_bank(config.env, config.env_config, "train", check=False)
+    model, processor = build_tiny(
+        TinyConfig(**config.model_config), _corpus(bank, config), config.seed or 0, config.min_pixels, config.max_pixels
+    )
+    return Policy(model, processor, prompt_settings(config))
+
+
+def _corpus(bank: QuestionBank, config: Any) -> Iterator[str]:
+    """Texts that the tiny tokenizer learns to write briefly: questions, answers in their format, transform sentences."""
+    from sharegrpo_rl.algorithms.warm_start import target_text
+
+    settings = prompt_settings(config)
+    step = max(1, len(bank) // CORPUS_QUESTIONS)
+    for index in islice(range(0, len(bank), step), CORPUS_QUESTIONS):
+        question = bank[index]
+        yield from question.wordings
+        yield target_text(question, config)
+        yield f"{settings.system_prompt} {settings.format_prompt}".strip()
+    for transform in TRANSFORMS.values():
+        yield from [transform.sentence] * 20
+
+
+def _key(config: Any) -> str:
+    parts = {
+        "model": config.model,
+        "model_config": config.model_config,
+        "warm_start": config.warm_start,
+        "seed": config.seed or 0,
+        "env": config.env,
+        "env_config": config.env_config,
+        "data": _data_identity(config.env_config.get("data")),
+        "prompts": asdict(prompt_settings(config)),
+        "answer_format": config.answer_format,
+        "max_completion_tokens": config.max_completion_tokens,
+        "dtype": config.dtype,
+        "threads": config.num_threads,
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "numpy")},
+        "sources": _sources_digest(),
+    }
+    return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _data_identity(data: Any) -> Any:
+    """Name, size and time of every file of a data set, so that changed data makes a new model."""
+    if data is None or not Path(str(data)).exists():
+        return data
+    root = Path(str(data)).resolve()
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+
+
+@cache
+def _sources_digest() -> str:
+    """Digest of this package's Python files: a cached model never outlives the code that made it."""
+    root = Path(__file__).resolve().parent.parent
+    digest = blake2b(digest_size=16)
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] not in ("tune", "reports", "cli.py"):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()

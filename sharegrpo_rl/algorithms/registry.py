@@ -1,0 +1,29 @@
+"""The algorithms by name, and the config of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.registry import register_trainable
+
+from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
+from sharegrpo_rl.algorithms.grpo.grpo import GRPO
+from sharegrpo_rl.algorithms.share_grpo.share_grpo import ShareGRPO, ShareGRPOConfig
+from sharegrpo_rl.errors import UserError
+
+ALGORITHMS: dict[str, type[GRPOConfig]] = {"GRPO": GRPOConfig, "ShareGRPO": ShareGRPOConfig}
+CLASSES: dict[str, type[GRPO]] = {"GRPO": GRPO, "ShareGRPO": ShareGRPO}
+
+
+def register() -> None:
+    """Make every algorithm known to Tune by its name."""
+    for name, algorithm in CLASSES.items():
+        register_trainable(name, algorithm)
+
+
+def build_config(run: str, env: str, settings: Mapping[str, Any], seed: int) -> GRPOConfig:
+    """The config of one run; UserError for an unknown algorithm, option or value."""
+    if run not in ALGORITHMS:
+        raise UserError(f"run: no algorithm {run!r}; known: {', '.join(ALGORITHMS)}")
+    return ALGORITHMS[run]().environment(env).training(**settings).debugging(seed=seed)

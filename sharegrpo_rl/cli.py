@@ -1,0 +1,189 @@
+"""The command line. Each command imports what it needs only when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+import typer
+
+from sharegrpo_rl.errors import UserError
+
+app = typer.Typer(
+    name="sharegrpo-rl",
+    help="Reinforcement learning that teaches vision-language models to reason.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunFileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="a run file, or the short name of a tuned example")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting over the file's: config.lr=1e-5")
+]
+ImportOption = Annotated[
+    list[Path] | None,
+    typer.Option("--import", metavar="FILE.py", help="user code that registers rewards or environments"),
+]
+
+
+@app.command()
+def train(
+    file: RunFileArgument,
+    sets: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="the run's folder; by default the name in the file")] = None,
+    storage_path: Annotated[Path, typer.Option(help="where run folders lie")] = Path("runs"),
+    resume: Annotated[Literal["auto", "never"], typer.Option(help="go on with a run of this name")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
+    imports: ImportOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show the resolved run; open neither data nor weights")
+    ] = False,
+) -> None:
+    """Train one run: checkpoints, curves, evaluation before and after, an exported model."""
+    from sharegrpo_rl.tune.examples import find_run_file
+    from sharegrpo_rl.tune.run_file import check_folder_name, load_run
+    from sharegrpo_rl.tune.user_code import import_user_files
+
+    path = find_run_file(file)
+    digests = import_user_files(imports or [])
+    spec = load_run(path, sets or [])
+    if name is not None:
+        check_folder_name(name, "--name")
+    if dry_run:
+        from sharegrpo_rl.tune.dry_run import describe_run
+
+        sys.stdout.write(describe_run(spec, seed))
+        return
+    from rich.console import Console
+
+    from sharegrpo_rl.tune.train import TrainOptions
+    from sharegrpo_rl.tune.train import train as run_training
+
+    options = TrainOptions(storage_path, name, resume, seed, digests)
+    raise typer.Exit(run_training(spec, options, Console()))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_CHECKPOINT", help="an exported folder or a checkpoint")],
+    env: Annotated[str | None, typer.Option(help="questions of this environment instead of the model's own")] = None,
+    data: Annotated[str | None, typer.Option(help="questions of this data set instead of the model's own")] = None,
+    split: Annotated[str, typer.Option(help="split to evaluate on")] = "test",
+    limit: Annotated[int, typer.Option(min=1, help="the first N questions")] = 500,
+    blind: Annotated[bool, typer.Option("--blind", help="swap the images: what does the text alone earn?")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    imports: ImportOption = None,
+) -> None:
+    """Greedy accuracy of a trained model, with its own prompts, limits and answer format."""
+    from sharegrpo_rl.tune.evaluate_model import evaluate_model, print_report
+    from sharegrpo_rl.tune.user_code import import_user_files
+
+    import_user_files(imports or [])
+    report = evaluate_model(model, env=env, data=data, split=split, limit=limit, blind=blind)
+    print_report(report, as_json)
+
+
+@app.command()
+def preview(
+    file: RunFileArgument,
+    num: Annotated[int, typer.Option(min=1, help="seed questions to show")] = 6,
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("preview.html"),
+    seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
+    sets: SetOption = None,
+    imports: ImportOption = None,
+) -> None:
+    """Show seed questions as training sees them: variants, transformed images, prompts, token counts."""
+    from sharegrpo_rl.tune.examples import find_run_file
+    from sharegrpo_rl.tune.preview_run import preview_run
+    from sharegrpo_rl.tune.run_file import load_run
+    from sharegrpo_rl.tune.user_code import import_user_files
+
+    import_user_files(imports or [])
+    preview_run(load_run(find_run_file(file), sets or []), num, out, seed)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="rows with `response` and `gold`")],
+    extract: Annotated[
+        Literal["auto", "answer", "boxed", "free"], typer.Option(help="where the answer stands in a response")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a row, the summary last")] = False,
+) -> None:
+    """Grade responses against gold answers with the rewards' own grader."""
+    from sharegrpo_rl.tune.grade_report import print_grades
+
+    print_grades(file, extract, as_json)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of a run: RUN/checkpoints/000123")],
+    out: Annotated[Path, typer.Option(help="the Hugging Face folder to write")],
+) -> None:
+    """Write a checkpoint as a Hugging Face folder (adapters merged) with sharegrpo_rl.json beside the weights."""
+    from sharegrpo_rl.tune.model_folder import export_checkpoint
+
+    export_checkpoint(checkpoint, out)
+    typer.echo(f"wrote {out}")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(help="algorithms, environments, examples, transforms, rewards, options")
+    ] = None,
+    of: Annotated[str | None, typer.Argument(help="with `options`: the algorithm or environment")] = None,
+    imports: ImportOption = None,
+) -> None:
+    """List what run files can name: algorithms, environments, tuned examples, transforms, rewards, options."""
+    from sharegrpo_rl.tune.listing import print_listing
+    from sharegrpo_rl.tune.user_code import import_user_files
+
+    import_user_files(imports or [])
+    print_listing(what, of)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, memory, and what is missing."""
+    from sharegrpo_rl.doctor import print_diagnosis
+
+    raise typer.Exit(print_diagnosis())
+
+
+def main() -> None:
+    """Run the command line: wrong input ends with one line and exit code 2, Ctrl-C with 130."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The exit code of one command."""
+    try:
+        code = app(arguments, prog_name="sharegrpo-rl", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        print(f"error: {error.format_message()} (see --help)", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`); without this Python complains once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    main()

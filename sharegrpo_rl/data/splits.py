@@ -1,0 +1,104 @@
+"""Which files of a data set hold `train` and which `test`, told by their names.
+
+A folder: `train.jsonl`, `test.parquet`, `train-00000-of-00002.parquet`, `geometry_train.jsonl`, in the folder itself,
+in its `data/`, or in folders named `train/` and `test/`. A validation split stands in for a missing test. A file: its
+own split, and beside it the file of the other split. Where only one kind of file is there, `test_fraction` divides it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharegrpo_rl.errors import UserError
+
+SUFFIXES = (".jsonl", ".parquet")
+_WORDS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("validation", "valid", "val", "dev"),
+}
+SPLIT_WORDS = {"train": (_WORDS["train"],), "test": (_WORDS["test"], _WORDS["validation"])}  # best first
+_EVERY_WORD = [word for words in _WORDS.values() for word in words]
+_SHARD = re.compile(r"(?:^|[-_])(\d+)(?:-of-(\d+))?$")
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of one split, in order; `shared` = they hold both splits, and a share of the rows is the test."""
+
+    files: tuple[Path, ...]
+    shared: bool = False
+
+
+def find_split(data: Path, split: str, test_fraction: float | None = None) -> SplitFiles:
+    """The files of `train` or `test`; UserError naming the folder and what is missing."""
+    if split not in SPLIT_WORDS:
+        raise UserError(f"unknown split {split!r}; choose train or test")
+    found = _tables_in(data) if data.is_dir() else _tables_beside(data)
+    if not found:
+        raise UserError(f"no {' or '.join(SUFFIXES)} file in {data}; put train and test files there")
+    for words in SPLIT_WORDS[split]:
+        if files := tuple(path for path, name in found.items() if name == words[0]):
+            return SplitFiles(_one_table(files))
+    if test_fraction is None:
+        names = ", ".join(path.name for path in list(found)[:5])
+        raise UserError(
+            f"{data} has no {split} split (found {names}): name the files train.* and test.*, "
+            "or set env_config.test_fraction, for example 0.1"
+        )
+    both = [path for path, name in found.items() if name == "train"] or [
+        path for path, name in found.items() if not name
+    ]
+    if not both:
+        raise UserError(f"{data} has no training file that could be divided; add train.jsonl or train.parquet")
+    return SplitFiles(_one_table(tuple(both)), shared=True)
+
+
+def _tables_in(folder: Path) -> dict[Path, str | None]:
+    """Every data file of the folder, with the split that its name, else its subfolder's, tells."""
+    found: dict[Path, str | None] = {}
+    for place in (folder, folder / "data", *(folder / word for word in _EVERY_WORD)):
+        if place.is_dir():
+            for path in sorted(place.iterdir()):
+                if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith("."):
+                    found[path] = _split_named(path.stem) or (_split_named(place.name) if place != folder else None)
+    return found
+
+
+def _tables_beside(file: Path) -> dict[Path, str | None]:
+    """The file and, where its name tells a split, the files that differ from it by split word and shard only."""
+    if file.suffix not in SUFFIXES:
+        raise UserError(f"{file} is no data file; accepted are {' and '.join(SUFFIXES)}")
+    if _split_named(file.stem) is None:
+        return {file: None}
+    same = [path for path in sorted(file.parent.glob(f"*{file.suffix}")) if _base_name(path) == _base_name(file)]
+    return {path: _split_named(path.stem) for path in same}
+
+
+def _split_named(text: str) -> str | None:
+    """`train`, `test` or `validation`; None where the text has no such word, or several."""
+    parts = set(re.split(r"[-_.]", text.lower()))
+    named = [split for split, words in _WORDS.items() if parts & set(words)]
+    return named[0] if len(named) == 1 else None
+
+
+def _base_name(path: Path) -> str:
+    """The file's name without shard number and split word."""
+    return re.sub(rf"(?:^|(?<=[-_.]))(?:{'|'.join(_EVERY_WORD)})(?=$|[-_.])", "*", _without_shard(path).lower())
+
+
+def _without_shard(path: Path) -> str:
+    return _SHARD.sub("", path.stem)
+
+
+def _one_table(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files, if they are the complete shards of one table; UserError otherwise."""
+    if len({(path.parent, _without_shard(path), path.suffix) for path in files}) > 1:
+        names = ", ".join(path.name for path in files[:5])
+        raise UserError(f"{files[0].parent} holds several tables ({names}); name one file instead of the folder")
+    shard = _SHARD.search(files[0].stem)
+    if shard and shard.group(2) and int(shard.group(2)) != len(files):
+        raise UserError(f"{files[0].parent} holds {len(files)} of {int(shard.group(2))} shards; add the others")
+    return files

@@ -1,0 +1,145 @@
+"""The values that pass between the parts of the package; frozen, without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+class ImageSource(Protocol):
+    """One image of a question, decoded only when asked for."""
+
+    @property
+    def name(self) -> str:
+        """What an error message calls it: a path inside the data set, or the row and column."""
+
+    def open(self) -> Image.Image:
+        """The picture as RGB; UserError (naming the image) where it is missing, truncated, too large or outside."""
+
+    def fingerprint(self) -> str:
+        """Digest of the content: equal pictures have equal fingerprints, so that each is encoded once."""
+
+
+@dataclass(frozen=True)
+class SeedQuestion:
+    """One row of a data set. `variants` are other wordings with the same answer; wording 0 is `question` itself."""
+
+    id: str
+    question: str
+    answer: str
+    images: tuple[ImageSource, ...] = ()
+    variants: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    answer_type: str | None = None  # numeric, true_false, yes_no, multiple_choice, word; None = tell from the answer
+    unit: str | None = None
+    precision: float | None = None
+    solution: str | None = None  # a worked reference solution: the target of supervised fine-tuning
+    key_steps: tuple[tuple[str, ...], ...] = ()  # each step as its equivalent phrasings
+    task: str = ""  # names the reward and the curve in mixtures
+    subtask: str = ""  # kind of question, for accuracy by kind
+    transforms: tuple[str, ...] | None = None  # image transforms that keep the answer; None = decided by the word rule
+    extra: dict[str, Any] = field(default_factory=dict)  # the row's other columns, handed to user rewards
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """All wordings, the original first."""
+        return (self.question, *self.variants)
+
+
+class QuestionBank(Protocol):
+    """A split of a data set with random access; rows are read when asked for."""
+
+    name: str
+    split: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> SeedQuestion: ...
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place 0..m-1 in a question's group: which wording, and which image transform (None = untouched)."""
+
+    slot: int
+    variant_index: int
+    transform: str | None = None
+    transform_seed: int = 0
+
+
+@dataclass(frozen=True)
+class SlotRequest:
+    """What the driver asks an env runner for: `num_samples` completions of one slot of one question.
+
+    `group` counts the groups of an iteration: a small data set may bring the same question twice.
+    """
+
+    group: int
+    question_index: int
+    slot: Slot
+    num_samples: int
+    sampling_seed: int
+
+
+@dataclass(frozen=True)
+class PixelInput:
+    """One image as its processor hands it to the model, by argument name (Qwen: pixel_values, image_grid_thw)."""
+
+    key: str  # equal keys = equal pixels
+    tensors: dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt after template and tokenizer, image placeholders expanded: ids [P]."""
+
+    input_ids: NDArray[np.int64]
+    images: tuple[PixelInput, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the policy produced: ids [T] (the end token included unless truncated) and the sampler's log-probs [T]."""
+
+    token_ids: NDArray[np.int64]
+    sampler_logprobs: NDArray[np.float32]
+    text: str
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """All episodes of one seed question, `[V][N]` (a group's slots may be fewer than m where transforms ran out)."""
+
+    group: int
+    question_id: str
+    question_index: int
+    slots: tuple[Slot, ...]
+    prompts: tuple[Prompt, ...]
+    completions: tuple[tuple[Completion, ...], ...]
+    rewards: NDArray[np.float64]
+    reward_parts: dict[str, NDArray[np.float64]]
+    subtask: str = ""
+
+    @property
+    def accuracies(self) -> NDArray[np.float64]:
+        """Raw accuracy [V, N], before weights: what selection and the valid-advantage ratio look at."""
+        return self.reward_parts["accuracy"]
+
+
+@dataclass(frozen=True)
+class PromptPack:
+    """One prompt and every completion trained under it (G of them), with credit fixed before any cut."""
+
+    group: int  # packs of one group stay in one minibatch
+    slot: int
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    advantages: NDArray[np.float64]  # [G]
+    native: NDArray[np.bool_]  # [G] sampled from this prompt (True) or shared from a sibling variant
+    old_logprobs: tuple[NDArray[np.float32], ...] | None = None  # G arrays [T_g]; None = the learner computes them

@@ -1,0 +1,113 @@
+"""`doctor`: what this machine has, and what is missing; nothing is changed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+REQUIRED = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "ray",
+    "gymnasium",
+    "datasets",
+    "numpy",
+    "pillow",
+    "tensorboard",
+    "math-verify",
+    "peft",
+)
+OPTIONAL = {"easy-vqa": "data for easy_vqa-tiny: pip install sharegrpo-rl[easy-vqa]"}
+
+
+def print_diagnosis() -> int:
+    """Print versions, devices, memory and problems; 0 where training can start, else 1."""
+    console = Console()
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    missing = []
+    for name in ("sharegrpo-rl", *REQUIRED):
+        version = _version(name)
+        table.add_row(name, version or "missing")
+        if version is None:
+            missing.append(name)
+    for name, purpose in OPTIONAL.items():
+        table.add_row(name, _version(name) or f"not installed ({purpose})")
+    for label, text in (*_machine(), *_devices(), *_folders()):
+        table.add_row(label, text)
+    console.print(table)
+    problems = [f"{name} is not installed: pip install sharegrpo-rl" for name in missing] + _platform_problems()
+    for problem in problems:
+        console.print(f"- {problem}", markup=False, soft_wrap=True)
+    console.print("ready to train" if not missing else "not ready", markup=False)
+    return 1 if missing else 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _machine() -> list[tuple[str, str]]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [
+        ("python", f"{platform.python_version()} ({sys.executable})"),
+        ("system", f"{platform.system()} {platform.machine()}"),
+        ("CPU cores", str(cores)),
+        ("memory", _memory()),
+    ]
+
+
+def _memory() -> str:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (ValueError, OSError):
+        return "unknown on this system"
+    return f"{_gigabytes(total)}, {_gigabytes(free)} free"
+
+
+def _devices() -> list[tuple[str, str]]:
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        properties = [torch.cuda.get_device_properties(i) for i in range(count)]
+        return [(f"GPU {i}", f"{p.name}, {_gigabytes(p.total_memory)}") for i, p in enumerate(properties)]
+    if torch.backends.mps.is_available():
+        return [("device", "MPS (best effort)")]
+    return [("device", "CPU only: the tiny examples are made for it")]
+
+
+def _folders() -> list[tuple[str, str]]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    existing = next(p for p in (cache, *cache.parents) if p.exists())
+    writable = "writable" if os.access(existing, os.W_OK) else "NOT writable: set XDG_CACHE_HOME"
+    return [
+        ("cache folder", f"{cache} ({writable})"),
+        ("disk here", f"{_gigabytes(shutil.disk_usage(Path.cwd()).free)} free"),
+    ]
+
+
+def _platform_problems() -> list[str]:
+    if platform.system() == "Windows":
+        return ["Windows is not supported by itself; use WSL"]
+    if platform.system() == "Darwin":
+        return ["macOS is best effort: what is tested is Linux on x86-64"]
+    return []
+
+
+def _gigabytes(number: float) -> str:
+    return f"{number / 2**30:.1f} GiB"

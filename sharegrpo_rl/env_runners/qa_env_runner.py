@@ -1,0 +1,225 @@
+"""The EnvRunner: asks the environment, lets the policy answer, and returns single-step episodes."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import (
+    EPISODE_RETURN_MEAN,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    WEIGHTS_SEQ_NO,
+)
+
+from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, SlotRequest
+from sharegrpo_rl.envs.registry import make_env
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.generation.generator import Sampling
+from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.models.prompts import Question
+
+
+class RunnerError(RuntimeError):
+    """What went wrong in an env runner, with the text of its own traceback."""
+
+
+class QAEnvRunner(EnvRunner, Checkpointable):
+    """Turns slot requests into episodes. Stateless between requests: everything random comes with the request."""
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        torch.set_num_threads(self.config.num_threads)
+        self.spaces = kwargs.get("spaces")
+        self.module: Any = None
+        self._weights_seq_no = 0
+        self.remote = bool(self.worker_index)
+        self.make_env()
+
+    @override(EnvRunner)
+    def make_env(self) -> None:
+        """The training split; the driver has checked its rows, runners only open it."""
+        self.env = make_env(
+            self.config.env,
+            self.config.train_env_config(),
+            rewards=self.config.rewards,
+            answer_format=self.config.answer_format,
+            check=not self.remote,
+        )
+
+    @override(EnvRunner)
+    def make_module(self) -> None:
+        """Build this runner's own copy of the policy."""
+        spec = self.config.get_rl_module_spec(env=self.env, spaces=self.get_spaces(), inference_only=True)
+        self.module = spec.build()
+
+    def share_module(self, module: Any) -> None:
+        """Use the Learner's module of the same process: no second copy, no weight sync."""
+        self.module = module
+
+    @override(EnvRunner)
+    def assert_healthy(self) -> None:
+        if self.env is None:
+            raise RunnerError("the env runner has no environment")
+
+    @override(EnvRunner)
+    def get_spaces(self) -> dict[str, Any]:
+        pair = (self.env.observation_space, self.env.action_space)
+        return {INPUT_ENV_SPACES: pair, INPUT_ENV_SINGLE_SPACES: pair, DEFAULT_MODULE_ID: pair}
+
+    @override(EnvRunner)
+    def sample(self, *, requests: Sequence[SlotRequest] = (), **kwargs: Any) -> list[SingleAgentEpisode] | str:
+        """One episode for each sample of each request. A remote runner returns an error's text instead of raising:
+        RLlib would restart it silently and lose the reason."""
+        try:
+            return self._sample(requests)
+        except UserError:
+            raise
+        except Exception:
+            if not self.remote:
+                raise
+            return traceback.format_exc()
+
+    def sample_with_metrics(self, requests: Sequence[SlotRequest]) -> tuple[list[SingleAgentEpisode] | str, Any]:
+        """`sample` and `get_metrics` in one remote call."""
+        return self.sample(requests=requests), self.get_metrics()
+
+    def _sample(self, requests: Sequence[SlotRequest]) -> list[SingleAgentEpisode]:
+        if self.module is None:
+            self.make_module()
+        started = time.perf_counter()
+        prompts = self._prompts(requests)
+        completions = self._generate(prompts, requests)
+        generated = time.perf_counter()
+        if self.remote:
+            prompts = [_in_object_store(p) for p in prompts]
+        episodes = [
+            episode
+            for request, prompt, answers in zip(requests, prompts, completions, strict=True)
+            for episode in self._episodes(request, prompt, answers)
+        ]
+        self._log(episodes, generated - started, time.perf_counter() - generated)
+        return episodes
+
+    def _prompts(self, requests: Sequence[SlotRequest]) -> list[Prompt]:
+        questions = []
+        for request in requests:
+            observation, info = self.env.reset(options=_reset_options(request))
+            questions.append(Question(observation["question"], observation["images"], info["image_keys"]))
+        return self.module.policy.encoder.encode(questions)
+
+    def _generate(self, prompts: list[Prompt], requests: Sequence[SlotRequest]) -> list[tuple[Completion, ...]]:
+        """Requests may ask for different numbers of samples; equal ones are generated together, in their order."""
+        generator = HFGenerator(self.module.policy)
+        sampling = Sampling(self.config.max_completion_tokens, self.config.top_p)
+        results: dict[int, tuple[Completion, ...]] = {}
+        for n in sorted({r.num_samples for r in requests}):
+            rows = [i for i, r in enumerate(requests) if r.num_samples == n]
+            seeds = [requests[i].sampling_seed for i in rows]
+            answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling)
+            results.update(zip(rows, answers, strict=True))
+        return [results[i] for i in range(len(requests))]
+
+    def _episodes(
+        self, request: SlotRequest, prompt: Prompt, completions: tuple[Completion, ...]
+    ) -> list[SingleAgentEpisode]:
+        observation, info = self.env.reset(options=_reset_options(request))
+        # Pixels travel once per slot, in the prompt; the episode's observation keeps the text.
+        shown = {"question": observation["question"], "images": ()}
+        scores = self.env.score([c.text for c in completions], [c.truncated for c in completions])
+        episodes = []
+        for sample, (completion, score) in enumerate(zip(completions, scores, strict=True)):
+            episode = SingleAgentEpisode(
+                observations=[shown, shown],
+                actions=[completion.text],
+                rewards=[float(score.total)],
+                infos=[info, {"reward_parts": score.parts, "error": score.error}],
+                terminated=True,
+                observation_space=self.env.observation_space,
+                action_space=self.env.action_space,
+                len_lookback_buffer=0,
+            )
+            episode.custom_data.update(
+                request=request,
+                question_id=info["question_id"],
+                subtask=info["subtask"],
+                sample=sample,
+                prompt=prompt,
+                completion=completion,
+                reward_parts=score.parts,
+                error=score.error,
+                weights_seq_no=self._weights_seq_no,
+            )
+            episodes.append(episode)
+        return episodes
+
+    def _log(self, episodes: Sequence[SingleAgentEpisode], generation_s: float, grading_s: float) -> None:
+        rewards = [e.get_return() for e in episodes]
+        log = self.metrics.log_value
+        log(EPISODE_RETURN_MEAN, float(np.mean(rewards)), reduce="mean", window=1)
+        log(NUM_ENV_STEPS_SAMPLED, len(episodes), reduce="sum")
+        log(NUM_ENV_STEPS_SAMPLED_LIFETIME, len(episodes), reduce="lifetime_sum")
+        log(NUM_EPISODES, len(episodes), reduce="sum")
+        log("generation_seconds", generation_s, reduce="mean", window=1)
+        log("grading_seconds", grading_s, reduce="mean", window=1)
+
+    @override(EnvRunner)
+    def get_metrics(self) -> Any:
+        return self.metrics.reduce()
+
+    @override(Checkpointable)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Weights, where asked for; there is nothing else to keep."""
+        if self.module is None or not self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            return {WEIGHTS_SEQ_NO: self._weights_seq_no}
+        return {COMPONENT_RL_MODULE: self.module.get_state(), WEIGHTS_SEQ_NO: self._weights_seq_no}
+
+    @override(Checkpointable)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take weights, older ones too: an in-place restore must reach every runner."""
+        if COMPONENT_RL_MODULE in state and not self.config.one_process():
+            weights = state[COMPONENT_RL_MODULE]
+            if isinstance(weights, ray.ObjectRef):
+                weights = ray.get(weights)
+            if self.module is None:
+                self.make_module()
+            self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
+        self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, self._weights_seq_no)
+
+    @override(Checkpointable)
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (), {"config": self.config}
+
+    @override(EnvRunner)
+    def stop(self) -> None:
+        if self.env is not None:
+            self.env.close()
+
+
+def _reset_options(request: SlotRequest) -> dict[str, Any]:
+    slot = request.slot
+    return {
+        "question_index": request.question_index,
+        "variant_index": slot.variant_index,
+        "transform": slot.transform,
+        "transform_seed": slot.transform_seed,
+    }
+
+
+def _in_object_store(prompt: Prompt) -> Prompt:
+    """The prompt with its pixels behind object references, so that the driver passes on ids and not pictures."""
+    images = tuple(PixelInput(i.key, ray.put(i.tensors)) for i in prompt.images)
+    return replace(prompt, images=images)

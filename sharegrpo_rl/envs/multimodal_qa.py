@@ -1,0 +1,160 @@
+"""The environment: one question in, one answer out, a rule-based reward.
+
+`reset` shows a question (in one of its wordings, perhaps with transformed images), `step(text)` grades the answer and
+ends the episode. Everything an episode depends on can be set through `reset(options=...)`; nothing else is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from PIL import Image
+
+from sharegrpo_rl.data.messages import place_sentence
+from sharegrpo_rl.data.transforms import TRANSFORMS, dropped_transforms, transform_images
+from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion
+from sharegrpo_rl.envs.blind import blind_partner
+from sharegrpo_rl.envs.options import EnvOptions, read_options
+from sharegrpo_rl.envs.spaces import ImageList, UnicodeText
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.rewards.rubric import Rubric, Score
+
+DEFAULT_REWARDS: Mapping[str, float] = {"accuracy": 0.9, "format": 0.1}
+RESET_OPTIONS = ("question_index", "question_id", "variant_index", "transform", "transform_seed", "blind")
+
+
+class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
+    """Single-step question answering about images.
+
+    Observation: {"question": text, "images": tuple of uint8 arrays [height, width, 3]}. Action: the answer's text.
+    A subclass is a task: it names its options and loads its bank.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 # gymnasium declares it as an instance variable
+    id: ClassVar[str]
+    options_type: ClassVar[type[EnvOptions]] = EnvOptions
+    system_prompt: ClassVar[str] = ""  # the task's own, for runs that name none
+
+    def __init__(
+        self,
+        split: str = "train",
+        rewards: Mapping[str, float] | None = None,
+        answer_format: str = "think_answer",
+        check: bool = True,
+        render_mode: str | None = None,
+        **env_config: Any,
+    ) -> None:
+        """`check` reads the split once and refuses bad ground truths and images; for `env_config` see options_type."""
+        self.render_mode = render_mode
+        self.options = read_options(self.options_type, env_config)
+        self.bank = self.load_bank(self.options, split, check=check)
+        self.rubric = Rubric(dict(DEFAULT_REWARDS if rewards is None else rewards), answer_format)
+        self.observation_space = spaces.Dict({"images": ImageList(), "question": UnicodeText()})
+        self.action_space = UnicodeText()
+        self._question: SeedQuestion | None = None
+        self._observation: dict[str, Any] = {}
+
+    @classmethod
+    def load_bank(cls, options: Any, split: str, *, check: bool = True) -> QuestionBank:
+        """The split's questions, checked: bad ground truths are UserErrors here and not failures later."""
+        raise NotImplementedError
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Show a question: a random one in its own wording, or what `options` (RESET_OPTIONS) ask for.
+
+        `blind` swaps the images for those of another question of the same kind. UserError for an unknown option,
+        question, wording or transform.
+        """
+        super().reset(seed=seed)
+        wanted = _known_options(options or {})
+        index = self._index(wanted)
+        question = self.bank[index]
+        variant = int(wanted.get("variant_index", 0))
+        if not 0 <= variant < len(question.wordings):
+            count = len(question.wordings)
+            raise UserError(f"question {question.id} has {count} wording(s); there is no variant_index {variant}")
+        transform, transform_seed = wanted.get("transform"), int(wanted.get("transform_seed", 0))
+        sources = self._images(index, question, blind=bool(wanted.get("blind", False)))
+        pictures = [source.open() for source in sources]
+        keys = tuple(source.fingerprint() for source in sources)
+        sentence = None
+        if transform is not None:
+            pictures = list(transform_images(pictures, transform, transform_seed))
+            keys = tuple(_transformed_key(key, transform, transform_seed) for key in keys)
+            sentence = TRANSFORMS[transform].sentence
+        text = place_sentence(question.wordings[variant], sentence, self.options.transform_text_position)
+        self._question = question
+        self._observation = {"images": tuple(_pixels(p) for p in pictures), "question": text}
+        info = {
+            "question_id": question.id,
+            "question_index": index,
+            "variant_index": variant,
+            "transform": transform,
+            "subtask": question.subtask,
+            "image_keys": keys,
+        }
+        return dict(self._observation), info
+
+    def step(self, action: str) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Grade an answer; the episode ends. May be called again, for further answers to the same question."""
+        (score,) = self.score([action])
+        info = {"reward_parts": dict(score.parts), "extracted": score.extracted, "error": score.error}
+        return dict(self._observation), float(score.total), True, False, info
+
+    def score(self, texts: Sequence[str], truncated: Sequence[bool] | None = None) -> list[Score]:
+        """Grade several answers to the question shown last."""
+        if self._question is None:
+            raise gym.error.ResetNeeded("call reset() before step() or score(): no question has been shown yet")
+        return self.rubric.score(list(texts), self._question, None if truncated is None else list(truncated))
+
+    def dropped_transforms(self, index: int) -> dict[str, str]:
+        """Every known transform that this question never gets, with the reason."""
+        return dropped_transforms(self.bank[index], tuple(TRANSFORMS))
+
+    def _index(self, wanted: Mapping[str, Any]) -> int:
+        if "question_index" in wanted:
+            index = int(wanted["question_index"])
+            if not 0 <= index < len(self.bank):
+                raise UserError(f"{self._place()} has {len(self.bank)} questions; there is no question_index {index}")
+            return index
+        if "question_id" in wanted:
+            question_id = str(wanted["question_id"])
+            if question_id not in self._indices:
+                raise UserError(f"{self._place()} has no question with the id {question_id!r}")
+            return self._indices[question_id]
+        return int(self.np_random.integers(len(self.bank)))
+
+    def _place(self) -> str:
+        return f"{self.bank.name} ({self.bank.split})"
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {self.bank[index].id: index for index in range(len(self.bank))}
+
+    def _images(self, index: int, question: SeedQuestion, *, blind: bool) -> tuple[ImageSource, ...]:
+        if not blind or not question.images:
+            return question.images
+        partner = blind_partner(self.bank, index)
+        return question.images if partner is None else self.bank[partner].images
+
+
+def _known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    for name in options:
+        if name not in RESET_OPTIONS:
+            raise UserError(f"reset(options=...): unknown option {name!r}; known: {', '.join(RESET_OPTIONS)}")
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _transformed_key(key: str, transform: str, seed: int) -> str:
+    return f"{key}:{transform}:{seed}" if TRANSFORMS[transform].seeded else f"{key}:{transform}"
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    return np.array(picture, dtype=np.uint8)  # a copy: Pillow's own buffer is read-only

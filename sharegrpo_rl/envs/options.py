@@ -1,0 +1,98 @@
+"""What `env_config` may hold: typed, documented fields, checked by name, type and bounds before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from sharegrpo_rl.data.transforms import check_names
+from sharegrpo_rl.errors import UserError
+
+Options = TypeVar("Options", bound="EnvOptions")
+
+
+def about(
+    doc: str,
+    *,
+    unit: str = "",
+    choices: tuple[Any, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> dict[str, Any]:
+    """Metadata of an option's field: its documentation and its bounds (both included)."""
+    return {"doc": doc, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """Options that every environment has."""
+
+    max_questions: int | None = field(
+        default=None,
+        metadata=about("at most so many training questions, the skipped ones included; test stays whole", minimum=1),
+    )
+    subset_seed: int = field(default=0, metadata=about("which training questions max_questions keeps", minimum=0))
+    skip_questions: int = field(
+        default=0, metadata=about("first training questions to leave out: those of the warm start", minimum=0)
+    )
+    transforms: list[str] | None = field(
+        default=None, metadata=about("image transforms to ask for; null = the task's own list")
+    )
+    transform_text_position: str = field(
+        default="before",
+        metadata=about("where the sentence about a transform stands", choices=("before", "after")),
+    )
+
+    def __post_init__(self) -> None:
+        if self.transforms is not None:
+            check_names(self.transforms)
+
+
+def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+    """The options of an environment from `env_config`; UserError where a key is unknown or a value does not fit."""
+    known = {f.name: f for f in fields(kind)}
+    hints = get_type_hints(kind)
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            close = get_close_matches(str(name), list(known), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+            raise UserError(f"env_config.{name}: unknown key; {hint}")
+        values[name] = _checked(f"env_config.{name}", value, hints[name], known[name].metadata)
+    return kind(**values)
+
+
+def _checked(key: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
+    types = get_args(hint) if type(None) in get_args(hint) else (hint,)
+    if value is None and type(None) in types:
+        return None
+    wanted = next(t for t in types if t is not type(None))
+    kind = getattr(wanted, "__origin__", wanted)
+    if isinstance(value, tuple):
+        value = list(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or value != value:
+        raise UserError(f"{key}: expected {_spelled(hint)}, got {value!r}")
+    items = [*value, *value.values()] if kind is dict else value if kind is list else []
+    if not all(isinstance(item, get_args(wanted)) for item in items):
+        raise UserError(f"{key}: expected {_spelled(hint)}, got {value!r}")
+    if metadata["choices"] and value not in metadata["choices"]:
+        raise UserError(f"{key}: {value!r} is not one of {', '.join(map(str, metadata['choices']))}")
+    low, high = metadata["minimum"], metadata["maximum"]
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise UserError(f"{key}: {value} is out of bounds; it must be {_bounds(low, high)}")
+    return value
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    return f"at least {low}" if high is None else f"between {low} and {high}"
+
+
+def _spelled(hint: Any) -> str:
+    names = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "None": "null"}
+    names |= {"list[str]": "a list of texts", "dict[str, str]": "a mapping of texts"}
+    text = str(hint) if get_args(hint) else hint.__name__
+    return " or ".join(names.get(part, part) for part in text.split(" | "))

@@ -1,0 +1,121 @@
+"""Every environment by its gymnasium id. A new task is one file in `tasks/` and one line here.
+
+Nothing here imports a task before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sharegrpo_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from sharegrpo_rl.data.types import QuestionBank
+    from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+    from sharegrpo_rl.envs.options import EnvOptions
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """An environment's id, where its class is ("module:Class"), and what it is about in a line."""
+
+    id: str
+    entry_point: str
+    doc: str
+
+    def load(self) -> type[MultimodalQAEnv]:
+        """The class, imported now."""
+        module, name = self.entry_point.split(":")
+        cls: type[MultimodalQAEnv] = getattr(import_module(module), name)
+        return cls
+
+    @property
+    def options(self) -> type[EnvOptions]:
+        """The dataclass of what `env_config` may hold; each field's metadata has its documentation."""
+        return self.load().options_type
+
+
+_TASKS = "sharegrpo_rl.envs.tasks"
+_ALL = (
+    EnvironmentSpec(
+        "DrawnShapes-v0",
+        f"{_TASKS}.drawn_shapes:DrawnShapesEnv",
+        "generated: counting, colors, forms, comparing, places, simple geometry",
+    ),
+    EnvironmentSpec(
+        "VisualCounting-v0", f"{_TASKS}.visual_counting:VisualCountingEnv", "how many; answers are whole numbers"
+    ),
+    EnvironmentSpec(
+        "GeometryQA-v0", f"{_TASKS}.geometry_qa:GeometryQAEnv", "plane geometry with diagrams; numbers and closed forms"
+    ),
+    EnvironmentSpec("MathQA-v0", f"{_TASKS}.math_qa:MathQAEnv", "mathematics, with images or without"),
+    EnvironmentSpec("MultimodalQA-v0", f"{_TASKS}.multimodal_qa:AnyDatasetEnv", "any data set by path"),
+)
+ENVIRONMENTS: dict[str, EnvironmentSpec] = {spec.id: spec for spec in _ALL}
+
+
+def register_environment(spec: EnvironmentSpec) -> None:
+    """Add an environment of your own, here and in gymnasium; UserError where the id is taken."""
+    if spec.id in ENVIRONMENTS:
+        raise UserError(f"environment {spec.id!r} is registered already, as {ENVIRONMENTS[spec.id].entry_point}")
+    ENVIRONMENTS[spec.id] = spec
+    register_in_gymnasium(spec)
+
+
+def register_in_gymnasium(spec: EnvironmentSpec) -> None:
+    """Make `gymnasium.make(spec.id, **env_config)` work; the class is imported only then."""
+    import gymnasium
+
+    if spec.id not in gymnasium.registry:
+        gymnasium.register(id=spec.id, entry_point=spec.entry_point)
+
+
+def environment_spec(env_id: str) -> EnvironmentSpec:
+    """The spec of an id; UserError with the closest known id where it is unknown."""
+    if env_id not in ENVIRONMENTS:
+        close = get_close_matches(env_id, list(ENVIRONMENTS), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known environments: {', '.join(ENVIRONMENTS)}"
+        raise UserError(f"env: unknown environment {env_id!r}; {hint}")
+    return ENVIRONMENTS[env_id]
+
+
+def check_env_config(env_id: str, env_config: Mapping[str, Any]) -> EnvOptions:
+    """The environment's options, keys and values checked, without opening any data."""
+    from sharegrpo_rl.envs.options import read_options
+
+    return read_options(environment_spec(env_id).options, env_config)
+
+
+def make_bank(env_id: str, env_config: Mapping[str, Any], split: str, *, check: bool = True) -> QuestionBank:
+    """The questions of a split; `check` reads them all once and refuses bad ground truths and images."""
+    options = check_env_config(env_id, env_config)
+    return environment_spec(env_id).load().load_bank(options, split, check=check)
+
+
+def make_warm_start_bank(env_id: str, env_config: Mapping[str, Any], rows: int) -> QuestionBank:
+    """The first `rows` training questions: those that RL leaves out with `skip_questions: rows`."""
+    from sharegrpo_rl.envs.bank_view import BankView
+
+    options = replace(check_env_config(env_id, env_config), skip_questions=0)
+    bank = environment_spec(env_id).load().load_bank(options, "train", check=False)
+    if rows > len(bank):
+        raise UserError(f"warm_start.rows: {rows} rows are asked for, {bank.name} (train) has {len(bank)}")
+    return BankView(bank, range(rows))
+
+
+def make_env(
+    env_id: str,
+    env_config: Mapping[str, Any],
+    *,
+    split: str = "train",
+    rewards: Mapping[str, float] | None = None,
+    answer_format: str = "think_answer",
+    check: bool = True,
+) -> MultimodalQAEnv:
+    """An environment over a split, without gymnasium's wrappers: several answers may be graded after one reset."""
+    cls = environment_spec(env_id).load()
+    return cls(split=split, rewards=rewards, answer_format=answer_format, check=check, **env_config)

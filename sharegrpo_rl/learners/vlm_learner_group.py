@@ -1,0 +1,41 @@
+"""The LearnerGroup: takes prompt packs instead of episodes. One Learner, in the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.utils.annotations import override
+
+from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
+from sharegrpo_rl.learners.vlm_learner import VLMLearner
+
+
+class VLMLearnerGroup(LearnerGroup):
+    """RLlib's group with `update(packs)`; state, weights and checkpoints are RLlib's."""
+
+    @property
+    def local_learner(self) -> VLMLearner:
+        """The Learner of this process."""
+        return self._learner
+
+    @override(LearnerGroup)
+    def update(self, packs: Sequence[PromptPack], **kwargs: Any) -> dict[str, float]:
+        """Train on the packs; pixels that env runners left in the object store are fetched here."""
+        return self.local_learner.update_packs(fetch_pixels(packs))
+
+
+def fetch_pixels(packs: Sequence[PromptPack]) -> list[PromptPack]:
+    """The packs with every object reference replaced by its pixels, each distinct picture fetched once."""
+    refs = {i.key: i.tensors for p in packs for i in p.prompt.images if isinstance(i.tensors, ray.ObjectRef)}
+    if not refs:
+        return list(packs)
+    tensors = dict(zip(refs, ray.get(list(refs.values())), strict=True))
+
+    def filled(prompt: Prompt) -> Prompt:
+        return replace(prompt, images=tuple(PixelInput(i.key, tensors.get(i.key, i.tensors)) for i in prompt.images))
+
+    return [replace(p, prompt=filled(p.prompt)) for p in packs]

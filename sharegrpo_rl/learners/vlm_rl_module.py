@@ -1,0 +1,85 @@
+"""The RLModule around a Policy: RLlib's name for weights, with state that survives bfloat16 and is saved as safetensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.annotations import override
+from safetensors.numpy import load_file, save_file
+
+from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
+from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.prompts import PromptSettings
+
+State = dict[str, np.ndarray]
+SETTINGS_FILE = "sharegrpo_rl.json"
+
+
+class VLMRLModule(TorchRLModule):
+    """Holds a Policy. Generation and training use the policy itself; RLlib moves, saves and restores its weights."""
+
+    policy: Policy
+
+    @override(TorchRLModule)
+    def setup(self) -> None:
+        """Load the model that `model_config["settings"]` describes; `model_config["run"]` is what an export records."""
+        try:
+            self.policy = load_policy(model_settings(self.model_config))
+        except AttributeError as error:  # RLlib would read it as an old-style constructor and hide it
+            raise RuntimeError(f"building the model failed: {error}") from error
+        self.model = self.policy.model
+
+    @override(TorchRLModule)
+    def get_state(self, *args: Any, **kwargs: Any) -> State:
+        """Trainable and frozen weights as numpy arrays; bfloat16 travels as uint16, which numpy has."""
+        return {name: _to_numpy(tensor) for name, tensor in self.model.state_dict().items()}
+
+    @override(TorchRLModule)
+    def set_state(self, state: State) -> None:
+        """Copy weights in place."""
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                tensor.copy_(_from_numpy(state[name], tensor.dtype))
+
+    @override(TorchRLModule)
+    def save_to_path(self, path: Any = None, *, state: State | None = None, **kwargs: Any) -> str:
+        """A Hugging Face folder that `evaluate` and transformers load, and the exact state beside it."""
+        folder = Path(path)
+        self.save_pretrained(folder)
+        save_file(state or self.get_state(), folder / "module_state.safetensors")
+        return str(folder)
+
+    @override(TorchRLModule)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Load the exact state; nothing is unpickled."""
+        self.set_state(load_file(Path(path) / "module_state.safetensors"))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """The model, its processor and `sharegrpo_rl.json` (how the run asked and graded)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_pretrained(self.policy, folder)
+        (folder / SETTINGS_FILE).write_text(json.dumps(self.model_config.get("run", {}), indent=2) + "\n")
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        raise NotImplementedError("token policies are run by generation/ and training/, not by RLlib's forward methods")
+
+
+def model_settings(model_config: dict[str, Any]) -> ModelSettings:
+    """ModelSettings from the plain dict that RLlib carries."""
+    settings = dict(model_config["settings"])
+    return ModelSettings(**settings | {"prompts": PromptSettings(**settings["prompts"])})
+
+
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.view(torch.uint16).numpy().copy() if tensor.dtype == torch.bfloat16 else tensor.numpy().copy()
+
+
+def _from_numpy(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    tensor = torch.from_numpy(np.array(array))
+    return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor

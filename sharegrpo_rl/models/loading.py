@@ -1,0 +1,133 @@
+"""Loading a checkpoint folder or hub model as a Policy: frozen parts, LoRA adapters, a table of what trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.prompts import PromptSettings
+
+VISION_PARTS = ("visual", "vision_tower", "vision_model")
+PROJECTOR_PARTS = ("merger", "multi_modal_projector", "connector", "mm_projector")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how it is made ready for training."""
+
+    path: str
+    dtype: str = "float32"
+    freeze_vision_tower: bool = False
+    freeze_projector: bool = False
+    lora: dict[str, Any] | None = None
+    gradient_checkpointing: bool = False
+    temperature: float = 1.0
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    seed: int = 0
+
+
+def load_policy(settings: ModelSettings) -> Policy:
+    """The model and its processor as a Policy; UserError where the path or name cannot be loaded."""
+    model, processor = load_model(settings.path, settings.dtype)
+    _freeze(model, settings)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.lora is not None:
+        model = _add_lora(model, settings)
+    return Policy(model, processor, settings.prompts, settings.temperature)
+
+
+def load_model(path: str, dtype: str) -> tuple[Any, Any]:
+    """A vision-language model with its processor, or a text-only causal model with its tokenizer. Safetensors only."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        auto, side = (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
+        model = auto.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+        return model, side.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        where = "folder" if Path(path).exists() else "hub model"
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model: cannot load the {where} {path!r} ({reason}); give a Hugging Face folder or name"
+        ) from error
+
+
+def part_of(name: str) -> str:
+    """Which part a parameter belongs to: vision tower, projector or language model."""
+    pieces = name.split(".")
+    if any(p in PROJECTOR_PARTS for p in pieces):
+        return "projector"
+    return "vision tower" if any(p in VISION_PARTS for p in pieces) else "language model"
+
+
+def parameter_table(model: Any) -> list[tuple[str, int, int]]:
+    """(part, parameters, trainable parameters) for each part of the model, adapters in a row of their own."""
+    rows: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        part = f"LoRA ({part_of(name)})" if "lora_" in name else part_of(name)
+        row = rows.setdefault(part, [0, 0])
+        row[0] += parameter.numel()
+        row[1] += parameter.numel() * parameter.requires_grad
+    return [(part, total, trainable) for part, (total, trainable) in rows.items()]
+
+
+def save_pretrained(policy: Policy, folder: Path) -> None:
+    """A Hugging Face folder with safetensors and processor; LoRA adapters are merged into a copy of the weights."""
+    model = policy.model
+    if hasattr(model, "merge_adapter"):
+        model.merge_adapter()
+        try:
+            base = model.get_base_model()
+            state = {
+                key.replace(".base_layer.", "."): value
+                for key, value in base.state_dict().items()
+                if "lora_" not in key
+            }
+            base.save_pretrained(folder, state_dict=state)
+        finally:
+            model.unmerge_adapter()
+    else:
+        model.save_pretrained(folder)
+    policy.processor.save_pretrained(folder)
+
+
+def _freeze(model: Any, settings: ModelSettings) -> None:
+    frozen = {"vision tower": settings.freeze_vision_tower, "projector": settings.freeze_projector}
+    for name, parameter in model.named_parameters():
+        if frozen.get(part_of(name), False):
+            parameter.requires_grad_(False)
+
+
+def _add_lora(model: Any, settings: ModelSettings) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = settings.lora or {}
+    wanted: Sequence[str] = lora.get("targets", ["language"])
+    parts = {"language": "language model", "vision": "vision tower", "projector": "projector"}
+    chosen = {parts[t] for t in wanted}
+    modules = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and part_of(name) in chosen
+    ]
+    if not modules:
+        raise UserError(f"lora.targets: {list(wanted)} match no linear layer of this model")
+    config = LoraConfig(
+        r=lora.get("rank", 16),
+        lora_alpha=lora.get("alpha", 32.0),
+        lora_dropout=lora.get("dropout", 0.0),
+        target_modules=modules,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return get_peft_model(model, config)

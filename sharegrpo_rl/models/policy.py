@@ -1,0 +1,93 @@
+"""A policy: a model, its processor, the ids it may not say, and the log-probs of what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.models.pack_forward import (
+    TokenValues,
+    branch_logprobs,
+    padded_logprobs,
+    supports_branches,
+    use_branch_attention,
+)
+from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
+
+VISION_TOKENS = (
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<image>",
+    "<image_soft_token>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<fake_token_around_image>",
+    "<global-img>",
+)
+
+
+class Policy:
+    """A model ready for generation and training; the distribution is softmax(logits / temperature) without banned ids."""
+
+    def __init__(self, model: Any, processor: Any, prompts: PromptSettings, temperature: float = 1.0) -> None:
+        self.model = model
+        self.processor = processor
+        self.encoder = PromptEncoder(processor, prompts)
+        self.temperature = temperature
+        self.shares_prefix = supports_branches(_unwrapped(model))
+        if self.shares_prefix:
+            use_branch_attention(_unwrapped(model))
+        tokenizer = self.encoder.tokenizer
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
+        self.banned: Tensor = torch.tensor(banned_ids(model, tokenizer), dtype=torch.long)
+
+    def logprobs(self, packs: Sequence[PromptPack]) -> TokenValues:
+        """Log-probs and entropies of all completion tokens of the packs, flat and in order."""
+        model, banned = _unwrapped(self.model), self.banned.to(self.model.device)
+        if self.shares_prefix:
+            return branch_logprobs(model, packs, self.temperature, banned)
+        return padded_logprobs(model, packs, self.temperature, banned, self.pad_id)
+
+    def target_logprobs(self, packs: Sequence[PromptPack]) -> Tensor:
+        """Log-probs of given targets at temperature 1, for supervised training; flat [N]."""
+        model, banned = _unwrapped(self.model), self.banned.to(self.model.device)
+        return padded_logprobs(model, packs, 1.0, banned, self.pad_id).logprobs
+
+
+def banned_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that must never be sampled: vision specials (a later forward would look for their images), and padding of the head."""
+    vocabulary = tokenizer.get_vocab()
+    ids = {vocabulary[t] for t in VISION_TOKENS if t in vocabulary}
+    config = _unwrapped(model).config
+    for name in (
+        "image_token_id",
+        "video_token_id",
+        "vision_start_token_id",
+        "vision_end_token_id",
+        "boi_token_id",
+        "eoi_token_id",
+    ):
+        value = getattr(config, name, None)
+        if isinstance(value, int):
+            ids.add(value)
+    size = _unwrapped(model).get_output_embeddings().weight.shape[0]
+    return sorted(ids | set(range(len(tokenizer), size)))
+
+
+def _unwrapped(model: Any) -> Any:
+    """The transformers model under a peft wrapper, its adapters still in place."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = [ends] if isinstance(ends, int) else list(ends or [])
+    return tuple(dict.fromkeys([*listed, tokenizer.eos_token_id]))

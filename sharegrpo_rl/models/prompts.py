@@ -1,0 +1,167 @@
+"""From chat messages and pictures to token ids and pixels: the only place where templates and resizing happen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharegrpo_rl.data.messages import chat_messages
+from sharegrpo_rl.data.types import PixelInput, Prompt
+from sharegrpo_rl.errors import UserError
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What surrounds the question, and the limits of a prompt."""
+
+    system_prompt: str = ""
+    format_prompt: str = ""
+    max_prompt_tokens: int = 1024
+    min_pixels: int = 3136
+    max_pixels: int = 1_003_520
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as an environment shows it: text, pictures [H, W, 3], and a key for each (equal keys = equal pictures)."""
+
+    text: str
+    pictures: tuple[Picture, ...] = ()
+    keys: tuple[str, ...] = ()
+
+
+class PromptEncoder:
+    """Encodes questions with a model's own processor (or tokenizer, for a text-only model)."""
+
+    def __init__(self, processor: Any, settings: PromptSettings) -> None:
+        self.processor = processor
+        self.settings = settings
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.image_processor = getattr(processor, "image_processor", None)
+        self.image_token: str | None = getattr(processor, "image_token", None)
+        # Qwen's processors say how many tokens an image takes by its grid; others expand placeholders themselves.
+        self._by_grid = self.image_processor is not None and hasattr(self.image_processor, "merge_size")
+
+    def encode(self, questions: Sequence[Question]) -> list[Prompt]:
+        """One prompt for each question, each distinct picture processed once. Raises UserError where one is too long."""
+        if self._by_grid:
+            pixels = self._process_pictures(questions)
+            prompts = [self._by_grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
+        else:
+            prompts = [self._whole_prompt(q) for q in questions]
+        for prompt in prompts:
+            self._check_length(prompt)
+        return prompts
+
+    def token_ids(self, question: Question) -> NDArray[np.int64]:
+        """Ids of the question's prompt, without the limit."""
+        if self._by_grid:
+            pixels = self._process_pictures([question])
+            return self._by_grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
+        return self._whole_prompt(question).input_ids
+
+    def token_bound(self, text: str, num_images: int) -> int | None:
+        """An upper bound on a prompt's length that needs no tokenizer run; None where the processor gives none.
+
+        A token is at least one byte of text, and an image has at most max_pixels / (patch x merge)^2 tokens.
+        """
+        if num_images and not self._by_grid:
+            return None
+        length = self._frame_bytes + len(text.encode())
+        if not num_images:
+            return length
+        side = self.image_processor.patch_size * self.image_processor.merge_size  # type: ignore[union-attr]
+        return length + num_images * (self.settings.max_pixels // side**2 + 3)
+
+    @cached_property
+    def _frame_bytes(self) -> int:
+        return len(self.template(Question("")).encode())
+
+    def template(self, question: Question) -> str:
+        """The chat template's text, image placeholders not yet expanded."""
+        s = self.settings
+        messages = chat_messages(question.text, len(question.pictures), s.system_prompt, s.format_prompt)
+        if self.image_processor is None:
+            if question.pictures:
+                raise UserError(
+                    "the model is text-only and the question has an image; choose a vision-language model (key: model)"
+                )
+            messages = [{**m, "content": _plain_text(m["content"])} for m in messages]
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def _check_length(self, prompt: Prompt) -> None:
+        if len(prompt.input_ids) > self.settings.max_prompt_tokens:
+            raise UserError(
+                f"a prompt has {len(prompt.input_ids)} tokens, more than max_prompt_tokens = {self.settings.max_prompt_tokens} "
+                f"(it begins {prompt.text[:60]!r}); raise max_prompt_tokens or lower max_pixels = {self.settings.max_pixels}"
+            )
+
+    def _process_pictures(self, questions: Sequence[Question]) -> dict[str, PixelInput]:
+        distinct = {k: p for q in questions for k, p in zip(_keys(q), q.pictures, strict=True)}
+        if not distinct:
+            return {}
+        size = {"shortest_edge": self.settings.min_pixels, "longest_edge": self.settings.max_pixels}
+        out = self.image_processor(list(distinct.values()), size=size, return_tensors="np")  # type: ignore[misc]
+        grids = np.asarray(out["image_grid_thw"])
+        patches = np.split(np.asarray(out["pixel_values"]), np.cumsum(grids.prod(1))[:-1])
+        return {
+            key: PixelInput(key, {"pixel_values": pixels, "image_grid_thw": grid[None]})
+            for key, pixels, grid in zip(distinct, patches, grids, strict=True)
+        }
+
+    def _by_grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
+        text = self.template(question)
+        token = self.image_token
+        if images:
+            assert token is not None
+            pieces = text.split(token)
+            if len(pieces) != len(images) + 1:
+                raise UserError(
+                    f"the prompt has {len(pieces) - 1} image places for {len(images)} images: {question.text[:60]!r}"
+                )
+            merged = self.image_processor.merge_size**2  # type: ignore[union-attr]
+            counts = [int(i.tensors["image_grid_thw"].prod()) // merged for i in images]
+            text = pieces[0] + "".join(token * n + piece for n, piece in zip(counts, pieces[1:], strict=True))
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return Prompt(np.asarray(ids, np.int64), tuple(images), text)
+
+    def _whole_prompt(self, question: Question) -> Prompt:
+        text = self.template(question)
+        if not question.pictures:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return Prompt(np.asarray(ids, np.int64), (), text)
+        out = self.processor(
+            text=[text], images=[list(question.pictures)], add_special_tokens=False, return_tensors="np"
+        )
+        text_side = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+        tensors = {k: np.asarray(v) for k, v in out.items() if k not in text_side}
+        # These processors may cut one picture into several crops: all pictures of a prompt travel together.
+        image = PixelInput("+".join(_keys(question)), tensors)
+        return Prompt(np.asarray(out["input_ids"][0], np.int64), (image,), text)
+
+    def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
+        """The text of a completion, special tokens left out."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+
+def _keys(question: Question) -> tuple[str, ...]:
+    if len(question.keys) == len(question.pictures):
+        return question.keys
+    return tuple(picture_key(p) for p in question.pictures)
+
+
+def picture_key(picture: Picture) -> str:
+    """Digest of a picture's pixels."""
+    return blake2b(picture.tobytes() + str(picture.shape).encode(), digest_size=16).hexdigest()
+
+
+def _plain_text(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)

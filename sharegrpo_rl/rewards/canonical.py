@@ -1,0 +1,143 @@
+"""One spelling for an answer: Unicode, LaTeX dress and plain text brought to the same characters."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+MAX_ANSWER_CHARACTERS = 2_000  # nobody's final answer is longer; longer text is never parsed
+
+_SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True))
+_SUPERSCRIPT_RUN = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
+_VULGAR = re.compile(r"(\d)?\s*([¼½¾⅐-⅞])")
+_SIGNS = str.maketrans(
+    {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "‐": "-",
+        "‑": "-",
+        "·": "*",
+        "⋅": "*",
+        "∙": "*",
+        "×": "*",
+        "✕": "*",
+        "÷": "/",
+        "⁄": "/",
+        "∕": "/",
+        "º": "°",
+        "˚": "°",
+        "掳": "°",  # a degree sign read in the wrong encoding
+        "≤": "<=",
+        "≥": ">=",
+        "≠": "!=",
+        "‘": "'",
+        "’": "'",
+        "“": '"',
+        "”": '"',
+        "、": ",",
+        "。": ".",
+        "∞": "\\infty ",
+        "π": "\\pi ",
+        "∪": "\\cup ",
+        "∈": "\\in ",
+        "≈": "\\approx ",
+        "\u00a0": " ",
+        "\u200b": "",
+        "\ufeff": "",
+    }
+)
+_NO_SPACE = re.compile(r"\\!|(?<=\d)\\[,;: ](?=\d{3}(?!\d))")  # 1,\!234 and 1\,234 are one number
+_SPACES = re.compile(r"\\[,;:! ]|\\q?quad(?![a-zA-Z])|\\(?:thinspace|hspace\{[^{}]*\})|(?<!\\)~")
+_DROPPED = re.compile(
+    r"\\(?:left|right|displaystyle|textstyle|limits|boldsymbol|bigl|bigr|Bigl|Bigr|big|Big)(?![a-zA-Z])|\\[()\[\]]|\$"
+)
+_DRESS = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|operatorname|mbox|hbox|bm|rm|bf|it|boxed|fbox"
+    r"|underline|emph)\s*\{([^{}]*)\}"
+)
+_OLD_DRESS = re.compile(r"\\(?:rm|bf|it|cal)(?![a-zA-Z])\s*")
+_WORDS = [
+    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\frac\s*(\d)\s*(\d)(?!\d)"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\frac\s*(\d)\s*\{"), r"\\frac{\1}{"),
+    (re.compile(r"\\frac\s*(\{[^{}]*\})\s*(\d)"), r"\\frac\1{\2}"),
+    (re.compile(r"\\sqrt\s*(\d)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?:√|(?<![a-zA-Z\\])sqrt)\s*(?=[{(\[])"), r"\\sqrt"),
+    (re.compile(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])"), r"\\sqrt{\1}"),
+    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", re.IGNORECASE), r"\\pi "),
+    (re.compile(r"\\(?:times|cdot|ast|bullet)(?![a-zA-Z])"), "*"),
+    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+    (re.compile(r"\\(?:leq?|leqslant)(?![a-zA-Z])"), "<="),
+    (re.compile(r"\\(?:geq?|geqslant)(?![a-zA-Z])"), ">="),
+    (re.compile(r"\\neq?(?![a-zA-Z])"), "!="),
+    (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
+    (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
+    (re.compile(r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\}|°)|\\degrees?(?![a-zA-Z])"), "°"),
+    (re.compile(r"(?<=[\d}])\s*\\circ(?![a-zA-Z])"), "°"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\([%$€£#&_{}])"), r"\1"),
+    (re.compile(r"\*\*(?=\S)"), "^"),
+]
+
+
+def superscripts_to_powers(text: str) -> str:
+    """`cm²` -> `cm^{2}`."""
+    return _SUPERSCRIPT_RUN.sub(lambda run: "^{" + "".join(_SUPERSCRIPTS[c] for c in run.group()) + "}", text)
+
+
+def _vulgar_to_fraction(match: re.Match[str]) -> str:
+    top, _, bottom = unicodedata.normalize("NFKC", match.group(2)).partition("⁄")
+    return f"{match.group(1) or ''}\\frac{{{top}}}{{{bottom}}}"
+
+
+def plain_unicode(text: str) -> str:
+    """Compatibility characters, signs and spaces in their ASCII or LaTeX spelling; null bytes and controls dropped."""
+    text = superscripts_to_powers(_VULGAR.sub(_vulgar_to_fraction, text))
+    text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+@lru_cache(maxsize=8192)
+def canonical(text: str) -> str:
+    """The answer without dollar signs, styling macros and spacing macros; one spelling of roots, fractions, signs."""
+    text = _EMPHASIS.sub(r"\1", plain_unicode(text[: MAX_ANSWER_CHARACTERS + 1]))
+    currency = re.search(r"^\s*(?:\\?\$)\s*\d[\d,.]*\s*$", text)
+    text = _NO_SPACE.sub("", _ESCAPED.sub(r"\\", text))
+    text = _SPACES.sub(" ", _DROPPED.sub(" ", text.replace("\\$", "") if "\\$" in text else text))
+    for _ in range(4):  # styling nests a few levels deep at most; each pass is linear
+        text, count = _DRESS.subn(r" \1 ", text)
+        if not count:
+            break
+    text = _OLD_DRESS.sub(" ", text)
+    for pattern, replacement in _WORDS:
+        text = pattern.sub(replacement, text)
+    text = _GLUED.sub(r" \1 ", text)
+    text = re.sub(r"\s+", " ", text).strip().strip("*_`").strip()
+    if currency is None:
+        text = re.sub(r"(?<=[^.])\.$", "", text)
+    return re.sub(
+        r"[;,:?]+$|(?<=[a-z])!+$", "", text.rstrip(".") if not re.search(r"\d\.$", text) else text[:-1]
+    ).strip()
+
+
+_EMPHASIS = re.compile(r"\*\*([^*\n]{1,200})\*\*")
+_GLUED = re.compile(r"(?<=[\d)\]}])(or|and)(?=[A-Z(\[{\d\\])")  # 1orx=2
+_ESCAPED = re.compile(r"\\\\(?=(?:text|frac|boxed|left|right|sqrt|pi|mathrm)\b)")  # a macro escaped twice
+_LOOSE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|[{}]+")  # the space between two numbers stays
+
+
+def squeezed(text: str) -> str:
+    """`canonical` without spaces and braces, in lower case: where these are equal, so are the answers."""
+    return _LOOSE.sub("", canonical(text)).casefold()
+
+
+_ARTICLES = {"a", "an", "the", "is", "are", "was", "be", "it", "its", "of", "to", "at", "in", "on"}
+
+
+def content_words(text: str) -> tuple[str, ...]:
+    """Lower-case words and numbers in order, without articles and small verbs."""
+    found = re.findall(r"[^\W_]+(?:'[a-z]+)?", canonical(text).casefold())
+    return tuple(word for word in found if word not in _ARTICLES)

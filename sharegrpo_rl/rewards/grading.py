@@ -1,0 +1,93 @@
+"""Grading one response: extract, compare, and say why. Never raises on what a model wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sharegrpo_rl.rewards.choices import resolve
+from sharegrpo_rl.rewards.compare import AnswerKey, Match, compare, gold_span
+from sharegrpo_rl.rewards.extract import Extraction, ExtractMode, extract_answers
+from sharegrpo_rl.rewards.pool import GraderError
+from sharegrpo_rl.rewards.quantities import parse_quantity
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`score` 0 or 1. With `error` set the grader failed: the score says nothing and the row is counted as an error."""
+
+    score: float
+    extracted: str | None
+    reason: str
+    error: str | None = None
+
+
+def make_key(
+    gold: str,
+    *,
+    choices: Sequence[str] | None = None,
+    question: str | None = None,
+    answer_type: str | None = None,
+    unit: str | None = None,
+    precision: float | None = None,
+) -> AnswerKey:
+    """The answer key of a row; fields that the row lacks are None."""
+    return AnswerKey(str(gold), tuple(str(c) for c in choices or ()), question or "", answer_type, unit, precision)
+
+
+def grade_answer(extracted: str, key: AnswerKey) -> Verdict:
+    """Grade an answer that was extracted already."""
+    try:
+        match = compare(extracted, key)
+    except GraderError as error:
+        return Verdict(0.0, extracted, "the grader failed", str(error))
+    return Verdict(float(match.equal), extracted, match.reason)
+
+
+def grade_response(
+    response: str,
+    gold: str,
+    *,
+    extract: ExtractMode = "auto",
+    choices: Sequence[str] | None = None,
+    question: str | None = None,
+    answer_type: str | None = None,
+    unit: str | None = None,
+    precision: float | None = None,
+) -> Verdict:
+    """Extract the response's answer and grade it against `gold`; the other fields narrow its reading."""
+    key = make_key(gold, choices=choices, question=question, answer_type=answer_type, unit=unit, precision=precision)
+    return grade_extraction(extract_answers(response, key, extract), key)
+
+
+def grade_extraction(found: Extraction, key: AnswerKey) -> Verdict:
+    """Right where every answer given is right; two different answers score 0, whatever their order."""
+    answers = _claims(found, key)
+    if not answers:
+        return Verdict(0.0, None, f"no answer found ({found.place})")
+    try:
+        match = compare(answers[0], key) if len(answers) == 1 else _compare_several(answers, key)
+    except GraderError as error:
+        return Verdict(0.0, answers[-1], "the grader failed", str(error))
+    return Verdict(float(match.equal), answers[-1] if len(answers) == 1 else "; ".join(answers)[:400], match.reason)
+
+
+def _claims(found: Extraction, key: AnswerKey) -> tuple[str, ...]:
+    """For multiple choice, boxes that name no option (steps of the working) do not count beside one that does."""
+    if len(found.answers) > 1 and key.choices:
+        naming = tuple(answer for answer in found.answers if resolve(answer, key.choices))
+        return naming or found.answers[-1:]
+    return found.answers
+
+
+def _compare_several(answers: tuple[str, ...], key: AnswerKey) -> Match:
+    if parse_quantity(gold_span(key.gold)) is None and not key.choices:
+        together = compare(", ".join(answers), key)  # \boxed{1} and \boxed{-2} is one list
+        if together.equal:
+            return together
+    verdicts = [compare(answer, key) for answer in answers]
+    if all(verdict.equal for verdict in verdicts):
+        return verdicts[-1]
+    if any(verdict.equal for verdict in verdicts):
+        return Match(False, "two different answers")
+    return verdicts[-1]

@@ -1,0 +1,141 @@
+"""The rubric: accuracy, format and user rewards of a question's completions, weighed into one total."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.rewards.compare import AnswerKey
+from sharegrpo_rl.rewards.formats import ANSWER_FORMATS, AnswerFormat
+from sharegrpo_rl.rewards.grading import Verdict, grade_answer, make_key
+
+RewardFunction = Callable[..., Sequence[float | None]]
+"""TRL's signature: `fn(completions=[text, ...], **columns) -> [value or None, ...]`; each column is a list as long as
+`completions`. None says that a completion cannot be scored."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """`total` is the weighted sum of `parts`; a part that could not be scored is left out and named in `unscored`."""
+
+    total: float
+    parts: dict[str, float]
+    extracted: str | None = None
+    error: str | None = None
+    unscored: tuple[str, ...] = field(default=())
+
+
+def _answer_format(name: str) -> AnswerFormat:
+    if name not in ANSWER_FORMATS:
+        raise UserError(f"answer_format {name!r} is unknown; choose one of {', '.join(ANSWER_FORMATS)}")
+    return ANSWER_FORMATS[name]
+
+
+def key_of(question: SeedQuestion) -> AnswerKey:
+    """The question's answer key."""
+    return make_key(
+        question.answer,
+        choices=question.choices,
+        question=question.question,
+        answer_type=question.answer_type,
+        unit=question.unit,
+        precision=question.precision,
+    )
+
+
+def grade_completion(completion: str, key: AnswerKey, form: AnswerFormat) -> Verdict:
+    """Grade by the run's own format: without its answer span the accuracy is 0, which is no error."""
+    answer = form.extract(completion)
+    return Verdict(0.0, None, f"no single {form.name} answer") if answer is None else grade_answer(answer, key)
+
+
+def accuracy_reward(
+    completions: Sequence[str], *, answer: Sequence[str], answer_format: str = "think_answer", **columns: Any
+) -> list[float | None]:
+    """1 for a right answer, 0 for a wrong one, None where the grader failed."""
+    form, rewards = _answer_format(answer_format), list[float | None]()
+    for i, completion in enumerate(completions):
+        known = {n: columns[n][i] for n in ("choices", "question", "answer_type", "unit", "precision") if n in columns}
+        verdict = grade_completion(completion, make_key(answer[i], **known), form)
+        rewards.append(None if verdict.error else verdict.score)
+    return rewards
+
+
+def format_reward(
+    completions: Sequence[str], *, answer_format: str = "think_answer", **columns: Any
+) -> list[float | None]:
+    """1 for a completion laid out exactly as the format asks, else 0."""
+    return [float(_answer_format(answer_format).matches(completion)) for completion in completions]
+
+
+REWARDS: dict[str, RewardFunction] = {"accuracy": accuracy_reward, "format": format_reward}
+
+
+def register_reward(name: str, function: RewardFunction) -> None:
+    """Make a user's reward known by `name`; raises UserError where the name is taken by another function."""
+    if REWARDS.get(name, function) is not function:
+        raise UserError(f"reward {name!r} is registered already; choose another name")
+    REWARDS[name] = function
+
+
+def _columns(question: SeedQuestion, count: int) -> dict[str, list[Any]]:
+    own = {
+        "prompts": question.question,
+        "id": question.id,
+        "question": question.question,
+        "answer": question.answer,
+        "solution": question.solution,
+        "choices": question.choices,
+        "answer_type": question.answer_type,
+        "unit": question.unit,
+        "precision": question.precision,
+        "task": question.task,
+        "subtask": question.subtask,
+    }
+    return {name: [value] * count for name, value in {**question.extra, **own}.items() if name != "completions"}
+
+
+class Rubric:
+    """Weighs named rewards. Accuracy and format are always measured, whatever their weight."""
+
+    def __init__(self, weights: Mapping[str, float], answer_format: str = "think_answer") -> None:
+        self.form = _answer_format(answer_format)
+        self.weights = dict(weights)
+        for name, weight in self.weights.items():
+            if name not in REWARDS:
+                raise UserError(f"reward {name!r} in `rewards` is unknown; known: {', '.join(sorted(REWARDS))}")
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise UserError(f"the weight of reward {name!r} must be a finite number, not {weight!r}")
+        if not any(self.weights.values()):
+            raise UserError("`rewards` gives no reward a weight; for example accuracy: 0.9, format: 0.1")
+
+    def score(
+        self, completions: Sequence[str], question: SeedQuestion, truncated: Sequence[bool] | None = None
+    ) -> list[Score]:
+        """Scores of a question's completions, in order; a truncated completion is never well-formed."""
+        key, cut = key_of(question), list(truncated or [False] * len(completions))
+        verdicts = [grade_completion(completion, key, self.form) for completion in completions]
+        extra = {name: self._user_values(name, completions, question) for name in self._user_names()}
+        scores = []
+        for i, (completion, verdict) in enumerate(zip(completions, verdicts, strict=True)):
+            parts = {"accuracy": verdict.score, "format": float(not cut[i] and self.form.matches(completion))}
+            values = {name: values[i] for name, values in extra.items()}
+            parts |= {name: value for name, value in values.items() if value is not None}
+            total = sum(self.weights.get(name, 0.0) * value for name, value in parts.items())
+            unscored = tuple(name for name, value in values.items() if value is None)
+            scores.append(Score(total, parts, verdict.extracted, verdict.error, unscored))
+        return scores
+
+    def _user_names(self) -> list[str]:
+        return [name for name in self.weights if name not in ("accuracy", "format")]
+
+    def _user_values(self, name: str, completions: Sequence[str], question: SeedQuestion) -> list[float | None]:
+        columns = _columns(question, len(completions))
+        values = list(REWARDS[name](completions=list(completions), **columns))
+        if len(values) != len(completions):
+            raise UserError(f"reward {name!r} returned {len(values)} values for {len(completions)} completions")
+        return [None if value is None or not math.isfinite(value) else float(value) for value in values]

@@ -1,0 +1,48 @@
+"""AdamW with its own learning rate for the vision tower, and the course of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from sharegrpo_rl.ops.schedules import lr_multiplier
+from sharegrpo_rl.training.settings import TrainingSettings
+
+VISION_NAMES = (".visual.", ".vision_tower.", ".vision_model.")
+
+
+def is_vision(name: str) -> bool:
+    """Does this parameter belong to the vision tower or its projector?"""
+    return any(part in f".{name}" for part in VISION_NAMES)
+
+
+def build_optimizer(model: Any, settings: TrainingSettings) -> torch.optim.AdamW:
+    """One group for each pair (language or vision, decayed or not); vectors are not decayed."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((is_vision(name), parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise ValueError("the model has no trainable parameters")
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "base_lr": settings.vision_lr if vision and settings.vision_lr is not None else settings.lr,
+                "weight_decay": settings.weight_decay if decayed else 0.0,
+            }
+            for (vision, decayed), parameters in groups.items()
+        ],
+        lr=settings.lr,
+        betas=settings.adam_betas,
+        fused=all(p.is_floating_point() for ps in groups.values() for p in ps),
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int) -> float:
+    """Set every group's rate for optimizer step `step` (0 = the first); returns the language model's."""
+    factor = lr_multiplier(step, settings.lr_schedule, settings.lr_warmup_steps, settings.total_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return settings.lr * factor

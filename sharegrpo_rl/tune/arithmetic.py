@@ -1,0 +1,25 @@
+"""How much work a config asks for: completions, packs, pairs and optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+
+def batch_arithmetic(config: Mapping[str, Any], iterations: int) -> dict[str, int]:
+    """Counts by name for one iteration and for the whole run. A group that shrinks for want of transforms has less."""
+    questions, variants, samples = config["num_questions"], config["num_variants"], config["num_samples"]
+    shared = variants if config.get("pairing", "native") == "all" else 1
+    steps = config["num_epochs"] * ceil(questions / (config["minibatch_size"] or questions))
+    return {
+        "seed questions an iteration": questions,
+        "completions an iteration": questions * variants * samples,
+        "prompt packs an iteration": questions * variants,
+        "pairs of prompt and completion an iteration": questions * variants * samples * shared,
+        "optimizer steps an iteration": steps,
+        "iterations": iterations,
+        "completions": questions * variants * samples * iterations,
+        "optimizer steps": steps * iterations,
+        "longest sequence in tokens": config["max_prompt_tokens"] + config["max_completion_tokens"],
+    }

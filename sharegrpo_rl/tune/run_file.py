@@ -1,0 +1,192 @@
+"""A run file, `<run name>: {run, env, stop, config}`, checked and resolved to every option's value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sharegrpo_rl.algorithms.names import ALGORITHM_OPTIONS, PRESETS
+from sharegrpo_rl.algorithms.options import check_option
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.tune.arithmetic import batch_arithmetic
+from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
+from sharegrpo_rl.tune.nested_options import TABLES, check_table, with_defaults
+from sharegrpo_rl.tune.peer_names import block_suggestion, suggestion
+from sharegrpo_rl.tune.settings import ROOTS, Setting, apply_settings, find_search_space, parse_setting
+from sharegrpo_rl.tune.yaml_loader import load_yaml_file
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One resolved run: `config` holds every option of the algorithm, checked and typed."""
+
+    name: str
+    run: str
+    env: str
+    stop: dict[str, int]
+    config: dict[str, Any]
+
+    @property
+    def iterations(self) -> int:
+        return self.stop["training_iteration"]
+
+    def as_tree(self) -> dict[str, Any]:
+        """The shape of a run file, as `--dry-run` prints it and `params.json` keeps it."""
+        return {self.name: {"run": self.run, "env": self.env, "stop": self.stop, "config": self.config}}
+
+
+def load_run(path: Path, sets: Sequence[str] = ()) -> RunSpec:
+    """The run that a file and its `--set` texts describe; UserError names file or setting, key and remedy."""
+    settings = [parse_setting(text) for text in sets]
+    name, tree = _read_shape(path)
+    try:
+        _check_keys(tree, ROOTS)
+        return resolve_run(name, apply_settings(tree, settings))
+    except UserError as error:
+        raise UserError(f"{_origin(str(error), path, settings)}: {error}") from None
+
+
+def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
+    """Check one run's tree key by key and fill in presets and defaults; messages begin with the dotted key."""
+    run = _word(tree, "run")
+    if run not in ALGORITHM_OPTIONS:
+        raise UserError(
+            f"run: no algorithm {run!r}{suggestion(run, ALGORITHM_OPTIONS)} (known: {', '.join(ALGORITHM_OPTIONS)})"
+        )
+    env = _word(tree, "env")
+    check_environment(env)
+    stop = _check_stop(_table(tree, "stop"))
+    given = _table(tree, "config")
+    if found := find_search_space(given):
+        raise UserError(
+            f"{found[0]}: {found[1]} is a search space and `train` runs one setting; use tune, or give one value"
+        )
+    config = _resolve_config(run, env, given)
+    _check_group_size(run, config)
+    if config["total_steps"] is None:
+        config["total_steps"] = batch_arithmetic(config, stop["training_iteration"])["optimizer steps"]
+    return RunSpec(name, run, env, stop, config)
+
+
+def _read_shape(path: Path) -> tuple[str, dict[str, Any]]:
+    content = load_yaml_file(path)
+    shape = "<run name>: {run: ..., env: ..., stop: ..., config: ...}"
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path}: expected {shape}")
+    if set(content) & set(ROOTS):
+        raise UserError(f"{path}: {next(iter(content))!r} stands at the top; put it under a name for the run: {shape}")
+    if len(content) > 1:
+        raise UserError(f"{path}: {len(content)} runs ({', '.join(content)}); `train` takes a file with one")
+    name, tree = next(iter(content.items()))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: {name} must be a table: {shape}")
+    return check_folder_name(name, str(path)), tree
+
+
+def check_folder_name(name: str, where: str) -> str:
+    """A run's name, which also names its folder; UserError where it would leave the storage folder."""
+    if (
+        not name
+        or name != name.strip()
+        or name.startswith(".")
+        or any(c in name for c in "/\\\0\n\r")
+        or len(name) > 200
+    ):
+        raise UserError(f"{where}: {name!r} cannot name a run's folder; use letters, digits, - and _")
+    return name
+
+
+def _origin(message: str, path: Path, settings: Sequence[Setting]) -> str:
+    """Who gave the key that a message begins with: the `--set` that touches it, else the file."""
+    key = message.split(":")[0]
+    touching = [s for s in settings if key == s.key or key.startswith(f"{s.key}.") or s.key.startswith(f"{key}.")]
+    return "--set" if touching else str(path)
+
+
+def _check_keys(tree: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in tree:
+        if key not in known:
+            options = {f.name for table in ALGORITHM_OPTIONS.values() for f in fields(table)}
+            hint = f"; put it under config: config.{key}" if key in options else suggestion(key, known)
+            raise UserError(f"{key}: no such key{hint} (a run has {', '.join(known)})")
+
+
+def _word(tree: Mapping[str, Any], key: str) -> str:
+    value = tree.get(key)
+    if not isinstance(value, str) or not value:
+        raise UserError(
+            f"{key}: {'missing' if value is None else f'expected a name, got {value!r}'}; a run needs {key}: NAME"
+        )
+    return value
+
+
+def _table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = tree.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{key}: expected a table of keys, got {value!r}")
+    return value
+
+
+def _check_stop(stop: Mapping[str, Any]) -> dict[str, int]:
+    for key in stop:
+        if key != "training_iteration":
+            raise UserError(f"stop.{key}: no such key; a run stops at stop.training_iteration")
+    value = stop.get("training_iteration")
+    if value is None:
+        raise UserError("stop.training_iteration: missing; say how many iterations to train")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"stop.training_iteration: expected a whole number of at least 1, got {value!r}")
+    return {"training_iteration": value}
+
+
+def _resolve_config(run: str, env: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    options = ALGORITHM_OPTIONS[run]
+    checked = {key: _check_entry(run, key, value) for key, value in given.items()}
+    config = vars(options()) | _preset(run, checked.get("preset")) | checked
+    config["env_config"] = check_environment_config(env, config["env_config"])
+    config["rewards"] = check_table("rewards", config["rewards"])
+    return {key: with_defaults(key, value) if key in TABLES else value for key, value in config.items()}
+
+
+def _check_entry(run: str, key: str, value: Any) -> Any:
+    options = ALGORITHM_OPTIONS[run]
+    known = [f.name for f in fields(options)]
+    if key not in known:
+        hint = block_suggestion(key, value, known) if isinstance(value, dict) else suggestion(key, known)
+        others = [name for name, table in ALGORITHM_OPTIONS.items() if key in {f.name for f in fields(table)}]
+        hint = f"; it is an option of {', '.join(others)}" if others else hint
+        raise UserError(f"config.{key}: no such option of {run}{hint} (`sharegrpo-rl list options {run}` shows all)")
+    try:
+        value = check_option(options, key, value)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    return check_table(key, value) if key in TABLES else value
+
+
+def _preset(run: str, name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    presets = PRESETS.get(run, {})
+    if name not in presets:
+        raise UserError(
+            f"config.preset: {run} has no preset {name!r}{suggestion(name, presets)} (known: {', '.join(presets)})"
+        )
+    return {key: _check_entry(run, key, value) for key, value in presets[name].items()}
+
+
+def _check_group_size(run: str, config: Mapping[str, Any]) -> None:
+    if config["num_samples"] < 2:
+        raise UserError(
+            f"config.num_samples: {config['num_samples']} makes a group of one, whose reward is compared with nothing; "
+            f"{run} needs num_samples of at least 2"
+        )
+    per_step = config["minibatch_size"]
+    if per_step is not None and per_step > config["num_questions"]:
+        raise UserError(
+            f"config.minibatch_size: {per_step} is more than num_questions ({config['num_questions']}); "
+            "both count seed questions"
+        )

@@ -1,0 +1,126 @@
+"""`summary.json` and the closing table: before and after, by kind of question, and the training signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from sharegrpo_rl.tune.result_log import ResultLog
+from sharegrpo_rl.tune.run_file import RunSpec
+
+SMOOTHED = 10  # iterations that a training accuracy is averaged over when no evaluation ranks the checkpoints
+
+
+def best_iteration(rows: Sequence[Mapping[str, Any]], candidates: Sequence[int], evaluated: bool) -> int | None:
+    """The best saved iteration: by greedy accuracy where the run evaluates, else by smoothed accuracy in training."""
+    scores: dict[int, float] = {}
+    for iteration in candidates:
+        if evaluated:
+            score = rows[iteration - 1].get("evaluation", {}).get("accuracy")
+        else:
+            recent = [r.get("env_runners", {}).get("accuracy") for r in rows[max(0, iteration - SMOOTHED) : iteration]]
+            known = [value for value in recent if value is not None]
+            score = sum(known) / len(known) if known else None
+        if score is not None:
+            scores[iteration] = score
+    return max(scores, key=lambda i: (scores[i], -i)) if scores else None
+
+
+def build_summary(
+    spec: RunSpec,
+    seed: int,
+    results: ResultLog,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    blind: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """The figures of a finished run; ratios are means over all iterations, completions are unique sampled ones."""
+    tokens = results.total("env_runners", "sampled_tokens")
+    training_seconds = results.total("iteration_seconds")
+    first = before["evaluation"]
+    return {
+        "algorithm": spec.run,
+        "env": spec.env,
+        "seed": seed,
+        "iterations": len(results),
+        "seconds": seconds,
+        "seconds_without_warm_start": seconds - before["warm_start_seconds"],
+        "seconds_of_training": training_seconds,
+        "accuracy_before": first["accuracy"],
+        "accuracy_after": after["accuracy"],
+        "gain": after["accuracy"] - first["accuracy"],
+        "confidence_interval_after": after["confidence_interval"],
+        "blind_accuracy_after": blind["accuracy"],
+        "accuracy_by_kind": _by_kind(first, after, blind),
+        "format_rate_before": first["format_rate"],
+        "format_rate_after": after["format_rate"],
+        "test_questions": after["questions"],
+        "extractor": after["extractor"],
+        "valid_advantage_ratio": results.mean("groups", "valid_advantage_ratio"),
+        "reward_density": results.mean("groups", "reward_density"),
+        "solved_ratio": results.mean("groups", "solved_ratio"),
+        "completions": int(results.total("env_runners", "num_completions")),
+        "sampled_tokens": int(tokens),
+        "tokens_per_second": tokens / training_seconds if training_seconds else None,
+        "warm_start": before["warm_start"],
+    }
+
+
+def _by_kind(first: Mapping[str, Any], after: Mapping[str, Any], blind: Mapping[str, Any]) -> dict[str, Any]:
+    def accuracy(report: Mapping[str, Any], kind: str) -> float | None:
+        return report["by_kind"].get(kind, {}).get("accuracy")
+
+    return {
+        kind: {
+            "questions": entry["questions"],
+            "before": accuracy(first, kind),
+            "after": entry["accuracy"],
+            "blind": accuracy(blind, kind),
+        }
+        for kind, entry in after["by_kind"].items()
+    }
+
+
+def closing_table(summary: Mapping[str, Any]) -> Table:
+    """Greedy accuracy before, after and blind: all test questions, then each kind."""
+    table = Table(title=f"{summary['algorithm']} on {summary['env']}, seed {summary['seed']}", title_justify="left")
+    table.add_column("greedy accuracy")
+    for heading in ("questions", "before", "after", "blind"):
+        table.add_column(heading, justify="right")
+    entries = {
+        "all": {
+            "questions": summary["test_questions"],
+            "before": summary["accuracy_before"],
+            "after": summary["accuracy_after"],
+            "blind": summary["blind_accuracy_after"],
+        }
+    }
+    kinds = summary["accuracy_by_kind"]
+    if len(kinds) > 1 or "" not in kinds:
+        entries |= {kind or "(unnamed)": entry for kind, entry in kinds.items()}
+    for name, entry in entries.items():
+        numbers = [_percent(entry[key]) for key in ("before", "after", "blind")]
+        table.add_row(name, str(entry["questions"]), *numbers)
+    return table
+
+
+def signal_line(summary: Mapping[str, Any]) -> str:
+    """One line on the training signal and the cost."""
+    parts = [f"{summary['completions']:,} completions in {summary['iterations']} iterations"]
+    names = {
+        "valid_advantage_ratio": "valid-advantage ratio",
+        "reward_density": "reward density",
+        "solved_ratio": "solved ratio",
+    }
+    parts += [f"{label} {summary[key]:.3f}" for key, label in names.items() if summary[key] is not None]
+    parts.append(f"format rate {_percent(summary['format_rate_before'])} -> {_percent(summary['format_rate_after'])}")
+    if summary["tokens_per_second"]:
+        parts.append(f"{summary['tokens_per_second']:,.0f} sampled tokens a second")
+    return "; ".join(parts)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,268 @@
+"""`train`: a plain loop over `algo.train()` with checkpoints, curves, evaluation, export and exact resumption."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from sharegrpo_rl.data.types import Group, SeedQuestion
+from sharegrpo_rl.tune.environment_options import check_data
+from sharegrpo_rl.tune.interrupt import Interruption
+from sharegrpo_rl.tune.progress import Display, clock
+from sharegrpo_rl.tune.quiet import quiet_libraries
+from sharegrpo_rl.tune.result_log import as_json
+from sharegrpo_rl.tune.resume import changed_versions, choose_name, decide, run_params
+from sharegrpo_rl.tune.run_file import RunSpec
+from sharegrpo_rl.tune.run_folder import RunFolder, storage_errors
+from sharegrpo_rl.tune.summary import best_iteration, build_summary, closing_table, signal_line
+from sharegrpo_rl.tune.tensorboard import TensorBoardLog
+
+PICTURED_GROUPS = 2  # a time
+PICTURED_TIMES = 10  # a run, spread evenly
+
+
+class TrainableAlgorithm(Protocol):
+    """What the loop needs of an algorithm."""
+
+    def train(self) -> dict[str, Any]: ...
+
+    def evaluate_accuracy(self, blind: bool = False) -> Any: ...
+
+    def warm_start_report(self) -> dict[str, Any] | None: ...
+
+    def save_to_path(self, path: str) -> Any: ...
+
+    def restore_from_path(self, path: str) -> Any: ...
+
+    def export(self, path: str) -> Any: ...
+
+    def sampled_groups(self) -> list[Group]: ...
+
+    def question(self, index: int) -> SeedQuestion: ...
+
+    def parameter_table(self) -> Sequence[tuple[str, int, int]]: ...
+
+    def stop(self) -> None: ...
+
+
+def build_algorithm(spec: RunSpec, seed: int) -> TrainableAlgorithm:
+    """The algorithm of a run, its data read and checked, its model built and warm."""
+    quiet_libraries()
+    from sharegrpo_rl.algorithms.registry import build_config
+
+    config = build_config(spec.run, spec.env, spec.config, seed)
+    config.log_level = "ERROR"  # RLlib sets its logger to this
+    return config.build_algo()
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run: everything that is not part of the run's own settings."""
+
+    storage: Path = Path("runs")
+    name: str | None = None
+    resume: str = "auto"
+    seed: int = 0
+    imports: dict[str, str] = field(default_factory=dict)
+    build: Callable[[RunSpec, int], TrainableAlgorithm] = build_algorithm
+
+
+def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
+    """Train one run to its end in `storage/name`. Returns the exit code: 0, or 130 / 143 where a signal stopped it."""
+    check_data(spec.config["env_config"])
+    params = run_params(spec, options.seed, options.imports)
+    name = options.name or choose_name(options.storage, spec.name, params, options.resume)
+    with RunFolder.claim(options.storage, name) as folder:
+        state = decide(folder, params, options.resume)
+        if state == "finished":
+            _say(
+                console,
+                f"{folder.path}: this run is finished, its figures are in summary.json; a new one needs another --name",
+            )
+            return 0
+        if state == "new":
+            folder.clear()
+            folder.write_json("params.json", params)
+        elif changed := changed_versions(folder, params):
+            _say(
+                console,
+                f"other versions than when this run began ({', '.join(changed)}): numbers may differ from here on",
+            )
+        return _Training(spec, options, folder, console).run()
+
+
+class _Training:
+    """One process's work on a claimed folder."""
+
+    def __init__(self, spec: RunSpec, options: TrainOptions, folder: RunFolder, console: Console) -> None:
+        self.spec, self.options, self.folder, self.console = spec, options, folder, console
+        self.started = time.monotonic()
+
+    def seconds(self) -> float:
+        """Wall seconds of the run, those of earlier processes included."""
+        return time.monotonic() - self.started
+
+    def run(self) -> int:
+        """Train to the end, or until a signal; the exit code."""
+        try:
+            return self._build_and_train()
+        except KeyboardInterrupt:
+            if self.folder.has_progress:
+                _say(self.console, f"stopped; the last checkpoint is kept. To go on: {self._resume_command()}")
+            else:
+                _say(
+                    self.console,
+                    "stopped before the first iteration; nothing was kept. Start again with the same command",
+                )
+            return 130
+
+    def _build_and_train(self) -> int:
+        checkpoint = self.folder.latest_checkpoint()
+        _say(
+            self.console,
+            f"{self.spec.run} on {self.spec.env}, seed {self.options.seed}: building data, model and warm start",
+        )
+        algorithm = self.options.build(self.spec, self.options.seed)
+        self.build_seconds = self.seconds()
+        try:
+            if checkpoint is not None:
+                algorithm.restore_from_path(str(checkpoint.path))
+                self.started -= checkpoint.seconds
+            with storage_errors(self.folder.path):
+                self.folder.results.cut_back(
+                    checkpoint.iteration if checkpoint else 0, checkpoint.row if checkpoint else None
+                )
+            if checkpoint is not None:
+                _say(self.console, f"resumed {self.folder.path} after iteration {checkpoint.iteration}")
+            return self._train(algorithm)
+        finally:
+            algorithm.stop()
+
+    def _train(self, algorithm: TrainableAlgorithm) -> int:
+        done = len(self.folder.results)
+        log = TensorBoardLog(self.folder.path, first_step=done)
+        try:
+            if done:
+                log.scalars(self.folder.results.rows[-1], done)  # a kill may have come before its curves
+            before = self.folder.read_json("before.json")
+            if before is None:
+                before = self._before(algorithm)
+            if not done:
+                log.scalars({"evaluation": before["evaluation"]}, 0)
+            with Interruption() as interruption:
+                self._loop(algorithm, log, interruption)
+            if interruption.code and len(self.folder.results) < self.spec.iterations:
+                _say(
+                    self.console,
+                    f"stopped after iteration {len(self.folder.results)}, saved. To go on: {self._resume_command()}",
+                )
+                return interruption.code
+            self._finish(algorithm, log, before)
+        finally:
+            log.close()
+        return 0
+
+    def _before(self, algorithm: TrainableAlgorithm) -> dict[str, Any]:
+        """Figures from before the first iteration; kept on disk, because a resumed run cannot measure them again."""
+        for part, total, trainable in algorithm.parameter_table():
+            _say(self.console, f"  {part:<16} {total:>14,} parameters, {trainable:>14,} trainable")
+        warm_start = algorithm.warm_start_report()
+        if warm_start:
+            figures = ", ".join(f"{k} {_short(v)}" for k, v in warm_start.items() if not isinstance(v, dict | list))
+            _say(self.console, f"warm start: {figures}")
+        report = algorithm.evaluate_accuracy().summary()
+        _say(
+            self.console,
+            f"before: greedy accuracy {report['accuracy']:.3f}, format rate {report['format_rate']:.3f} "
+            f"on {report['questions']} test questions ({clock(self.seconds())} so far)",
+        )
+        taken = (warm_start or {}).get("seconds", 0.0)
+        cached = self.build_seconds < taken  # then the warm start was made by an earlier run
+        before = as_json(
+            {"evaluation": report, "warm_start": warm_start, "warm_start_seconds": 0.0 if cached else taken}
+        )
+        self.folder.write_json("before.json", before)
+        return before
+
+    def _loop(self, algorithm: TrainableAlgorithm, log: TensorBoardLog, interruption: Interruption) -> None:
+        done, iterations = len(self.folder.results), self.spec.iterations
+        display = Display(self.console, iterations, done)
+        pictured = max(1, iterations // PICTURED_TIMES)
+        try:
+            for iteration in range(done + 1, iterations + 1):
+                began = time.monotonic()
+                row = self._row(algorithm.train(), iteration, began)
+                self._save(algorithm, row, last=iteration == iterations or interruption.code is not None)
+                log.scalars(row, iteration)
+                if iteration % pictured == 0 or iteration == 1:
+                    log.groups(algorithm.sampled_groups()[:PICTURED_GROUPS], algorithm.question, iteration)
+                log.flush()
+                display.update(row)
+                if interruption.code is not None:
+                    break
+        finally:
+            display.stop()
+
+    def _row(self, result: dict[str, Any], iteration: int, began: float) -> dict[str, Any]:
+        if result["training_iteration"] != iteration:
+            raise RuntimeError(
+                f"the algorithm reports iteration {result['training_iteration']} where {iteration} was due"
+            )
+        kept = {key: value for key, value in result.items() if key != "config"}  # params.json has it, once
+        return as_json({**kept, "iteration_seconds": time.monotonic() - began, "run_seconds": self.seconds()})
+
+    def _save(self, algorithm: TrainableAlgorithm, row: dict[str, Any], last: bool) -> None:
+        config, folder = self.spec.config, self.folder
+        interval = config["checkpoint_interval"]
+        due = last or (interval > 0 and row["training_iteration"] % interval == 0)
+        if due:
+            folder.save_checkpoint(algorithm.save_to_path, row, self.seconds())
+        with storage_errors(folder.results.path):
+            folder.results.append(row)
+        if due:
+            with storage_errors(folder.path):
+                folder.prune_checkpoints(config["keep_checkpoints"], self._best())
+
+    def _best(self) -> int | None:
+        saved = [int(path.name) for path in self.folder.checkpoint_paths()]
+        return best_iteration(self.folder.results.rows, saved, self.spec.config["evaluation_interval"] > 0)
+
+    def _finish(self, algorithm: TrainableAlgorithm, log: TensorBoardLog, before: dict[str, Any]) -> None:
+        folder = self.folder
+        after = algorithm.evaluate_accuracy().summary()
+        blind = algorithm.evaluate_accuracy(blind=True).summary()
+        log.scalars({"evaluation": after, "blind_evaluation": blind}, self.spec.iterations)
+        folder.replace_folder("export", algorithm.export)
+        summary = build_summary(
+            self.spec, self.options.seed, folder.results, before, as_json(after), as_json(blind), self.seconds()
+        )
+        best = self._best()
+        summary |= {
+            "checkpoint": str(folder.checkpoint_paths()[-1].relative_to(folder.path)),
+            "best_checkpoint": None if best is None else f"checkpoints/{best:06d}",
+            "export": "export",
+        }
+        folder.write_json("summary.json", summary)
+        self.console.print(closing_table(summary))
+        _say(self.console, signal_line(summary))
+        _say(self.console, f"{clock(summary['seconds'])} in all; everything is in {folder.path}. Next:")
+        _say(self.console, f"  sharegrpo-rl evaluate {folder.path / 'export'} --blind")
+        _say(self.console, f"  tensorboard --logdir {self.options.storage}")
+
+    def _resume_command(self) -> str:
+        return f"the same command with --name {self.folder.path.name} --resume auto"
+
+
+def _say(console: Console, text: str) -> None:
+    with suppress(BrokenPipeError):  # a closed pipe must not end a training
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,173 @@
+import json
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sharegrpo_rl.data.checking import check_bank
+from sharegrpo_rl.data.loading import TableBank, load_bank
+from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.errors import UserError
+
+
+def ids(bank: TableBank) -> list[str]:
+    return [bank[index].id for index in range(len(bank))]
+
+
+def rows_of(count: int, row) -> list[dict]:
+    return [row(id=f"r{i}", question=f"How many dots are in picture {i}?") for i in range(count)]
+
+
+def test_a_folder_gives_both_splits(make_set, row) -> None:
+    folder = make_set(rows_of(5, row))
+    for split in ("train", "test"):
+        bank = load_bank(str(folder), split)
+        assert (bank.name, bank.split, len(bank)) == (str(folder), split, 5)
+        assert bank[3].question == "How many dots are in picture 3?"
+        assert bank[3].images[0].open().size == (8, 6)
+
+
+def test_a_file_inside_data_finds_its_images(make_set, row) -> None:
+    folder = make_set(rows_of(3, row), files=("data/train.jsonl", "data/test.jsonl"))
+    check_bank(load_bank(str(folder), "train"))
+    (folder / "data/images").mkdir()
+    (folder / "data/images/a.png").write_bytes((folder / "images/a.png").read_bytes())
+    check_bank(load_bank(str(folder / "data/train.jsonl"), "train"))
+
+
+def test_parquet_and_jsonl_give_the_same_fingerprints(make_set, row, tmp_path: Path, picture: bytes) -> None:
+    folder = make_set(rows_of(2, row))
+    other = tmp_path / "parquet"
+    other.mkdir()
+    table = pa.Table.from_pylist([row(id=i, image={"bytes": picture, "path": "x.png"}) for i in range(2)])
+    pq.write_table(table, other / "train-00000-of-00001.parquet")
+    mine, theirs = load_bank(str(folder), "train"), load_bank(str(other), "train")
+    prints = {bank[i].images[0].fingerprint() for bank in (mine, theirs) for i in range(2)}
+    assert len(prints) == 1
+
+
+def test_a_subset_is_seeded_and_keeps_its_order(make_set, row) -> None:
+    folder = str(make_set(rows_of(30, row)))
+    first = load_bank(folder, "train", max_questions=10)
+    assert ids(first) == ids(load_bank(folder, "train", max_questions=10))
+    assert ids(first) == sorted(ids(first), key=lambda name: int(name[1:]))
+    assert ids(first) != ids(load_bank(folder, "train", max_questions=10, subset_seed=1))
+    assert ids(load_bank(folder, "train", max_questions=10, offset=4)) == ids(first)[4:]
+    assert ids(first.part(2, 5)) == ids(first)[2:5]
+    assert len(load_bank(folder, "train", max_questions=99)) == 30
+
+
+def test_one_file_is_divided_without_overlap(make_set, row) -> None:
+    folder = make_set(rows_of(30, row), files=("questions.jsonl",))
+    train, test = (ids(load_bank(str(folder), split, test_fraction=0.2)) for split in ("train", "test"))
+    assert (len(train), len(test)) == (24, 6)
+    assert set(train) | set(test) == {f"r{i}" for i in range(30)}
+    with pytest.raises(UserError, match=r"test_fraction is 1\.5"):
+        load_bank(str(folder), "train", test_fraction=1.5)
+    with pytest.raises(UserError, match="no question left"):
+        load_bank(str(folder), "train", test_fraction=1.0)
+
+
+def test_ids_are_made_from_row_numbers(make_set) -> None:
+    folder = make_set([{"question": "1 + 1?", "answer": 2}] * 3)
+    assert ids(load_bank(str(folder), "train", offset=1)) == ["train-1", "train-2"]
+
+
+def test_banks_travel_by_pickle(make_set, row) -> None:
+    bank = load_bank(str(make_set(rows_of(9, row))), "train", max_questions=5)
+    again = pickle.loads(pickle.dumps(bank))
+    assert [again[i] for i in range(5)] == [bank[i] for i in range(5)]
+    assert again.place(2) == bank.place(2)
+
+
+def test_places_beyond_the_end_are_refused(make_set, row) -> None:
+    bank = load_bank(str(make_set(rows_of(3, row))), "train")
+    with pytest.raises(IndexError):
+        bank[3]
+
+
+def test_extra_wordings(make_set, row) -> None:
+    folder = make_set([row(question="How many dots are there?", subtask="dots")])
+    assert load_bank(str(folder), "train")[0].variants == ()
+    assert "Count the dots." in load_bank(str(folder), "train", template_wordings=True)[0].variants
+    (folder / "question_variants.json").write_text(json.dumps({"dots": ["Tell the number of dots."]}))
+    assert load_bank(str(folder), "train")[0].variants == ("Tell the number of dots.",)
+
+
+@pytest.mark.parametrize("data", ["missing", "data/mnist_pairs", "./missing", "missing.jsonl"])
+def test_a_missing_data_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = str(tmp_path / data) if data == "missing" else data
+    with pytest.raises(UserError, match=r"missing|mnist_pairs") as caught:
+        load_bank(data, "train")
+    assert "env_config.data" in str(caught.value)
+
+
+def test_an_empty_data_set_is_named(make_set) -> None:
+    with pytest.raises(UserError, match=r"empty has no rows"):
+        load_bank(str(make_set([], name="empty")), "train")
+    with pytest.raises(UserError, match=r"env_config\.data"):
+        load_bank("", "train")
+
+
+def walk(folder: Path, **settings) -> None:
+    check_bank(load_bank(str(folder), "train"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("make_bad", "words"),
+    [
+        (lambda folder: None, ["images/b.png", "not there"]),
+        (
+            lambda folder: (folder / "images/b.png").write_bytes((folder / "images/a.png").read_bytes()[:45]),
+            ["images/b.png", "truncated"],
+        ),
+        (lambda folder: (folder / "images/b.png").symlink_to("/etc/hostname"), ["images/b.png", "outside"]),
+    ],
+)
+def test_a_bad_image_names_row_and_file(make_set, row, make_bad, words: list[str]) -> None:
+    folder = make_set([*rows_of(4, row), row(id="bad", image="images/b.png")])
+    make_bad(folder)
+    with pytest.raises(UserError) as caught:
+        walk(folder)
+    assert all(word in str(caught.value) for word in [*words, "train.jsonl line 5", "id bad"])
+    walk(folder, limit=4)
+
+
+def test_a_bad_image_in_a_table_names_its_row(tmp_path: Path, row, picture: bytes) -> None:
+    images = [{"bytes": picture, "path": "a.png"}, {"bytes": picture[:45], "path": "b.png"}]
+    pq.write_table(
+        pa.Table.from_pylist([row(id=f"r{i}", image=images[i]) for i in range(2)]), tmp_path / "train.parquet"
+    )
+    with pytest.raises(UserError) as caught:
+        walk(tmp_path)
+    text = str(caught.value)
+    assert all(word in text for word in ["b.png", "train.parquet row 1", "id r1", "truncated"])
+    assert text.count("train.parquet row 1") == 1
+
+
+def test_a_bad_truth_names_its_row(make_set, row) -> None:
+    def check(question: SeedQuestion) -> None:
+        if question.answer == "?":
+            raise UserError("the answer '?' cannot be graded")
+
+    folder = make_set([*rows_of(2, row), row(id="bad", answer="?")])
+    with pytest.raises(UserError, match=r"train\.jsonl line 3, id bad: the answer '\?'"):
+        walk(folder, check_truth=check)
+
+
+def test_images_found_whole_are_not_decoded_again(
+    make_set, row, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharegrpo_rl.data.checked_images._WORTH_KEEPING", 1)
+    folder = make_set(rows_of(3, row))
+    walk(folder)
+    (kept,) = (own_cache / "checked_images").iterdir()
+    assert len(kept.read_text().split()) == 1
+    kept.write_bytes(b"\xff damaged")
+    walk(folder)
+    (folder / "images/a.png").write_bytes(b"changed")
+    with pytest.raises(UserError, match=r"a\.png"):
+        walk(folder)

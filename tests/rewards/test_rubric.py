@@ -1,0 +1,90 @@
+"""The rubric: parts, weights, user rewards, and what a truncated completion is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.rewards.rubric import REWARDS, Rubric, register_reward
+
+QUESTION = SeedQuestion(id="q", question="How many dots?", answer="5", extra={"colour": "red"})
+RIGHT = "<think>so</think><answer>5</answer>"
+WRONG = "<think>so</think><answer>6</answer>"
+LOOSE = "<answer>5</answer>"
+BARE = "The answer is 5"
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    before = dict(REWARDS)
+    yield
+    REWARDS.clear()
+    REWARDS.update(before)
+
+
+def test_weighted_sum_of_accuracy_and_format() -> None:
+    scores = Rubric({"accuracy": 0.9, "format": 0.1}).score([RIGHT, WRONG, LOOSE, BARE], QUESTION)
+    assert [score.total for score in scores] == pytest.approx([1.0, 0.1, 0.9, 0.0])
+    assert [score.parts for score in scores][2] == {"accuracy": 1.0, "format": 0.0}
+    assert [score.extracted for score in scores] == ["5", "6", "5", None]
+    assert all(score.error is None for score in scores)
+
+
+def test_both_parts_are_measured_without_weight() -> None:
+    (score,) = Rubric({"accuracy": 1.0}).score([RIGHT], QUESTION)
+    assert score.parts == {"accuracy": 1.0, "format": 1.0}
+    assert score.total == 1.0
+
+
+def test_the_runs_own_format_alone_counts() -> None:
+    (score,) = Rubric({"accuracy": 1.0}, "boxed").score([RIGHT], QUESTION)
+    assert score.total == 0.0
+    assert score.error is None
+    (score,) = Rubric({"accuracy": 1.0}, "boxed").score(["<think>so</think>\\boxed{5}"], QUESTION)
+    assert score.total == 1.0
+
+
+def test_a_truncated_completion_is_not_well_formed() -> None:
+    whole, cut = Rubric({"format": 1.0}).score([RIGHT, RIGHT], QUESTION, truncated=[False, True])
+    assert (whole.total, cut.total) == (1.0, 0.0)
+
+
+def test_user_rewards_take_trls_signature(registered: None) -> None:
+    def shortness(completions: list[str], colour: list[str], **columns: Any) -> list[float | None]:
+        assert colour == ["red"] * len(completions)
+        assert columns["answer"] == ["5"] * len(completions)
+        return [None if "6" in text else 1.0 / len(text) for text in completions]
+
+    register_reward("shortness", shortness)
+    right, wrong = Rubric({"accuracy": 1.0, "shortness": 2.0}).score([RIGHT, WRONG], QUESTION)
+    assert right.total == pytest.approx(1.0 + 2.0 / len(RIGHT))
+    assert wrong.unscored == ("shortness",)
+    assert "shortness" not in wrong.parts
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [({"accuracy": 1.0, "beauty": 1.0}, "beauty"), ({}, "rewards"), ({"accuracy": "much"}, "accuracy")],
+)
+def test_bad_weights_are_named(weights: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        Rubric(weights)
+
+
+def test_an_unknown_format_is_named() -> None:
+    with pytest.raises(UserError, match="haiku"):
+        Rubric({"accuracy": 1.0}, "haiku")
+
+
+def test_a_name_is_registered_once(registered: None) -> None:
+    with pytest.raises(UserError, match="accuracy"):
+        register_reward("accuracy", lambda completions, **columns: [1.0] * len(completions))
+
+
+def test_the_built_in_rewards_have_the_same_signature() -> None:
+    assert REWARDS["accuracy"](completions=[RIGHT, WRONG], answer=["5", "5"]) == [1.0, 0.0]
+    assert REWARDS["format"](completions=[RIGHT, BARE], answer=["5", "5"]) == [1.0, 0.0]

@@ -1,0 +1,79 @@
+"""Best checkpoints, pictures of groups, example names, progress texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stand_in_algorithm import RUN_FILE, StandIn
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.tune.examples import find_run_file, list_examples
+from sharegrpo_rl.tune.progress import clock, describe
+from sharegrpo_rl.tune.rollout_picture import WIDTH, draw_group
+from sharegrpo_rl.tune.run_file import load_run
+from sharegrpo_rl.tune.summary import best_iteration
+from sharegrpo_rl.tune.tensorboard import flat_scalars
+
+
+def test_the_best_checkpoint_is_the_best_evaluated_one() -> None:
+    rows = [{"env_runners": {"accuracy": a}} for a in (0.1, 0.9, 0.2, 0.3)]
+    rows[1]["evaluation"] = {"accuracy": 0.5}
+    rows[3]["evaluation"] = {"accuracy": 0.6}
+    assert best_iteration(rows, [1, 2, 3, 4], evaluated=True) == 4
+    assert best_iteration(rows, [1, 2, 3], evaluated=True) == 2
+    assert best_iteration(rows, [1, 3], evaluated=True) is None
+    rows[1]["evaluation"]["accuracy"] = 0.6
+    assert best_iteration(rows, [2, 4], evaluated=True) == 2  # the earlier of equals
+
+
+def test_without_evaluation_training_accuracy_is_smoothed() -> None:
+    rows = [{"env_runners": {"accuracy": a}} for a in (0.1, 0.9, 0.2, 0.8, 0.9)]
+    assert best_iteration(rows, [1, 2, 3, 4, 5], evaluated=False) == 5
+    assert best_iteration(rows, [1, 3], evaluated=False) == 3
+    assert best_iteration([{}], [1], evaluated=False) is None
+
+
+def test_the_flat_form_of_a_result_has_finite_names() -> None:
+    tree = {"training_iteration": 3, "a": {"b": {"c": 1}, "d": True, "e": None}, "f": 2.0, "g": "word"}
+    assert flat_scalars(tree) == {"a/b/c": 1.0, "f": 2.0}
+
+
+def test_a_group_becomes_a_picture_that_shows_right_and_wrong(tmp_path) -> None:
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    algorithm = StandIn(load_run(tmp_path / "run.yaml"), seed=0)
+    algorithm.skill = 0.5
+    group = algorithm._sample(3)
+    picture = draw_group(group, algorithm.question(3))
+    assert picture.width == WIDTH
+    pixels = np.asarray(picture)[:, WIDTH // 3 :]
+    green = (pixels[..., 1].astype(int) - pixels[..., 0] > 60).sum()
+    red = (pixels[..., 0].astype(int) - pixels[..., 1] > 60).sum()
+    assert (green > 0) == (group.accuracies == 1).any()
+    assert (red > 0) == (group.accuracies < 1).any()
+
+
+def test_examples_are_found_by_path_and_by_short_name(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = list_examples()
+    assert examples["share_grpo/drawn_shapes-tiny"] == find_run_file("share_grpo/drawn_shapes-tiny")
+    assert find_run_file("multimodal_qa-qwen2_5_vl_7b").name == "multimodal_qa-qwen2_5_vl_7b.yaml"
+    assert find_run_file("tuned_examples/grpo/drawn_shapes-tiny.yaml") == examples["grpo/drawn_shapes-tiny"]
+    (tmp_path / "mine.yaml").write_text("x")
+    assert find_run_file("mine.yaml").read_text() == "x"
+    with pytest.raises(UserError, match="a folder"):
+        find_run_file(str(tmp_path))
+
+
+def test_times_and_iterations_are_readable() -> None:
+    assert [clock(s) for s in (0, 59.4, 61, 3599, 3600, 7260)] == [
+        "0 s",
+        "59 s",
+        "1 min 01 s",
+        "59 min 59 s",
+        "1 h 00 min",
+        "2 h 01 min",
+    ]
+    text = describe({"env_runners": {"reward_mean": 0.5}, "evaluation": {"accuracy": 0.25}})
+    assert "reward 0.500" in text
+    assert "accuracy -" in text
+    assert "greedy 0.250" in text
