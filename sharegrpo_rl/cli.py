@@ -48,7 +48,7 @@ def train(
     """Train one run: checkpoints, curves, evaluation before and after, an exported model."""
     from sharegrpo_rl.tune.examples import find_run_file
     from sharegrpo_rl.tune.run_file import check_folder_name, load_run
-    from sharegrpo_rl.tune.user_code import import_user_files
+    from sharegrpo_rl.user_code import import_user_files
 
     path = find_run_file(file)
     digests = import_user_files(imports or [])
@@ -82,7 +82,7 @@ def evaluate(
 ) -> None:
     """Greedy accuracy of a trained model, with its own prompts, limits and answer format."""
     from sharegrpo_rl.tune.evaluate_model import evaluate_model, print_report
-    from sharegrpo_rl.tune.user_code import import_user_files
+    from sharegrpo_rl.user_code import import_user_files
 
     import_user_files(imports or [])
     report = evaluate_model(model, env=env, data=data, split=split, limit=limit, blind=blind)
@@ -102,7 +102,7 @@ def preview(
     from sharegrpo_rl.tune.examples import find_run_file
     from sharegrpo_rl.tune.preview_run import preview_run
     from sharegrpo_rl.tune.run_file import load_run
-    from sharegrpo_rl.tune.user_code import import_user_files
+    from sharegrpo_rl.user_code import import_user_files
 
     import_user_files(imports or [])
     preview_run(load_run(find_run_file(file), sets or []), num, out, seed)
@@ -145,7 +145,7 @@ def list_(
 ) -> None:
     """List what run files can name: algorithms, environments, tuned examples, transforms, rewards, options."""
     from sharegrpo_rl.tune.listing import print_listing
-    from sharegrpo_rl.tune.user_code import import_user_files
+    from sharegrpo_rl.user_code import import_user_files
 
     import_user_files(imports or [])
     print_listing(what, of)

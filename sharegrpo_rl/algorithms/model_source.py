@@ -58,6 +58,7 @@ def module_config(config: Any) -> dict[str, Any]:
         "rewards": config.rewards,
         "prompts": prompts,
         "max_completion_tokens": config.max_completion_tokens,
+        "num_threads": config.num_threads,
     }
     return {"settings": {**asdict(settings), "prompts": prompts}, "run": run}
 
@@ -88,7 +89,7 @@ def prepare_model(config: Any) -> tuple[str, dict[str, Any] | None]:
 def _make(config: Any, folder: Path) -> dict[str, Any] | None:
     from sharegrpo_rl.algorithms.warm_start import warm_start
 
-    policy = _tiny_policy(config) if config.model == "tiny" else _loaded_policy(config)
+    policy = tiny_policy(config) if config.model == "tiny" else _loaded_policy(config)
     report = warm_start(policy, config) if config.warm_start else None
     save_pretrained(policy, folder)
     return report
@@ -98,7 +99,8 @@ def _loaded_policy(config: Any) -> Policy:
     return load_policy(ModelSettings(config.model, config.dtype, prompts=prompt_settings(config)))
 
 
-def _tiny_policy(config: Any) -> Policy:
+def tiny_policy(config: Any) -> Policy:
+    """A fresh tiny model with a tokenizer of the run's own questions."""
     from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
 
     bank = make_bank(config.env, config.env_config, "train", check=False)

@@ -32,6 +32,7 @@ DEFAULTS = {
     "wordings": "first",
     "lr": 2e-3,
     "template": None,
+    "noise_words": 0,
 }
 
 
@@ -100,7 +101,10 @@ class _Teacher:
         rows = [self._row(step * size + i) for i in range(size)]
         questions = [self.bank[i] for i, _ in rows]
         prompts = self.policy.encoder.encode(
-            [self._shown(q, wording) for q, (_, wording) in zip(questions, rows, strict=True)]
+            [
+                self._shown(q, wording, step * size + i)
+                for i, (q, (_, wording)) in enumerate(zip(questions, rows, strict=True))
+            ]
         )
         return [
             target_pack(self.policy, row, prompt, target_text(question, self.config))
@@ -115,6 +119,24 @@ class _Teacher:
         count = len(self.bank[index].wordings) if self.options["wordings"] == "all" else 1
         return index, derive_seed("warm start wording", self.seed, position) % count
 
-    def _shown(self, question: SeedQuestion, wording: int) -> Question:
+    def _shown(self, question: SeedQuestion, wording: int, position: int) -> Question:
         pictures = tuple(np.array(source.open(), dtype=np.uint8) for source in question.images)
-        return Question(question.wordings[wording], pictures, tuple(s.fingerprint() for s in question.images))
+        text = question.wordings[wording]
+        if position % 2:
+            text = strew(text, self.options["noise_words"], derive_seed("warm start noise", self.seed, position))
+        return Question(text, pictures, tuple(s.fingerprint() for s in question.images))
+
+
+def strew(text: str, most: int, seed: int) -> str:
+    """The text with 0 to `most` made-up words at random places.
+
+    A model that has seen one wording only loses the answer's form over unknown words or other lengths; this keeps it.
+    """
+    if most == 0:
+        return text
+    rng = np.random.default_rng(seed)
+    words = text.split(" ")
+    for _ in range(rng.integers(0, most + 1)):
+        letters = rng.integers(ord("a"), ord("z") + 1, size=rng.integers(2, 8))
+        words.insert(rng.integers(0, len(words) + 1), "".join(map(chr, letters)))
+    return " ".join(words)

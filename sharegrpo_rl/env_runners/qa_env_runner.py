@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,12 @@ from ray.rllib.utils.metrics import (
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, SlotRequest
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.generation.generator import Sampling
+from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.prompts import Question
+from sharegrpo_rl.user_code import import_user_files
+
+Sampled = list[SingleAgentEpisode] | UserError | str
 
 
 class RunnerError(RuntimeError):
@@ -47,6 +51,8 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         self.module: Any = None
         self._weights_seq_no = 0
         self.remote = bool(self.worker_index)
+        if self.remote:
+            import_user_files([Path(file) for file in self.config.user_files])
         self.make_env()
 
     @override(EnvRunner)
@@ -81,19 +87,17 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         return {INPUT_ENV_SPACES: pair, INPUT_ENV_SINGLE_SPACES: pair, DEFAULT_MODULE_ID: pair}
 
     @override(EnvRunner)
-    def sample(self, *, requests: Sequence[SlotRequest] = (), **kwargs: Any) -> list[SingleAgentEpisode] | str:
-        """One episode for each sample of each request. A remote runner returns an error's text instead of raising:
-        RLlib would restart it silently and lose the reason."""
+    def sample(self, *, requests: Sequence[SlotRequest] = (), **kwargs: Any) -> Sampled:
+        """One episode for each sample of each request. A remote runner returns an error (a UserError, or the text of
+        any other) instead of raising: RLlib would restart it silently and lose the reason."""
         try:
             return self._sample(requests)
-        except UserError:
-            raise
-        except Exception:
+        except Exception as error:
             if not self.remote:
                 raise
-            return traceback.format_exc()
+            return error if isinstance(error, UserError) else traceback.format_exc()
 
-    def sample_with_metrics(self, requests: Sequence[SlotRequest]) -> tuple[list[SingleAgentEpisode] | str, Any]:
+    def sample_with_metrics(self, requests: Sequence[SlotRequest]) -> tuple[Sampled, Any]:
         """`sample` and `get_metrics` in one remote call."""
         return self.sample(requests=requests), self.get_metrics()
 
@@ -123,7 +127,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
 
     def _generate(self, prompts: list[Prompt], requests: Sequence[SlotRequest]) -> list[tuple[Completion, ...]]:
         """Requests may ask for different numbers of samples; equal ones are generated together, in their order."""
-        generator = HFGenerator(self.module.policy)
+        generator = self.make_generator()
         sampling = Sampling(self.config.max_completion_tokens, self.config.top_p)
         results: dict[int, tuple[Completion, ...]] = {}
         for n in sorted({r.num_samples for r in requests}):
@@ -132,6 +136,10 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling)
             results.update(zip(rows, answers, strict=True))
         return [results[i] for i in range(len(requests))]
+
+    def make_generator(self) -> Generator:
+        """The engine that answers; tests put a scripted one here."""
+        return HFGenerator(self.module.policy)
 
     def _episodes(
         self, request: SlotRequest, prompt: Prompt, completions: tuple[Completion, ...]

@@ -102,8 +102,11 @@ def make_warm_start_bank(env_id: str, env_config: Mapping[str, Any], rows: int) 
 
     options = replace(check_env_config(env_id, env_config), skip_questions=0)
     bank = environment_spec(env_id).load().load_bank(options, "train", check=False)
-    if rows > len(bank):
-        raise UserError(f"warm_start.rows: {rows} rows are asked for, {bank.name} (train) has {len(bank)}")
+    if rows >= len(bank):
+        raise UserError(
+            f"warm_start.rows: {rows} rows are asked for, {bank.name} (train) has {len(bank)} and RL needs some of them; "
+            "lower it, or set warm_start to null"
+        )
     return BankView(bank, range(rows))
 
 

@@ -7,7 +7,7 @@ the completions of a pack are a padded [G, T] batch whose keys are the prompt's 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -71,6 +71,12 @@ def layout(spans: list[Span]) -> Iterator[None]:
         _layout.reset(token)
 
 
+def keep_layout() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Gradient checkpointing's `context_fn`: layers run again in the backward pass follow the layout they ran with."""
+    spans = _layout.get()
+    return nullcontext(), nullcontext() if spans is None else layout(spans)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, spans: list[Span], scale: float) -> Tensor:
     """query [1, H, L, D], key and value [1, KV, L, D] -> [1, L, H, D]."""
     outs = []
@@ -99,13 +105,23 @@ def branch_attention(
     if spans is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if attention_mask is not None or kwargs.get("dropout"):
-        raise ValueError("a packed row takes no attention mask and no attention dropout")
+        raise ValueError("packed rows take no attention mask and no attention dropout")
     if query.shape[2] != spans[-1].branches.stop:
         raise ValueError(f"the row has {query.shape[2]} tokens, its layout {spans[-1].branches.stop}")
     return attend(query, key, value, spans, kwargs["scaling"]), None
 
 
+def branch_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """transformers' mask function: none inside `layout(...)`, where positions start again at each pack and would look
+    like sequences to keep apart; plain SDPA's outside it."""
+    if _layout.get() is None:
+        return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    if attention_mask is not None:
+        raise ValueError("packed rows take no attention mask and no attention dropout")
+    return None
+
+
 def register() -> None:
     """Make `branch` known to transformers. Without a mask function of its own, padding masks would be dropped silently."""
     AttentionInterface.register(NAME, branch_attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, branch_mask)

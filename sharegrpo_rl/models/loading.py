@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.branch_attention import keep_layout
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 
@@ -37,7 +38,7 @@ def load_policy(settings: ModelSettings) -> Policy:
     model, processor = load_model(settings.path, settings.dtype)
     _freeze(model, settings)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": keep_layout})
     if settings.lora is not None:
         model = _add_lora(model, settings)
     return Policy(model, processor, settings.prompts, settings.temperature)
@@ -45,6 +46,7 @@ def load_policy(settings: ModelSettings) -> Policy:
 
 def load_model(path: str, dtype: str) -> tuple[Any, Any]:
     """A vision-language model with its processor, or a text-only causal model with its tokenizer. Safetensors only."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -53,8 +55,11 @@ def load_model(path: str, dtype: str) -> tuple[Any, Any]:
         sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         auto, side = (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
         model = auto.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
-        return model, side.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        processor = side.from_pretrained(path)
+        if not getattr(processor, "tokenizer", processor)("a", add_special_tokens=False)["input_ids"]:
+            raise ValueError("its tokenizer is empty; is tokenizer.json missing?")
+        return model, processor
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         where = "folder" if Path(path).exists() else "hub model"
         reason = " ".join(str(error).split())[:200]
         raise UserError(

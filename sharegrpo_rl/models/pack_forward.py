@@ -28,8 +28,9 @@ class TokenValues(NamedTuple):
 
 
 def supports_branches(model: Any) -> bool:
-    """Is the shared-prefix forward tested for this model family? Others take the padded path."""
-    return model.config.model_type in BRANCH_FAMILIES
+    """Is the shared-prefix forward tested for this model family? Others, and sliding windows, take the padded path."""
+    layers = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
+    return model.config.model_type in BRANCH_FAMILIES and set(layers) == {"full_attention"}
 
 
 def use_branch_attention(model: Any) -> None:
@@ -60,7 +61,7 @@ def branch_logprobs(model: Any, packs: Sequence[PromptPack], temperature: float,
         out = language_model(model)(
             inputs_embeds=embeds[None],
             position_ids=_branch_positions(model, packs, spans),
-            attention_mask={"full_attention": None},
+            attention_mask=None,
             use_cache=False,
         )
     hidden = out.last_hidden_state[0][torch.tensor(sources, device=device)]

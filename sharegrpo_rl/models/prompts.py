@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError
 
 Picture = NDArray[np.uint8]
+WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class PromptEncoder:
     def token_bound(self, text: str, num_images: int) -> int | None:
         """An upper bound on a prompt's length that needs no tokenizer run; None where the processor gives none.
 
-        A token is at least one byte of text, and an image has at most max_pixels / (patch x merge)^2 tokens.
+        A token is at least one byte of text; `most_image_tokens` bounds a picture.
         """
         if num_images and not self._by_grid:
             return None
@@ -79,7 +82,8 @@ class PromptEncoder:
         if not num_images:
             return length
         side = self.image_processor.patch_size * self.image_processor.merge_size  # type: ignore[union-attr]
-        return length + num_images * (self.settings.max_pixels // side**2 + 3)
+        picture = most_image_tokens(side, self.settings.min_pixels, self.settings.max_pixels)
+        return length + num_images * (picture + 3)
 
     @cached_property
     def _frame_bytes(self) -> int:
@@ -105,11 +109,15 @@ class PromptEncoder:
             )
 
     def _process_pictures(self, questions: Sequence[Question]) -> dict[str, PixelInput]:
+        for question in questions:
+            _check_shapes(question)
         distinct = {k: p for q in questions for k, p in zip(_keys(q), q.pictures, strict=True)}
         if not distinct:
             return {}
         size = {"shortest_edge": self.settings.min_pixels, "longest_edge": self.settings.max_pixels}
-        out = self.image_processor(list(distinct.values()), size=size, return_tensors="np")  # type: ignore[misc]
+        # As PIL images: the processor would take an array of 1 or 3 pixels in height for one with channels first.
+        pictures = [Image.fromarray(p) for p in distinct.values()]
+        out = self.image_processor(pictures, size=size, return_tensors="np")  # type: ignore[misc]
         grids = np.asarray(out["image_grid_thw"])
         patches = np.split(np.asarray(out["pixel_values"]), np.cumsum(grids.prod(1))[:-1])
         return {
@@ -138,9 +146,8 @@ class PromptEncoder:
         if not question.pictures:
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             return Prompt(np.asarray(ids, np.int64), (), text)
-        out = self.processor(
-            text=[text], images=[list(question.pictures)], add_special_tokens=False, return_tensors="np"
-        )
+        pictures = [Image.fromarray(p) for p in question.pictures]
+        out = self.processor(text=[text], images=[pictures], add_special_tokens=False, return_tensors="np")
         text_side = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
         tensors = {k: np.asarray(v) for k, v in out.items() if k not in text_side}
         # These processors may cut one picture into several crops: all pictures of a prompt travel together.
@@ -150,6 +157,26 @@ class PromptEncoder:
     def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
         """The text of a completion, special tokens left out."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+
+def most_image_tokens(side: int, min_pixels: int, max_pixels: int) -> int:
+    """Most tokens that Qwen's resizing makes of any one picture; `side`: pixels of a token's edge.
+
+    Beyond the area limits, a narrow picture's short edge is one token at least, and an enlarged one is rounded up.
+    """
+    smallest, largest = min_pixels / side**2, max_pixels / side**2
+    narrow = sqrt(WIDEST * largest)
+    enlarged = smallest + sqrt(smallest) * (sqrt(WIDEST) + 1 / sqrt(WIDEST)) + 1
+    return int(max(largest, narrow, enlarged))
+
+
+def _check_shapes(question: Question) -> None:
+    for height, width, _ in (p.shape for p in question.pictures):
+        if max(height, width) > WIDEST * min(height, width):
+            raise UserError(
+                f"a picture of {width} x {height} pixels is narrower than the model can take (aspect ratio above "
+                f"{WIDEST}; the question begins {question.text[:60]!r}); crop it or leave the question out"
+            )
 
 
 def _keys(question: Question) -> tuple[str, ...]:

@@ -18,5 +18,5 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tenso
     if estimator == "k2":
         return difference.square() / 2
     if estimator == "k3":
-        return (-difference).exp() - 1 + difference
+        return (-difference).expm1() + difference  # exp(..) - 1 would lose the small differences of a first update
     raise ValueError(f"unknown KL estimator {estimator!r}")

@@ -60,14 +60,20 @@ def clipped_surrogate(
     return objective, SurrogateStats(ratio.detach(), low, high, dual)
 
 
-def token_weights(mask: Tensor, aggregation: str, denominator: Denominator, level: str = "token") -> Tensor:
-    """Weight of each token's loss, `[B, T]`, such that the weighted sum over a whole minibatch is its loss.
+def token_weights(
+    mask: Tensor,
+    aggregation: str,
+    denominator: Denominator,
+    level: str = "token",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Weight of each token's loss, `[B, T]` of `dtype`, such that the weighted sum over a whole minibatch is its loss.
 
     token_mean: every token counts alike. sequence_mean: every sequence counts alike (S2's 1/|o| form).
     sequence_sum: a sequence's tokens add up; with a sequence-level ratio a sequence is one term (S8's 1 / (n m^2)).
     constant: sum over tokens divided by sequences x longest completion allowed (Dr. GRPO).
     """
-    mask = mask.to(torch.get_default_dtype())
+    mask = mask.to(dtype)
     if aggregation == "token_mean":
         return mask / denominator.tokens
     if aggregation == "constant":

@@ -29,15 +29,18 @@ class Rows(NamedTuple):
         return pad_sequence(list(flat.split(self.lengths)), batch_first=True)
 
 
-def rows_of(packs: Sequence[PromptPack], settings: TrainingSettings, device: torch.device) -> Rows:
-    """The rows of some packs; truncated completions are masked out where `mask_truncated` says so."""
+def rows_of(packs: Sequence[PromptPack], settings: TrainingSettings, like: Tensor) -> Rows:
+    """The rows of some packs, on the device and in the precision of `like` (their log-probs).
+
+    Truncated completions are masked out where `mask_truncated` says so.
+    """
     completions = [c for p in packs for c in p.completions]
     lengths = [len(c.token_ids) for c in completions]
     kept = torch.tensor([not (settings.mask_truncated and c.truncated) for c in completions])
     mask = (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]) & kept[:, None]
-    advantages = torch.from_numpy(np.concatenate([p.advantages for p in packs])).float()
+    advantages = torch.from_numpy(np.concatenate([p.advantages for p in packs]))
     native = torch.from_numpy(np.concatenate([p.native for p in packs]))
-    return Rows(lengths, mask.to(device), advantages.to(device), native.to(device))
+    return Rows(lengths, mask.to(like.device), advantages.to(like), native.to(like.device))
 
 
 def count(packs: Sequence[PromptPack], settings: TrainingSettings) -> Denominator:
@@ -71,9 +74,9 @@ def policy_loss(
     objective, stats = clipped_surrogate(
         ratio, rows.advantages, settings.clip_low, settings.clip_high, settings.dual_clip
     )
-    weights = token_weights(rows.mask, settings.loss_aggregation, denominator, settings.ratio_level).to(objective)
+    weights = token_weights(rows.mask, settings.loss_aggregation, denominator, settings.ratio_level, objective.dtype)
     surrogate = -(objective * weights).sum()
-    kl = torch.zeros((), device=logprobs.device)
+    kl = logprobs.new_zeros(())
     if ref_logprobs is not None:
         where = rows.mask if settings.kl_on_shared else rows.mask & rows.native[:, None]
         estimate = kl_estimate(new, rows.pad(ref_logprobs), settings.kl_estimator)

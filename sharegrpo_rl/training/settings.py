@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Optimization and loss settings; see `algorithms/options.py` for meaning, units and sources."""
+    """Optimization and loss settings; see `options.py` for meaning, units and sources."""
 
     lr: float = 1e-6
     vision_lr: float | None = None

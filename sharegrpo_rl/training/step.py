@@ -54,7 +54,7 @@ class TrainingStep:
             values = self.policy.logprobs(micro)
             old = batch.old[i] if batch.old else _stored(micro, values.logprobs.detach())
             reference = self._reference_logprobs(micro)
-            rows = rows_of(micro, self.settings, values.logprobs.device)
+            rows = rows_of(micro, self.settings, values.logprobs)
             loss, sums = policy_loss(rows, values.logprobs, old, reference, batch.denominator, self.settings)
             loss.backward()
             log.add(sums)

@@ -34,7 +34,7 @@ def print_listing(what: str | None, of: str | None) -> None:
 
 def _entries(topic: str) -> Iterable[tuple[str, str]]:
     if topic == "algorithms":
-        from sharegrpo_rl.algorithms.names import ALGORITHM_OPTIONS, PRESETS
+        from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
 
         for name, options in ALGORITHM_OPTIONS.items():
             presets = ", ".join(PRESETS.get(name, {}))
@@ -59,8 +59,8 @@ def _entries(topic: str) -> Iterable[tuple[str, str]]:
 
 def options_table(name: str | None) -> Table:
     """Every option of an algorithm, an environment or a nested table: default, meaning, unit, bounds, source."""
-    from sharegrpo_rl.algorithms.names import ALGORITHM_OPTIONS
     from sharegrpo_rl.envs.registry import ENVIRONMENTS
+    from sharegrpo_rl.presets import ALGORITHM_OPTIONS
 
     known = [*ALGORITHM_OPTIONS, *ENVIRONMENTS, *TABLES]
     if name not in known:

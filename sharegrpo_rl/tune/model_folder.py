@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sharegrpo_rl.algorithms.options import GRPOOptions
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.options import GRPOOptions
 from sharegrpo_rl.tune.run_folder import RunFolder
 
 SETTINGS_FILE = "sharegrpo_rl.json"

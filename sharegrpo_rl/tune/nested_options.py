@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sharegrpo_rl.algorithms.options import check_option, option
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.options import check_option, option
 from sharegrpo_rl.tune.peer_names import suggestion
 
 
@@ -23,6 +23,9 @@ class WarmStartOptions:
     batch_size: int = option(32, "questions a step", minimum=1)
     wordings: str = option("first", "each question's own wording only, or all of them", choices=("first", "all"))
     lr: float = option(2e-3, "learning rate", minimum=0, exclusive_minimum=True)
+    noise_words: int = option(
+        0, "most made-up words strewn into every other question, so that unknown words do not break the form", minimum=0
+    )
     template: str | None = option(None, "the thought in front of the answer; null = one fixed line")
 
 

@@ -33,14 +33,14 @@ def preview_run(spec: RunSpec, num: int, out: Path, seed: int) -> None:
 
 
 def _encoder(spec: RunSpec, seed: int) -> Encode:
-    from sharegrpo_rl.algorithms.model_source import _tiny_policy, prompt_settings
+    from sharegrpo_rl.algorithms.model_source import prompt_settings, tiny_policy
     from sharegrpo_rl.algorithms.registry import build_config
     from sharegrpo_rl.models.processor import load_processor
     from sharegrpo_rl.models.prompts import PromptEncoder, Question
 
     run_config = build_config(spec.run, spec.env, spec.config, seed)
     if spec.config["model"] == "tiny":
-        encoder = _tiny_policy(run_config).encoder  # its tokenizer is made from the run's questions
+        encoder = tiny_policy(run_config).encoder  # its tokenizer is made from the run's questions
     else:
         encoder = PromptEncoder(load_processor(spec.config["model"]), prompt_settings(run_config))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sharegrpo_rl.algorithms.names import ALGORITHM_OPTIONS, PRESETS
-from sharegrpo_rl.algorithms.options import check_option
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.options import check_option
+from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.tune.arithmetic import batch_arithmetic
 from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
 from sharegrpo_rl.tune.nested_options import TABLES, check_table, with_defaults

@@ -152,7 +152,7 @@ class RunFolder:
         iteration = row["training_iteration"]
         target = self.path / "checkpoints" / f"{iteration:06d}"
         with storage_errors(target), self._partial(self.path / "checkpoints" / ".saving") as partial:
-            save(str(partial))
+            save(str(partial.absolute()))  # RLlib takes a relative path for a URI
             state = {"iteration": iteration, "seconds": seconds, "row": row}
             (partial / STATE_FILE).write_text(json.dumps(as_json(state), allow_nan=False))
             _remove(target)
@@ -169,7 +169,7 @@ class RunFolder:
         """Let `write(path)` fill a folder, then put it in place of an older one."""
         target = self.path / name
         with storage_errors(target), self._partial(self.path / f".{name}.partial") as partial:
-            write(str(partial))
+            write(str(partial.absolute()))
             _remove(target)
             partial.rename(target)
         return target

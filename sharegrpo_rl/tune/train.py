@@ -126,13 +126,14 @@ class _Training:
         checkpoint = self.folder.latest_checkpoint()
         _say(
             self.console,
-            f"{self.spec.run} on {self.spec.env}, seed {self.options.seed}: building data, model and warm start",
+            f"{self.spec.run} on {self.spec.env}, seed {self.options.seed}, in {self.folder.path}: "
+            "building data, model and warm start",
         )
         algorithm = self.options.build(self.spec, self.options.seed)
         self.build_seconds = self.seconds()
         try:
             if checkpoint is not None:
-                algorithm.restore_from_path(str(checkpoint.path))
+                algorithm.restore_from_path(str(checkpoint.path.absolute()))
                 self.started -= checkpoint.seconds
             with storage_errors(self.folder.path):
                 self.folder.results.cut_back(

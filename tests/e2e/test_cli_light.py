@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from sharegrpo_rl.cli import run
+from sharegrpo_rl.tune.arithmetic import batch_arithmetic
 from sharegrpo_rl.tune.examples import list_examples
+from sharegrpo_rl.tune.run_file import load_run
 
 GOOD = """
 mine:
@@ -58,26 +60,16 @@ def test_every_tuned_example_resolves(name: str, capsys: pytest.CaptureFixture) 
     assert "completions an iteration" in out
 
 
-def test_pairs_of_examples_sample_equally_much() -> None:
-    """GRPO stands beside Share-GRPO on equal completions and optimizer steps, so their examples must agree on both."""
+@pytest.mark.parametrize("name", [name for name in list_examples() if name.startswith("grpo/")])
+def test_pairs_of_examples_sample_and_step_equally_much(name: str) -> None:
+    """GRPO stands beside Share-GRPO: equal completions, optimizer steps, model, warm start and evaluation."""
     examples = list_examples()
-    pairs = [
-        (path, examples[f"grpo/{name.split('/')[1]}"])
-        for name, path in examples.items()
-        if f"grpo/{name.split('/')[-1]}" in examples
-    ]
-    ours = [(share, plain) for share, plain in pairs if "share_grpo" in str(share)]
-    assert len(ours) >= 5
-    for share, plain in ours:
-        (a,), (b,) = (list(yaml.safe_load(path.read_text()).values()) for path in (share, plain))
-        first, second = a["config"], b["config"]
-        assert a["stop"] == b["stop"]
-        assert first["num_questions"] == second["num_questions"]
-        assert first["num_variants"] * first["num_samples"] == second["num_variants"] * second["num_samples"]
-        shared = {"num_variants", "num_samples", "wording"}
-        assert {k: v for k, v in first.items() if k not in shared} == {
-            k: v for k, v in second.items() if k not in shared
-        }
+    plain, share = load_run(examples[name]), load_run(examples[f"share_{name}"])
+    counts = [batch_arithmetic(spec.config, spec.iterations) for spec in (plain, share)]
+    for key in ("completions", "optimizer steps", "iterations"):
+        assert counts[0][key] == counts[1][key]
+    method = {"num_variants", "num_samples", "wording", "transform_probability"}
+    assert {key for key, value in plain.config.items() if share.config[key] != value} <= method
 
 
 def test_dry_run_is_quick_and_opens_nothing_heavy(run_file: str) -> None:

@@ -106,11 +106,13 @@ class StandIn:
 
     def save_to_path(self, path: str) -> None:
         state = {"skill": self.skill, "iteration": self.iteration, "random": self.random.bit_generator.state}
+        assert Path(path).is_absolute()  # as RLlib demands
         (Path(path) / "state.json").write_text(json.dumps(state))
         time.sleep(self.slow)
         (Path(path) / "state2.json").write_text(json.dumps(state))
 
     def restore_from_path(self, path: str) -> None:
+        assert Path(path).is_absolute()
         state = json.loads((Path(path) / "state.json").read_text())
         assert state == json.loads((Path(path) / "state2.json").read_text())
         self.skill, self.iteration = state["skill"], state["iteration"]

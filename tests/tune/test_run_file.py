@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sharegrpo_rl.algorithms.names import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.tiny import TinyConfig
+from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.tune.dry_run import describe_run
 from sharegrpo_rl.tune.nested_options import TinyModelOptions
 from sharegrpo_rl.tune.peer_names import ELSEWHERE, PEER_NAMES

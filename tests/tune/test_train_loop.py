@@ -216,6 +216,15 @@ def test_with_sparse_checkpoints_results_are_cut_back(run_file: Path, tmp_path: 
     assert steps == list(range(1, 9))
 
 
+def test_a_relative_storage_path_works_and_resumes(
+    run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert go(run_file, Path("runs"), name="one")[0] == 0
+    (tmp_path / "runs" / "one" / "summary.json").unlink()
+    assert go(run_file, Path("runs"), name="one")[0] == 0
+
+
 def test_an_algorithm_that_miscounts_is_our_bug(run_file: Path, tmp_path: Path) -> None:
     class Miscounts(StandIn):
         def train(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""GRPOConfig: RLlib's fluent config over the options of `algorithms/options.py`."""
+"""GRPOConfig: RLlib's fluent config over the options of `options.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -13,13 +14,13 @@ from ray.rllib.models import MODEL_DEFAULTS
 from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.algorithms.model_source import module_config
-from sharegrpo_rl.algorithms.names import PRESETS
-from sharegrpo_rl.algorithms.options import GRPOOptions, check_option
 from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
 from sharegrpo_rl.learners.vlm_learner_group import VLMLearnerGroup
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
+from sharegrpo_rl.options import GRPOOptions, check_option
+from sharegrpo_rl.presets import PRESETS
 
 
 class GRPOConfig(AlgorithmConfig):
@@ -43,6 +44,7 @@ class GRPOConfig(AlgorithmConfig):
             setattr(self, name, value)
         self.env_runner_cls = QAEnvRunner
         self.model_folder: str | None = None  # where the prepared model lies; set by the algorithm before workers start
+        self.user_files: list[str] = []  # what `--import` executed here, for remote runners to execute too
         # RLlib defaults that lose samples, hide errors or move data that we move ourselves.
         self.sample_timeout_s = None
         self.merge_env_runner_states = False
@@ -87,11 +89,13 @@ class GRPOConfig(AlgorithmConfig):
         ours = {k: v for k, v in config_dict.items() if k in self.option_names() and not _is_search_space(v)}
         rest = {k: v for k, v in config_dict.items() if k not in ours}
         for key in rest:
-            if not hasattr(self, key) and key not in ("env", "class"):
+            if not hasattr(self, key) and key not in rllib_keys():
                 close = get_close_matches(key, self.option_names(), n=1)
                 raise UserError(
                     f"{key}: {self.name} has no such option" + (f"; did you mean {close[0]}?" if close else "")
                 )
+        if not rest.get("optimizer"):  # RLlib writes its empty table into every dict and hands it to `training`
+            rest.pop("optimizer", None)
         super().update_from_dict(rest)
         return self.training(**ours)
 
@@ -144,6 +148,12 @@ class GRPOConfig(AlgorithmConfig):
     ) -> VLMLearnerGroup:
         spec = rl_module_spec or self.get_multi_rl_module_spec(env=env, spaces=spaces)
         return VLMLearnerGroup(config=self.copy(), module_spec=spec, placement_group=placement_group)
+
+
+@cache
+def rllib_keys() -> frozenset[str]:
+    """Keys that RLlib writes for any config, some under other names than their attributes (`input`, `class`)."""
+    return frozenset(AlgorithmConfig().to_dict()) | {"class"}
 
 
 def _is_search_space(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TIMERS, WEIGHTS_SEQ_NO
 
+from sharegrpo_rl import user_code
 from sharegrpo_rl.algorithms.greedy import greedy_generate
 from sharegrpo_rl.algorithms.group_metrics import completion_metrics, group_metrics
 from sharegrpo_rl.algorithms.groups import group_episodes, permuted, plan_requests
@@ -26,6 +29,7 @@ from sharegrpo_rl.data.seeding import derive_seed
 from sharegrpo_rl.data.types import Group, PromptPack, QuestionBank, SeedQuestion, SlotRequest
 from sharegrpo_rl.env_runners.qa_env_runner import RunnerError
 from sharegrpo_rl.envs.registry import make_bank, make_env
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
@@ -55,6 +59,7 @@ class GRPO(Algorithm):
         make_env(own.env, own.env_config, split="test", rewards=own.rewards, answer_format=own.answer_format)
         self.bank = make_bank(own.env, own.train_env_config(), "train", check=own.num_env_runners > 0)
         own.model_folder, self._warm_start_report = prepare_model(own)
+        own.user_files = list(user_code.IMPORTED)
         own.freeze()
         self.config = own
         if not ray.is_initialized():
@@ -66,6 +71,20 @@ class GRPO(Algorithm):
         self._trained = fitting_questions(self.bank, encoder, transformed=own.transform_probability > 0)
         self.cursor = QuestionCursor(len(self._trained), own.seed or 0)
         self._groups: list[Group] = []
+
+    @override(Algorithm)
+    def _setup_logdir(self) -> None:
+        """Outside Tune a scratch folder, instead of one more empty folder under ~/ray_results."""
+        if self._storage:
+            super()._setup_logdir()
+        else:
+            self._logdir = tempfile.mkdtemp(prefix="sharegrpo_rl-")
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        super().cleanup()
+        if not self._storage:
+            shutil.rmtree(self._logdir, ignore_errors=True)
 
     # ---- one iteration
 
@@ -141,6 +160,8 @@ class GRPO(Algorithm):
             local_env_runner=False,
             timeout_seconds=self.config.sample_timeout_s,
         )
+        if wrong_input := [r for r, _ in results if isinstance(r, UserError)]:
+            raise wrong_input[0]
         if errors := [r for r, _ in results if isinstance(r, str)]:
             raise RunnerError(f"an env runner failed:\n{errors[0]}")
         self.metrics.aggregate([m for _, m in results], key=ENV_RUNNER_RESULTS)

@@ -18,9 +18,9 @@ from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
 from sharegrpo_rl.algorithms.grpo.grpo import GRPO
-from sharegrpo_rl.algorithms.options import GRPOOptions, ShareGRPOOptions
 from sharegrpo_rl.data.types import Group, PromptPack
 from sharegrpo_rl.ops.advantages import hierarchical_advantages
+from sharegrpo_rl.options import GRPOOptions, ShareGRPOOptions
 
 
 class ShareGRPOConfig(GRPOConfig):

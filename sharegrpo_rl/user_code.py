@@ -10,10 +10,14 @@ from pathlib import Path
 
 from sharegrpo_rl.errors import UserError
 
+IMPORTED: list[str] = []  # absolute paths, for the processes that this one starts
+
 
 def import_user_files(paths: Sequence[Path]) -> dict[str, str]:
     """Execute each file (it registers rewards or environments); sha256 of each by file name."""
-    return {path.name: _import(path) for path in paths}
+    digests = {path.name: _import(path) for path in paths}
+    IMPORTED.extend(str(path.absolute()) for path in paths if str(path.absolute()) not in IMPORTED)
+    return digests
 
 
 def _import(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharegrpo_rl.algorithms.options import GRPOOptions, ShareGRPOOptions
+from sharegrpo_rl.options import GRPOOptions, ShareGRPOOptions
 
 ALGORITHM_OPTIONS: dict[str, type[GRPOOptions]] = {"GRPO": GRPOOptions, "ShareGRPO": ShareGRPOOptions}
 

@@ -1,0 +1,247 @@
+"""The pictures of the README, from finished run folders (several seeds of one or more algorithms on one task).
+
+python docs/make_figures.py curve runs/share_grpo-0 runs/share_grpo-1 ... runs/grpo-0 runs/grpo-1 ...
+python docs/make_figures.py rollout runs/share_grpo-0
+
+`curve` writes docs/images/learning_curve.png: greedy accuracy on held-out questions and reward in training, the mean
+over seeds with a band from the lowest to the highest seed. `rollout` writes docs/images/rollout.png: one training
+question as the exported model of a run is asked it, in each variant, with its completions and their rewards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGES = Path(__file__).resolve().parent / "images"
+LABELS = {"ShareGRPO": "Share-GRPO", "GRPO": "GRPO"}
+COLORS = {"ShareGRPO": "#0b6e8f", "GRPO": "#c8702a"}
+SMOOTHED = 8  # iterations that a reward is averaged over
+QUESTIONS_TRIED = 64  # for the picture of a rollout
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its summary, and one row an iteration."""
+
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """From a run's folder; SystemExit where it is not a finished run."""
+        if not (folder / "summary.json").exists():
+            raise SystemExit(f"{folder}: not a finished run (no summary.json)")
+        rows = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
+        return cls(json.loads((folder / "summary.json").read_text()), rows)
+
+    def completions(self) -> NDArray[np.float64]:
+        """Completions sampled up to the end of each iteration, 0 in front."""
+        return np.cumsum([0, *(row["env_runners"]["num_completions"] for row in self.rows)])
+
+    def greedy(self) -> dict[float, float]:
+        """Greedy accuracy on the test questions by completions sampled."""
+        sampled = self.completions()
+        points = {0.0: self.summary["accuracy_before"], float(sampled[-1]): self.summary["accuracy_after"]}
+        evaluated = [row for row in self.rows if "accuracy" in row.get("evaluation", {})]
+        return points | {float(sampled[r["training_iteration"]]): r["evaluation"]["accuracy"] for r in evaluated}
+
+    def reward(self) -> NDArray[np.float64]:
+        """Mean reward of each iteration, averaged over the last few."""
+        values = np.array([row["env_runners"]["reward_mean"] for row in self.rows])
+        return np.array([values[max(0, i + 1 - SMOOTHED) : i + 1].mean() for i in range(len(values))])
+
+
+# ---- the learning curve
+
+
+def draw_curve(runs: Sequence[Run], out: Path) -> None:
+    """Two panels: greedy accuracy on held-out questions, and reward in training."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharex=True, constrained_layout=True)
+    by_algorithm: dict[str, list[Run]] = {}
+    for run in runs:
+        by_algorithm.setdefault(run.summary["algorithm"], []).append(run)
+    for name, seeds in by_algorithm.items():
+        shared = sorted(set.intersection(*(set(run.greedy()) for run in seeds)))
+        _band(left, name, np.array(shared), np.array([[run.greedy()[x] for x in shared] for run in seeds]), "o-")
+        length = min(len(run.rows) for run in seeds)
+        _band(right, name, seeds[0].completions()[1 : length + 1], np.array([run.reward()[:length] for run in seeds]))
+        blind = float(np.mean([run.summary["blind_accuracy_after"] for run in seeds]))
+        left.axhline(
+            blind, color=COLORS.get(name), linestyle=":", linewidth=1.2, label=f"{_label(name)}, images swapped"
+        )
+    questions = runs[0].summary["test_questions"]
+    left.set_title(f"Greedy accuracy, {questions} held-out questions", loc="left", fontsize=10)
+    right.set_title("Mean reward in training", loc="left", fontsize=10)
+    for axes in (left, right):
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("completions sampled")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    _save(figure, out)
+
+
+def _band(axes: Any, name: str, x: NDArray[Any], values: NDArray[Any], style: str = "-") -> None:
+    """Mean over seeds `[seeds, points]`, and the range from the lowest to the highest."""
+    color = COLORS.get(name)
+    number = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+    axes.plot(x, values.mean(0), style, color=color, markersize=4, label=f"{_label(name)}, {number}")
+    axes.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
+
+
+def _label(name: str) -> str:
+    return LABELS.get(name, name)
+
+
+# ---- the rollout
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One variant as the model was asked it: pictures, text, and its completions with their scores."""
+
+    heading: str
+    pictures: tuple[NDArray[np.uint8], ...]
+    text: str
+    completions: tuple[str, ...]
+    scores: tuple[Any, ...]
+
+    @property
+    def mixed(self) -> bool:
+        """Are some answers right and some wrong?"""
+        return len({score.parts["accuracy"] for score in self.scores}) > 1
+
+
+def sample_group(folder: Path) -> tuple[str, list[Shown]]:
+    """(answer, variants) of the first question with a transformed image and both right and wrong answers.
+
+    Where none of the questions tried is like that, the first one.
+    """
+    from sharegrpo_rl.data.slots import plan_slots
+    from sharegrpo_rl.data.transforms import allowed_transforms
+    from sharegrpo_rl.envs.registry import make_env
+    from sharegrpo_rl.models.loading import ModelSettings, load_policy
+    from sharegrpo_rl.models.prompts import PromptSettings
+    from sharegrpo_rl.tune.quiet import quiet_libraries
+
+    quiet_libraries()
+    run = json.loads((folder / "params.json").read_text())
+    config = run["config"]
+    recorded = json.loads((folder / "export" / "sharegrpo_rl.json").read_text())
+    policy = load_policy(
+        ModelSettings(
+            str(folder / "export"), temperature=config["temperature"], prompts=PromptSettings(**recorded["prompts"])
+        )
+    )
+    skipped = (config["warm_start"] or {}).get("rows", 0)
+    env_config = {**config["env_config"], "skip_questions": skipped}
+    env = make_env(
+        run["env"], env_config, rewards=config["rewards"], answer_format=config["answer_format"], check=False
+    )
+    names = ("num_variants", "transform_probability", "include_original", "wording", "strict_variants")
+    first = None
+    for index in range(min(QUESTIONS_TRIED, len(env.bank))):
+        question = env.bank[index]
+        allowed = allowed_transforms(question, config["transforms"])
+        slots = plan_slots(question, allowed=allowed, seed=index, **{name: config[name] for name in names})
+        shown = [_ask(env, policy, config, index, slot) for slot in slots]
+        group = (question.answer, shown)
+        first = first or group
+        if any(slot.transform for slot in slots) and any(variant.mixed for variant in shown):
+            return group
+    assert first is not None
+    return first
+
+
+def _ask(env: Any, policy: Any, config: dict[str, Any], index: int, slot: Any) -> Shown:
+    """Show one variant, sample its completions, grade them."""
+    from sharegrpo_rl.data.seeding import derive_seed
+    from sharegrpo_rl.data.transforms import TRANSFORMS
+    from sharegrpo_rl.generation.generator import Sampling
+    from sharegrpo_rl.generation.hf import HFGenerator
+    from sharegrpo_rl.models.prompts import Question
+
+    options = {
+        "question_index": index,
+        "variant_index": slot.variant_index,
+        "transform": slot.transform,
+        "transform_seed": slot.transform_seed,
+    }
+    observation, _ = env.reset(options=options)
+    prompts = policy.encoder.encode([Question(observation["question"], observation["images"])])
+    sampling = Sampling(config["max_completion_tokens"], config["top_p"])
+    seeds = [derive_seed("picture", index, slot.slot)]
+    (completions,) = HFGenerator(policy).generate(prompts, config["num_samples"], seeds, sampling)
+    texts = tuple(completion.text for completion in completions)
+    scores = tuple(env.score(texts, [completion.truncated for completion in completions]))
+    done = TRANSFORMS[slot.transform].label if slot.transform else "image as it is"
+    heading = f"variant {slot.slot + 1}: wording {slot.variant_index}, {done}"
+    return Shown(heading, observation["images"], observation["question"], texts, scores)
+
+
+def draw_rollout(answer: str, variants: Sequence[Shown], out: Path) -> None:
+    """A row for each variant: the picture, the question, and the completions with their rewards."""
+    figure, grid = plt.subplots(
+        len(variants), 2, figsize=(10, 2.7 * len(variants)), width_ratios=(1, 4.2), squeeze=False, layout="constrained"
+    )
+    figure.suptitle(f"One question in {len(variants)} variants; the answer is {answer}", fontsize=11, x=0.01, ha="left")
+    for variant, (left, right) in zip(variants, grid, strict=True):
+        left.set(xticks=[], yticks=[])
+        left.spines[:].set_color("#cccccc")
+        if variant.pictures:
+            left.imshow(variant.pictures[0], interpolation="nearest")
+        right.axis("off")
+        y = _write(right, 1.0, variant.heading, "#777777", 8)
+        y = _write(right, y, variant.text, "black", 9.5)
+        for text, score in zip(variant.completions, variant.scores, strict=True):
+            color = "#11713a" if score.parts["accuracy"] >= 1 else "#a51d2d"
+            y = _write(right, y, f"{score.total:.2f}   {_printable(text) or '(empty)'}", color, 8.5)
+    _save(figure, out)
+
+
+def _write(axes: Any, y: float, text: str, color: str, size: float) -> float:
+    """Text at height `y` (1 = top) with at most two lines; the height below it."""
+    lines = textwrap.wrap(text, 100)[:2]
+    axes.text(0, y, "\n".join(lines), color=color, fontsize=size, va="top", transform=axes.transAxes)
+    return y - 0.0105 * size * len(lines) - 0.025
+
+
+def _printable(text: str) -> str:
+    """One line, without the control characters that an untrained model writes."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _save(figure: Any, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=130, facecolor="white")
+    plt.close(figure)
+    print(f"wrote {out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("curve", "rollout"))
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("--out", type=Path, help="the picture to write")
+    options = parser.parse_args()
+    if options.what == "curve":
+        draw_curve([Run.read(folder) for folder in options.runs], options.out or IMAGES / "learning_curve.png")
+    else:
+        draw_rollout(*sample_group(options.runs[0]), options.out or IMAGES / "rollout.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The configs: keys, types, presets, sizes of groups; and RLlib's own entry points over them."""
+
+from dataclasses import fields
+
+import pytest
+from ray import tune
+
+from sharegrpo_rl import options, presets
+from sharegrpo_rl.algorithms.registry import ALGORITHMS, CLASSES, build_config, register
+from sharegrpo_rl.errors import UserError
+
+
+@pytest.mark.parametrize("run", ALGORITHMS)
+def test_every_option_is_set_documented_and_legal(run):
+    config = ALGORITHMS[run]()
+    for spec in fields(config.options):
+        default = getattr(config, spec.name)
+        assert default == getattr(config.options(), spec.name), spec.name
+        assert options.check_option(config.options, spec.name, default) == default
+        assert spec.metadata["doc"], spec.name
+
+
+@pytest.mark.parametrize(("run", "preset"), [(r, p) for r, table in presets.PRESETS.items() for p in table])
+def test_every_key_of_a_preset_is_a_legal_option(run, preset):
+    table = presets.PRESETS[run][preset]
+    config = build_config(run, "DrawnShapes-v0", {"preset": preset}, 0)
+    for key, value in table.items():
+        assert getattr(config, key) == value == options.check_option(config.options, key, value), key
+
+
+PAPER = {
+    "num_questions": 512, "minibatch_size": 128, "num_variants": 2, "num_samples": 6, "transform_probability": 0.3,
+    "temperature": 0.7, "lr": 1e-6, "ratio_level": "sequence", "loss_aggregation": "sequence_sum", "clip_low": 0.2,
+    "clip_high": 0.2, "dual_clip": None, "kl_coeff": 0.0, "pairing": "all", "advantage_levels": "global_local",
+    "rewards": {"accuracy": 0.9, "format": 0.1}, "duplicate_rewards": False, "advantage_std": "sample", "top_p": 1.0,
+    "advantage_eps": 0.0, "transform_text_position": "after",
+}  # fmt: skip
+RELEASED = {
+    **PAPER, "minibatch_size": 64, "temperature": 1.0, "top_p": 0.99, "ratio_level": "token",
+    "loss_aggregation": "token_mean", "clip_high": 0.3, "dual_clip": 3.0, "advantage_eps": 1e-6,
+    "duplicate_rewards": True, "single_variant_doubles": True, "transform_text_position": "before",
+    "include_original": "sampled", "answer_format": "boxed", "weight_decay": 1e-2, "grad_clip": 1.0,
+    "max_prompt_tokens": 2048, "max_completion_tokens": 2048, "min_pixels": 262_144, "max_pixels": 1_048_576,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("preset", "table"), [("paper", PAPER), ("released_code", RELEASED)])
+def test_presets_of_share_grpo_as_published(preset, table):
+    config = build_config("ShareGRPO", "DrawnShapes-v0", {"preset": preset}, 0)
+    assert {key: getattr(config, key) for key in table} == table
+
+
+def test_own_keys_win_over_a_preset():
+    config = build_config("ShareGRPO", "DrawnShapes-v0", {"lr": 1e-4, "preset": "paper"}, 0)
+    assert (config.lr, config.temperature) == (1e-4, 0.7)
+    with pytest.raises(UserError, match="no preset 'papers'"):
+        build_config("ShareGRPO", "DrawnShapes-v0", {"preset": "papers"}, 0)
+
+
+def test_unknown_names_are_user_errors():
+    with pytest.raises(UserError, match="num_sample: ShareGRPO has no such option; did you mean num_samples"):
+        build_config("ShareGRPO", "DrawnShapes-v0", {"num_sample": 3}, 0)
+    with pytest.raises(UserError, match="no algorithm 'PPO'"):
+        build_config("PPO", "DrawnShapes-v0", {}, 0)
+    with pytest.raises(UserError, match="pairing: GRPO has no such option"):
+        build_config("GRPO", "DrawnShapes-v0", {"pairing": "all"}, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lr", "fast"), ("lr", 0), ("lr", float("nan")), ("num_samples", 0), ("num_samples", 2.5), ("num_samples", True),
+        ("loss_aggregation", "median"), ("temperature", 0.0), ("top_p", 1.5), ("dual_clip", 1.0), ("num_questions", None),
+        ("rewards", [1]), ("clip_low", -0.1), ("num_variants", 65), ("kl_in", "reward"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_user_errors(key, value):
+    with pytest.raises(UserError, match=key):
+        build_config("GRPO", "DrawnShapes-v0", {key: value}, 0)
+
+
+def test_whole_numbers_become_floats():
+    assert build_config("GRPO", "DrawnShapes-v0", {"lr": 1, "temperature": 2}, 0).lr == 1.0
+
+
+def test_group_sizes_and_learners_are_checked():
+    with pytest.raises(UserError, match=r"num_samples: ShareGRPO .* at least 2, not 1"):
+        build_config("ShareGRPO", "DrawnShapes-v0", {"num_samples": 1}, 0).validate()
+    with pytest.raises(UserError, match="num_learners"):
+        build_config("GRPO", "DrawnShapes-v0", {"num_learners": 1}, 0).validate()
+    build_config("GRPO", "DrawnShapes-v0", {"num_samples": 2}, 0).validate()
+
+
+def test_update_from_dict_checks_keys_and_types():
+    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"env": "DrawnShapes-v0", "num_samples": 3, "seed": 5})
+    assert (config.env, config.num_samples, config.seed) == ("DrawnShapes-v0", 3, 5)
+    with pytest.raises(UserError, match="did you mean clip_high"):
+        ALGORITHMS["ShareGRPO"]().update_from_dict({"clip_hgh": 0.3})
+    with pytest.raises(UserError, match="num_samples"):
+        ALGORITHMS["ShareGRPO"]().update_from_dict({"num_samples": "three"})
+
+
+def test_update_from_dict_lays_a_preset_first():
+    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"clip_high": 0.25, "preset": "released_code"})
+    assert (config.clip_high, config.dual_clip) == (0.25, 3.0)
+
+
+def test_search_spaces_pass_through():
+    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"lr": tune.grid_search([1e-4, 1e-3])})
+    assert config.lr == {"grid_search": [1e-4, 1e-3]}
+
+
+@pytest.mark.parametrize("run", ALGORITHMS)
+def test_a_config_survives_rllibs_dict(run):
+    config = build_config(
+        run, "DrawnShapes-v0", {"num_samples": 3, "lora": {"rank": 4}, "env_config": {"kinds": ["color"]}}, 7
+    )
+    again = ALGORITHMS[run]().update_from_dict(config.to_dict())
+    for name in config.option_names():
+        assert getattr(again, name) == getattr(config, name), name
+    assert again.seed == 7
+
+
+def test_warm_start_questions_are_left_to_it():
+    config = build_config(
+        "GRPO", "DrawnShapes-v0", {"warm_start": {"rows": 30}, "env_config": {"skip_questions": 5}}, 0
+    )
+    assert config.train_env_config()["skip_questions"] == 35
+    config = build_config("GRPO", "DrawnShapes-v0", {"warm_start": {"rows": 30, "data": "elsewhere"}}, 0)
+    assert config.train_env_config()["skip_questions"] == 0
+
+
+def test_names_are_registered_with_tune():
+    register()
+    for name, algorithm in CLASSES.items():
+        assert tune.registry.get_trainable_cls(name) is algorithm
+        assert type(algorithm.get_default_config()) is ALGORITHMS[name]
+        assert ALGORITHMS[name]().algo_class is algorithm

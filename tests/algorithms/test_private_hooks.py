@@ -1,0 +1,82 @@
+"""The private hooks of RLlib and transformers that the package relies on: an upgrade that drops one fails here."""
+
+import inspect
+
+import pytest
+import ray
+import transformers
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.checkpoints import Checkpointable
+
+METHODS = {
+    Algorithm: ("_should_create_evaluation_env_runners", "restore_env_runners", "evaluate", "training_step"),
+    AlgorithmConfig: ("build_learner_group", "get_multi_rl_module_spec", "get_rl_module_spec", "update_from_dict", "validate"),
+    LearnerGroup: ("update", "get_state", "set_state", "save_to_path", "restore_from_path"),
+    TorchLearner: ("build", "configure_optimizers_for_module", "register_optimizer", "_get_optimizer_state", "_set_optimizer_state"),
+    RLModule: ("setup", "get_state", "set_state", "save_to_path", "restore_from_path", "unwrapped"),
+    EnvRunner: ("sample", "get_metrics", "get_spaces", "make_env", "make_module", "assert_healthy", "stop"),
+    EnvRunnerGroup: ("foreach_env_runner", "healthy_env_runner_ids", "probe_unhealthy_env_runners", "num_remote_env_runners"),
+    Checkpointable: ("get_ctor_args_and_kwargs", "_check_component"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "names"), METHODS.items(), ids=[k.__name__ for k in METHODS])
+def test_methods_exist(kind, names):
+    assert [n for n in names if not callable(getattr(kind, n, None))] == []
+
+
+def test_versions_are_those_tested():
+    assert ray.__version__.startswith("2.60.")
+    assert transformers.__version__.startswith("5.19.")
+
+
+def test_arguments_that_we_pass():
+    assert {"func", "kwargs", "remote_worker_ids", "local_env_runner", "timeout_seconds"} <= set(
+        inspect.signature(EnvRunnerGroup.foreach_env_runner).parameters
+    )
+    assert {"env", "spaces", "rl_module_spec", "placement_group"} <= set(
+        inspect.signature(AlgorithmConfig.build_learner_group).parameters
+    )
+    assert {"config", "module_spec", "placement_group"} <= set(inspect.signature(LearnerGroup.__init__).parameters)
+    assert {"module_id", "optimizer", "params"} <= set(inspect.signature(Learner.register_optimizer).parameters)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sample_timeout_s", "merge_env_runner_states", "broadcast_env_runner_states", "create_local_env_runner",
+        "add_default_connectors_to_learner_pipeline", "delay_between_env_runner_restarts_s", "num_cpus_per_env_runner",
+        "restart_failed_env_runners", "torch_skip_nan_gradients", "env_runner_cls",
+    ],
+)  # fmt: skip
+def test_settings_that_we_change_are_still_rllibs(name):
+    assert hasattr(AlgorithmConfig(), name)
+
+
+def test_attributes_set_inside_rllib():
+    assert "self._weights_seq_no = 0" in inspect.getsource(Learner.__init__)
+    assert "_weights_seq_no" in inspect.getsource(Learner.set_state)
+    assert "self._learner" in inspect.getsource(LearnerGroup.__init__)
+    assert "self.worker_index" in inspect.getsource(EnvRunner.__init__)
+    assert isinstance(inspect.getattr_static(AlgorithmConfig, "model_config"), property)
+
+
+def test_transformers_pieces():
+    from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import create_causal_mask, sdpa_mask
+
+    assert all(callable(x) for x in (AttentionInterface.register, AttentionMaskInterface.register, sdpa_mask))
+    assert callable(DynamicCache.batch_repeat_interleave)
+    assert callable(DynamicCache.batch_select_indices)
+    assert {"module", "query", "key", "value", "attention_mask"} <= set(
+        inspect.signature(sdpa_attention_forward).parameters
+    )
+    assert "mask_interface" in inspect.getsource(create_causal_mask)

@@ -1,0 +1,151 @@
+"""Who may import whom, read from the sources; and what merely importing the package loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sharegrpo_rl
+
+PACKAGE = Path(sharegrpo_rl.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# part of the package -> parts that it may import; `errors` is free for all.
+MAY_IMPORT = {
+    "ops": set(),
+    "options": set(),
+    "presets": {"options"},
+    "data": {"data"},
+    "rewards": {"data", "rewards"},
+    "envs": {"data", "rewards", "envs"},
+    "models": {"ops", "data", "models"},
+    "generation": {"ops", "data", "models", "generation"},
+    "training": {"ops", "data", "models", "training"},
+    "evaluation": {"data", "rewards", "envs", "models", "generation", "evaluation"},
+    "env_runners": {"ops", "data", "rewards", "envs", "models", "generation", "env_runners"},
+    "learners": {"ops", "data", "models", "training", "learners"},
+}
+MAY_IMPORT["algorithms"] = set(MAY_IMPORT) | {"algorithms"}
+TORCH = {"ops", "models", "generation", "training", "env_runners", "learners", "algorithms", "tune"}
+THIRD_PARTY = {
+    "torch": TORCH | {"doctor"},
+    "transformers": {"models"},
+    "peft": {"models"},
+    "vllm": {"generation"},
+    "ray": {"env_runners", "learners", "algorithms", "tune"},
+    "gymnasium": {"envs", "env_runners", "learners", "algorithms", "tune", "evaluation"},
+}
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path):
+    """Every module that a file imports, at the top or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            if node.module == "sharegrpo_rl":
+                yield from (f"sharegrpo_rl.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_parts_import_downwards_only(part):
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {module}"
+        for path in FILES
+        if part_of(path) == part
+        for module in imports(path)
+        if module.startswith("sharegrpo_rl.")
+        and module.split(".")[1] not in MAY_IMPORT[part] | {"errors", "__version__"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", THIRD_PARTY)
+def test_libraries_have_their_homes(library):
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {module}"
+        for path in FILES
+        if part_of(path) not in THIRD_PARTY[library]
+        for module in imports(path)
+        if module and module.split(".")[0] == library
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_part_has_a_rule():
+    free = {"__init__", "cli", "doctor", "errors", "preview", "preview_style", "tune", "reports"}
+    assert {part_of(p) for p in FILES} - set(MAY_IMPORT) - free == set()
+
+
+def loaded_after(statement):
+    """Names in sys.modules after a statement in a fresh interpreter."""
+    code = f"import sys\n{statement}\nprint(*sorted(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_importing_the_package_is_light():
+    assert not loaded_after("import sharegrpo_rl") & {"torch", "ray", "transformers", "vllm", "datasets", "pyarrow"}
+
+
+def test_data_rewards_and_envs_need_no_torch():
+    parts = ["data.loading", "rewards.rubric", "rewards.grading", "envs.registry", "envs.tasks.drawn_shapes"]
+    assert not loaded_after(f"import {', '.join('sharegrpo_rl.' + p for p in parts)}") & {
+        "torch",
+        "ray",
+        "transformers",
+    }
+
+
+def test_models_generation_and_training_need_no_ray():
+    parts = ["ops.policy_loss", "models.loading", "models.tiny", "generation.hf", "training.step", "training.sft"]
+    assert not loaded_after(f"import {', '.join('sharegrpo_rl.' + p for p in parts)}") & {
+        "ray",
+        "gymnasium.envs.mujoco",
+    }
+
+
+def test_ops_need_nothing_but_torch_and_numpy():
+    assert not loaded_after("import sharegrpo_rl.ops.policy_loss, sharegrpo_rl.ops.advantages") & {
+        "ray",
+        "transformers",
+    }
+
+
+def test_files_are_short():
+    assert {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 400} == {}
+
+
+def calls(tree, name):
+    """Calls of a plain name or of a dotted one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+            yield node.lineno
+
+
+@pytest.mark.parametrize("name", ["eval", "exec", "pickle.load", "pickle.loads", "torch.load", "cloudpickle.loads"])
+def test_no_code_is_run_from_data(name):
+    found = {p.name: list(calls(ast.parse(p.read_text()), name)) for p in FILES}
+    assert {k: v for k, v in found.items() if v} == {}
+
+
+def test_no_error_is_swallowed():
+    """No `except ...: pass`, no bare `except:`."""
+    found = [
+        f"{p.relative_to(PACKAGE)}:{node.lineno}"
+        for p in FILES
+        for node in ast.walk(ast.parse(p.read_text()))
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or [type(n) for n in node.body] == [ast.Pass])
+    ]
+    assert found == []
+
+
+def test_remote_code_is_never_trusted():
+    assert [p.name for p in FILES if "trust_remote_code=True" in p.read_text()] == []

@@ -1,0 +1,243 @@
+"""Loading, freezing, LoRA, export: real folders on disk."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from small_families import text_only
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.loading import ModelSettings, load_policy, parameter_table, save_pretrained
+from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.processor import load_processor
+from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.step import TrainingStep
+
+PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)
+
+
+@pytest.fixture(scope="module")
+def folder(policy, tmp_path_factory):
+    """The tiny model as a Hugging Face folder."""
+    path = tmp_path_factory.mktemp("tiny")
+    save_pretrained(policy, path)
+    return path
+
+
+def load(folder, **settings):
+    return load_policy(ModelSettings(str(folder), prompts=PROMPTS, **settings))
+
+
+def logprobs(policy, packs):
+    with torch.no_grad():
+        return policy.logprobs(packs).logprobs
+
+
+def test_export_and_load_keep_the_policy(policy, folder, tiny):
+    loaded = load(folder)
+    pack = tiny.pack(policy)
+    assert torch.equal(logprobs(loaded, [pack]), logprobs(policy, [pack]))
+    assert (loaded.end_ids, loaded.pad_id) == (policy.end_ids, policy.pad_id)
+    assert torch.equal(loaded.banned, policy.banned)
+    assert sorted(p.suffix for p in folder.iterdir() if "model" in p.name) == [".safetensors"]
+
+
+def test_prompts_survive_export(policy, folder, tiny):
+    loaded = load(folder)
+    for text in ("How many red circles?", "Größe: 12,5 m² <answer>", "  two  spaces\nand a line\t日本"):
+        before, after = (tiny.prompt(p, text, pictures=2, seed=3) for p in (policy, loaded))
+        assert before.input_ids.tolist() == after.input_ids.tolist()
+        for one, other in zip(before.images, after.images, strict=True):
+            assert (one.tensors["pixel_values"] == other.tensors["pixel_values"]).all()
+
+
+def test_tied_weights_stay_tied(policy, folder):
+    loaded = load(folder).model
+    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+    again = AutoModelForImageTextToText.from_pretrained(folder)
+    assert again.lm_head.weight.data_ptr() == again.get_input_embeddings().weight.data_ptr()
+    assert torch.equal(again.lm_head.weight, policy.model.lm_head.weight)
+
+
+def test_freezing_by_part(folder):
+    def trainable(**settings):
+        return {part: ours for part, _, ours in parameter_table(load(folder, **settings).model)}
+
+    everything = trainable()
+    assert all(everything.values())
+    assert trainable(freeze_vision_tower=True) == {**everything, "vision tower": 0}
+    assert trainable(freeze_projector=True) == {**everything, "projector": 0}
+    only_language = trainable(freeze_vision_tower=True, freeze_projector=True)
+    assert only_language == {**everything, "vision tower": 0, "projector": 0}
+
+
+def test_frozen_parts_do_not_move(folder, tiny):
+    policy = load(folder, freeze_vision_tower=True)
+    before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
+    TrainingStep(policy, TrainingSettings(lr=1e-2)).update([tiny.pack(policy)])
+    moved = {n for n, p in policy.model.named_parameters() if not torch.equal(p, before[n])}
+    assert any("merger" in n for n in moved)
+    assert any("language_model" in n for n in moved)
+    assert not any("visual.blocks" in n for n in moved)
+
+
+def test_lora_trains_only_its_adapter(folder, tiny):
+    policy = load(folder, lora={"rank": 4, "alpha": 8, "targets": ["language"]})
+    table = {part: (total, ours) for part, total, ours in parameter_table(policy.model)}
+    assert set(table) == {"language model", "vision tower", "projector", "LoRA (language model)"}
+    assert all(table[part][1] == 0 for part in ("language model", "vision tower", "projector"))
+    total, ours = table["LoRA (language model)"]
+    assert total == ours > 0
+    pack = tiny.pack(policy, advantages=(1.0, -1.0, 0.5))
+    plain = load(folder)
+    assert torch.equal(logprobs(policy, [pack]), logprobs(plain, [pack]))  # B starts at 0
+    before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
+    step = TrainingStep(policy, TrainingSettings(lr=1e-2))
+    for _ in range(2):
+        step.update([pack])
+    moved = {n for n, p in policy.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {n for n in before if "lora_" in n}
+    assert not torch.equal(logprobs(policy, [pack]), logprobs(plain, [pack]))
+
+
+@pytest.mark.parametrize("targets", [["language"], ["vision"], ["projector"], ["language", "vision", "projector"]])
+def test_lora_merged_export_equals_the_adapter(folder, tiny, tmp_path, targets):
+    policy = load(folder, lora={"rank": 4, "targets": targets})
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
+    packs = [tiny.pack(policy, (3, 1, 4), pictures=1), tiny.pack(policy, (2,), pictures=0, group=1)]
+    expected = logprobs(policy, packs)
+    save_pretrained(policy, tmp_path)
+    assert not any("lora" in p.name or "adapter" in p.name for p in tmp_path.iterdir())
+    merged = load(tmp_path)
+    assert not torch.allclose(logprobs(load(folder), packs), expected, atol=1e-4)
+    torch.testing.assert_close(logprobs(merged, packs), expected, rtol=0, atol=1e-5)
+    assert torch.equal(logprobs(policy, packs), expected) or torch.allclose(
+        logprobs(policy, packs), expected, atol=1e-6
+    )  # the live policy is unmerged again
+
+
+def test_lora_branches_equal_padding(folder, tiny):
+    from sharegrpo_rl.models.pack_forward import padded_logprobs
+    from sharegrpo_rl.models.policy import _unwrapped
+
+    policy = load(folder, lora={"rank": 4, "targets": ["language", "vision"]})
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
+    packs = [tiny.pack(policy, (3, 1, 4), pictures=2), tiny.pack(policy, (2, 2), pictures=0, group=1)]
+    one = policy.logprobs(packs).logprobs
+    other = padded_logprobs(_unwrapped(policy.model), packs, 1.0, policy.banned, policy.pad_id).logprobs
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    mine, theirs = tiny.gradients(policy, one.mean()), tiny.gradients(policy, other.mean())
+    assert mine.keys() == theirs.keys()
+    assert all("lora_" in name for name in mine)
+    for name in mine:
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_lora_without_a_match_is_a_user_error(tmp_path):
+    model, tokenizer = text_only("llama")
+    save_pretrained(Policy(model, tokenizer, PROMPTS), tmp_path)
+    with pytest.raises(UserError, match=r"lora\.targets"):
+        load(tmp_path, lora={"targets": ["vision"]})
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_text_only_folders_load_as_causal_models(tmp_path, tiny, family):
+    model, tokenizer = text_only(family)
+    built = Policy(model, tokenizer, PROMPTS)
+    save_pretrained(built, tmp_path)
+    policy = load(tmp_path)
+    pack = tiny.pack(built, pictures=0)
+    assert torch.equal(logprobs(policy, [pack]), logprobs(built, [pack]))
+    assert isinstance(AutoModelForCausalLM.from_pretrained(tmp_path), type(model))
+    assert [part for part, _, _ in parameter_table(policy.model)] == ["language model"]
+
+
+def test_bfloat16_folders(folder, tiny, tmp_path):
+    policy = load(folder, dtype="bfloat16")
+    assert {p.dtype for p in policy.model.parameters()} == {torch.bfloat16}
+    values = logprobs(policy, [tiny.pack(policy)])
+    assert values.dtype == torch.float32  # the log-softmax is never taken in bfloat16
+    save_pretrained(policy, tmp_path)
+    again = load(tmp_path, dtype="bfloat16")
+    for (name, one), (_, other) in zip(policy.model.named_parameters(), again.model.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def cut_weights(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def broken_config(folder):
+    (folder / "config.json").write_text("{not json")
+
+
+def unknown_family(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "no_such_family"}))
+
+
+def no_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+
+
+def broken_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{")
+
+
+def only_pickle(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def other_shape(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["hidden_size"] = 64
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        empty, no_weights, cut_weights, broken_config, unknown_family, no_tokenizer, broken_tokenizer, only_pickle,
+        other_shape,
+    ],
+)  # fmt: skip
+def test_a_broken_folder_is_a_user_error(folder, tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    damage(copy)
+    with pytest.raises(UserError, match="model: cannot load the folder") as caught:
+        load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_name_is_a_user_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="model: cannot load the hub model 'nobody/no-such-model'"):
+        load("nobody/no-such-model")
+    with pytest.raises(UserError, match="cannot load the processor"):
+        load_processor(str(tmp_path))
+
+
+def test_the_processor_alone(folder, policy):
+    assert type(load_processor(str(folder))) is type(AutoProcessor.from_pretrained(folder))
+    assert load_processor(str(folder)).tokenizer.get_vocab() == policy.encoder.tokenizer.get_vocab()

@@ -1,0 +1,133 @@
+"""Prompts: image places, limits, bounds, text-only models, banned ids."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_families import llava, text_only
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.policy import VISION_TOKENS, Policy, banned_ids
+from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, Question, picture_key
+
+
+def picture(height=28, width=28, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def places(policy, prompt):
+    return int((prompt.input_ids == policy.model.config.image_token_id).sum())
+
+
+def test_prompt_ids_equal_the_processors_own(policy):
+    pictures = (picture(), picture(42, 28, 1))
+    prompt = policy.encoder.encode([Question("Compare <image> with <image> now.", pictures)])[0]
+    size = {"shortest_edge": 784, "longest_edge": 3136}
+    text = policy.encoder.template(Question("Compare <image> with <image> now.", pictures))
+    own = policy.processor(text=[text], images=list(pictures), size=size, return_tensors="np", add_special_tokens=False)
+    assert prompt.input_ids.tolist() == own["input_ids"][0].tolist()
+    pixels = np.concatenate([i.tensors["pixel_values"] for i in prompt.images])
+    np.testing.assert_array_equal(pixels, own["pixel_values"])
+    assert places(policy, prompt) == sum(int(g.prod()) // 4 for g in own["image_grid_thw"])
+
+
+def test_pictures_are_processed_once_and_told_apart_by_key(policy):
+    one, other = picture(seed=1), picture(seed=2)
+    first, second = policy.encoder.encode([Question("a", (one, other)), Question("b", (other,))])
+    assert [i.key for i in first.images] == [picture_key(one), picture_key(other)]
+    assert second.images[0].tensors["pixel_values"] is first.images[1].tensors["pixel_values"]
+    alone = policy.encoder.encode([Question("b", (other,))])[0]
+    np.testing.assert_array_equal(alone.images[0].tensors["pixel_values"], second.images[0].tensors["pixel_values"])
+
+
+def test_wrong_number_of_image_places(policy):
+    with pytest.raises(UserError):
+        policy.encoder.encode([Question("One <image>, two <image>.", (picture(),))])
+
+
+def test_an_over_long_prompt_is_a_user_error(policy):
+    encoder = PromptEncoder(policy.processor, PromptSettings(max_prompt_tokens=20, min_pixels=784, max_pixels=3136))
+    with pytest.raises(UserError, match="more than max_prompt_tokens = 20"):
+        encoder.encode([Question("word " * 30)])
+    with pytest.raises(UserError, match="lower max_pixels"):
+        encoder.encode([Question("", (picture(56, 56),))])
+    assert len(encoder.token_ids(Question("word " * 30))) > 20  # counting has no limit
+
+
+def test_an_extreme_picture_is_a_user_error(policy):
+    with pytest.raises(UserError, match="aspect ratio"):
+        policy.encoder.encode([Question("Look.", (picture(4, 1000),))])
+
+
+@settings(max_examples=60)
+@given(
+    st.text(max_size=60),
+    st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), max_size=3),
+    st.sampled_from([(784, 3136), (196, 784), (784, 784), (3136, 20000)]),
+)
+def test_token_bound_is_an_upper_bound(policy, text, sizes, pixels):
+    sizes = [(h, w) for h, w in sizes if max(h, w) <= 150 * min(h, w)]
+    limits = PromptSettings("Be brief.", "Answer in a word.", 100_000, *pixels)
+    encoder = PromptEncoder(policy.processor, limits)
+    text = text.replace("<", "(").replace("\ud800", "")
+    bound = encoder.token_bound(text, len(sizes))
+    assert bound is not None
+    assert len(encoder.token_ids(Question(text, tuple(picture(h, w) for h, w in sizes)))) <= bound
+
+
+@settings(max_examples=300)
+@given(
+    st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([14, 28, 32]), st.integers(1, 2000), st.integers(1, 2000)
+)  # fmt: skip
+def test_image_bound_holds_for_every_size(policy, height, width, factor, low, high):
+    """The bound on image tokens against the processor's own arithmetic, over all sizes and limits."""
+    if max(height, width) > 200 * min(height, width):
+        return
+    low, high = sorted((low * factor, high * factor))
+    h, w = smart_resize(height, width, factor, low, high)
+    from sharegrpo_rl.models.prompts import most_image_tokens
+
+    assert h * w // factor**2 <= most_image_tokens(factor, low, high)
+
+
+def test_no_bound_where_the_processor_gives_none():
+    encoder = Policy(*llava(), PromptSettings()).encoder
+    assert encoder.token_bound("a", 1) is None
+    assert encoder.token_bound("abc", 0) >= len(encoder.token_ids(Question("abc")))
+
+
+def test_text_only_models_refuse_pictures():
+    policy = Policy(*text_only("llama"), PromptSettings())
+    assert policy.encoder.encode([Question("How many?")])[0].images == ()
+    with pytest.raises(UserError, match="text-only"):
+        policy.encoder.encode([Question("How many?", (picture(),))])
+
+
+def test_system_and_format_prompts_are_in_the_template(policy):
+    settings = PromptSettings("You count.", "One number.", 512, 784, 3136)
+    text = PromptEncoder(policy.processor, settings).template(Question("How many?", (picture(),)))
+    assert text.index("You count.") < text.index("<|image_pad|>") < text.index("How many?") < text.index("One number.")
+    assert text.endswith("<|im_start|>assistant\n")
+
+
+def test_banned_ids_are_the_vision_tokens_and_the_heads_padding(policy):
+    vocabulary = policy.encoder.tokenizer.get_vocab()
+    banned = set(policy.banned.tolist())
+    assert {vocabulary[t] for t in VISION_TOKENS if t in vocabulary} <= banned
+    assert set(range(len(policy.encoder.tokenizer), policy.model.lm_head.weight.shape[0])) <= banned
+    assert not banned & {policy.encoder.tokenizer.eos_token_id, vocabulary["<|im_end|>"], vocabulary["a"]}
+    assert policy.model.config.image_token_id in banned_ids(policy.model, policy.encoder.tokenizer)
+
+
+def test_banned_ids_have_log_prob_minus_infinity(policy, tiny):
+    logits = torch.zeros(1, policy.model.lm_head.weight.shape[0])
+    from sharegrpo_rl.ops.token_logprobs import mask_logits
+
+    logprobs = mask_logits(logits, 1.0, policy.banned).log_softmax(-1)[0]
+    assert bool(logprobs[policy.banned].isneginf().all())
+    assert int(logprobs.isfinite().sum()) == len(logprobs) - len(policy.banned)
+    pack = tiny.pack(policy, (2,), (1.0,))
+    pack.completions[0].token_ids[1] = policy.encoder.tokenizer.convert_tokens_to_ids("<|vision_end|>")
+    assert policy.logprobs([pack]).logprobs.isneginf().tolist() == [False, True]
