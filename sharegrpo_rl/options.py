@@ -125,7 +125,6 @@ class GRPOOptions:
     )
     kl_coeff: float = option(0.0, "weight of the KL to the reference policy", minimum=0)
     kl_estimator: str = option("k3", "KL estimator", choices=("k1", "k2", "k3"))
-    kl_in: str = option("loss", "where the KL enters: as a loss term", choices=("loss",))
     kl_on_shared: bool = option(False, "also take the KL on shared completions (its estimator needs native samples)")
     advantage_std: str = option("sample", "spread that divides the advantage", choices=("sample", "population", "none"))
     advantage_eps: float = option(0.0, "added to the spread", minimum=0)

@@ -58,7 +58,6 @@ PEER_NAMES: dict[str, str] = {
     "kl_loss_coef": "kl_coeff",
     "use_kl_loss": "kl_coeff",
     "disable_kl": "kl_coeff",
-    "use_kl_in_reward": "kl_in",
     "kl_loss_type": "kl_estimator",
     "kl_penalty": "kl_estimator",
     "epsilon": "clip_low",

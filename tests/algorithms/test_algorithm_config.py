@@ -71,7 +71,7 @@ def test_unknown_names_are_user_errors():
     [
         ("lr", "fast"), ("lr", 0), ("lr", float("nan")), ("num_samples", 0), ("num_samples", 2.5), ("num_samples", True),
         ("loss_aggregation", "median"), ("temperature", 0.0), ("top_p", 1.5), ("dual_clip", 1.0), ("num_questions", None),
-        ("rewards", [1]), ("clip_low", -0.1), ("num_variants", 65), ("kl_in", "reward"),
+        ("rewards", [1]), ("clip_low", -0.1), ("num_variants", 65), 
     ],
 )  # fmt: skip
 def test_wrong_values_are_user_errors(key, value):

@@ -1,5 +1,6 @@
 """Real runs on drawn shapes: build, train, evaluate, save, restore, remote runners, Tune. Minutes, therefore slow."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ OPTIONS = {
     "num_questions": 3, "num_samples": 3, "minibatch_size": 2, "lr": 1e-3,
     "rewards": {"accuracy": 0.5, "noise": 0.5},
 }  # fmt: skip
-TIMED = {"tokens_per_second", "timers", "time_this_iter_s", "time_total_s", "timestamp", "date", "pid", "perf"}
 
 
 def noisy(completions, **columns):
@@ -32,19 +32,32 @@ def noisy(completions, **columns):
     return [(sum(map(ord, c)) % 7) / 7 for c in completions]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory):
-    """A cache of its own, a reward of its own, one Ray."""
+def register_noise():
+    """Make the reward known in this process."""
     from sharegrpo_rl.rewards.rubric import REWARDS, register_reward
 
+    REWARDS.pop("noise", None)
+    register_reward("noise", noisy)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory):
+    """A cache of its own, a reward of its own in every process, one Ray."""
+    from sharegrpo_rl.rewards.rubric import REWARDS
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
+    register_noise()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setitem(REWARDS, "noise", None)
-        del REWARDS["noise"]
-        register_reward("noise", noisy)
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"worker_process_setup_hook": register_noise},
+        )
         yield
         ray.shutdown()
+    del REWARDS["noise"]
 
 
 def config(run="ShareGRPO", seed=0, **options):

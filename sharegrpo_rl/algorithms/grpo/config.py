@@ -89,7 +89,8 @@ class GRPOConfig(AlgorithmConfig):
         ours = {k: v for k, v in config_dict.items() if k in self.option_names() and not _is_search_space(v)}
         rest = {k: v for k, v in config_dict.items() if k not in ours}
         for key in rest:
-            if not hasattr(self, key) and key not in rllib_keys():
+            internal = key.startswith("__")  # Tune's own, such as __trial_info__
+            if not hasattr(self, key) and key not in rllib_keys() and not internal:
                 close = get_close_matches(key, self.option_names(), n=1)
                 raise UserError(
                     f"{key}: {self.name} has no such option" + (f"; did you mean {close[0]}?" if close else "")
