@@ -96,7 +96,7 @@ class GRPOOptions:
     permute_rewards: bool = option(False, "control: shuffle rewards inside each group")
     # optimization
     lr: float = option(1e-6, "learning rate", minimum=0, exclusive_minimum=True)
-    vision_lr: float | None = option(None, "learning rate of the vision tower; null = lr", minimum=0)
+    vision_lr: float | None = option(None, "learning rate of vision tower and projector; null = lr", minimum=0)
     lr_schedule: str = option("constant", "course of the learning rate", choices=("constant", "linear", "cosine"))
     lr_warmup_steps: int = option(0, "linear warm-up", unit="optimizer steps", minimum=0)
     total_steps: int | None = option(None, "planned optimizer steps; null = from stop.training_iteration", minimum=1)

@@ -15,6 +15,7 @@ from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 
 VISION_PARTS = ("visual", "vision_tower", "vision_model")
+LANGUAGE = "language model"
 PROJECTOR_PARTS = ("merger", "multi_modal_projector", "connector", "mm_projector")
 
 
@@ -72,7 +73,7 @@ def part_of(name: str) -> str:
     pieces = name.split(".")
     if any(p in PROJECTOR_PARTS for p in pieces):
         return "projector"
-    return "vision tower" if any(p in VISION_PARTS for p in pieces) else "language model"
+    return "vision tower" if any(p in VISION_PARTS for p in pieces) else LANGUAGE
 
 
 def parameter_table(model: Any) -> list[tuple[str, int, int]]:
@@ -118,7 +119,7 @@ def _add_lora(model: Any, settings: ModelSettings) -> Any:
 
     lora = settings.lora or {}
     wanted: Sequence[str] = lora.get("targets", ["language"])
-    parts = {"language": "language model", "vision": "vision tower", "projector": "projector"}
+    parts = {"language": LANGUAGE, "vision": "vision tower", "projector": "projector"}
     chosen = {parts[t] for t in wanted}
     modules = [
         name

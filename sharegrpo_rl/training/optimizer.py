@@ -1,4 +1,4 @@
-"""AdamW with its own learning rate for the vision tower, and the course of both."""
+"""AdamW with its own learning rate for vision tower and projector, and the course of both."""
 
 from __future__ import annotations
 
@@ -6,23 +6,16 @@ from typing import Any
 
 import torch
 
+from sharegrpo_rl.models.loading import LANGUAGE, part_of
 from sharegrpo_rl.ops.schedules import lr_multiplier
 from sharegrpo_rl.training.settings import TrainingSettings
-
-VISION_NAMES = (".visual.", ".vision_tower.", ".vision_model.")
-
-
-def is_vision(name: str) -> bool:
-    """Does this parameter belong to the vision tower or its projector?"""
-    return any(part in f".{name}" for part in VISION_NAMES)
-
 
 def build_optimizer(model: Any, settings: TrainingSettings) -> torch.optim.AdamW:
     """One group for each pair (language or vision, decayed or not); vectors are not decayed."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((is_vision(name), parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((part_of(name) != LANGUAGE, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise ValueError("the model has no trainable parameters")
     return torch.optim.AdamW(

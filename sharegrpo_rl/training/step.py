@@ -82,7 +82,7 @@ class TrainingStep:
     @torch.no_grad()
     def _old_logprobs(self, micro: MicroBatch) -> Tensor:
         if all(p.old_logprobs is not None for p in micro):
-            return _stored(micro, None)
+            return _stored(micro, None).to(self.policy.model.device)
         return _stored(micro, self.policy.logprobs(micro).logprobs)
 
     @torch.no_grad()
@@ -125,7 +125,8 @@ def _stored(micro: MicroBatch, computed: Tensor | None) -> Tensor:
     for pack in micro:
         length = sum(len(c.token_ids) for c in pack.completions)
         if pack.old_logprobs is not None:
-            parts.append(torch.from_numpy(np.concatenate(pack.old_logprobs)).float())
+            stored = torch.from_numpy(np.concatenate(pack.old_logprobs)).float()
+            parts.append(stored if computed is None else stored.to(computed))
         else:
             assert computed is not None
             parts.append(computed[start : start + length])
