@@ -15,7 +15,7 @@ types:
 	uv run mypy
 
 test:
-	uv run pytest -m "not slow and not e2e"
+	uv run pytest --ignore=tests/e2e
 
 slow:
 	uv run pytest -m slow

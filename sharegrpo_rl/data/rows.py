@@ -61,7 +61,7 @@ class RowReader:
             solution=solution,
             key_steps=steps,
             task=optional_text(values["task"]) or "",
-            subtask=optional_text(values["subtask"]) or "",
+            subtask=optional_text(values["subtask"]) or optional_text(values["answer_type"]) or "",
             extra=self._extra(row, steps_used=bool(steps)),
         )
 

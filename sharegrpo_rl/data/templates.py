@@ -40,6 +40,8 @@ _FAMILIES = (
             "Does the image contain {a} {x}?",
             "Is {a} {x} present?",
             "Can {a} {x} be seen in the image?",
+            "Search the picture for {a} {x}: does one turn up?",
+            "Would somebody who looks for {a} {x} here find it?",
         ),
     ),
     _family(
@@ -54,6 +56,8 @@ _FAMILIES = (
             "Does the image contain no {x}?",
             "Is no {x} present?",
             "Is the image without any {x}?",
+            "Search the picture for any {x}: is it true that no such thing turns up?",
+            "Would somebody be right who says that no {x} was drawn here?",
         ),
     ),
     _family(
@@ -63,6 +67,8 @@ _FAMILIES = (
             "What is the color of the {x}?",
             "Which color does the {x} have?",
             "Name the color of the {x}.",
+            "In which hue has somebody painted the {x}?",
+            "Say how the {x} was dyed.",
         ),
     ),
     _family(
@@ -76,11 +82,18 @@ _FAMILIES = (
             "What shape does the image contain?",
             "Which shape can be seen?",
             "Name the shape in the image.",
+            "Which kind of figure has somebody drawn here?",
+            "Say what outline the object before you has.",
         ),
     ),
     _family(
         (rf"What is the (?P<x>{_LOOK}) shape\?",),
-        ("Which shape is {x}?", "What form does the {x} shape have?", "What kind of shape is the {x} one?"),
+        (
+            "Which shape is {x}?",
+            "What form does the {x} shape have?",
+            "What kind of shape is the {x} one?",
+            "Say which outline somebody drew in {x}.",
+        ),
     ),
     _family(
         (

@@ -40,7 +40,7 @@ class SeedQuestion:
     solution: str | None = None  # a worked reference solution: the target of supervised fine-tuning
     key_steps: tuple[tuple[str, ...], ...] = ()  # each step as its equivalent phrasings
     task: str = ""  # names the reward and the curve in mixtures
-    subtask: str = ""  # kind of question, for accuracy by kind
+    subtask: str = ""  # kind of question, for accuracy by kind; the answer type where a data set names none
     transforms: tuple[str, ...] | None = None  # image transforms that keep the answer; None = decided by the word rule
     extra: dict[str, Any] = field(default_factory=dict)  # the row's other columns, handed to user rewards
 

@@ -10,6 +10,7 @@ from sharegrpo_rl.models.loading import LANGUAGE, part_of
 from sharegrpo_rl.ops.schedules import lr_multiplier
 from sharegrpo_rl.training.settings import TrainingSettings
 
+
 def build_optimizer(model: Any, settings: TrainingSettings) -> torch.optim.AdamW:
     """One group for each pair (language or vision, decayed or not); vectors are not decayed."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
