@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 
 from sharegrpo_rl.envs.options import EnvOptions
 from sharegrpo_rl.envs.registry import ENVIRONMENTS
+from sharegrpo_rl.options import meaning
 from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.tune.nested_options import TABLES
 from sharegrpo_rl.tune.peer_names import PEER_NAMES
@@ -36,7 +37,7 @@ def option_rows(options: type, without: Mapping[str, Field] | None = None) -> li
     hints = get_type_hints(options)
     without = without or {}
     return [
-        (f"`{f.name}`", kind(hints[f.name]), f"`{shown(default(f))}`", meaning(f))
+        (f"`{f.name}`", kind(hints[f.name]), f"`{shown(default(f))}`", meaning(f, quote="`"))
         for f in fields(options)
         if f.name not in without or default(f) != default(without[f.name])
     ]
@@ -68,24 +69,6 @@ def kind(hint: Any) -> str:
     ]
     names = [str(hint)] if str(hint) in words else names
     return " or ".join(words.get(name, name) for name in names)
-
-
-def meaning(entry: Field) -> str:
-    """Documentation, choices, bounds, unit and source in one cell."""
-    notes = entry.metadata
-    parts = [notes["doc"]]
-    if notes.get("choices"):
-        parts.append("one of " + ", ".join(f"`{choice}`" for choice in notes["choices"]))
-    low, high = notes.get("minimum"), notes.get("maximum")
-    if low is not None:
-        parts.append(f"{'above' if notes.get('exclusive_minimum') else 'at least'} {low:g}")
-    if high is not None:
-        parts.append(f"at most {high:g}")
-    if notes.get("unit"):
-        parts.append(f"in {notes['unit']}")
-    if notes.get("source"):
-        parts.append(f"source: {notes['source']}")
-    return "; ".join(parts)
 
 
 def options_table(options: type, without: type | None = None) -> str:

@@ -5,7 +5,7 @@ YAML files, `--set`, `.training(...)`, `list` and the docs' tables are all check
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from sharegrpo_rl.errors import UserError
@@ -166,6 +166,24 @@ class ShareGRPOOptions(GRPOOptions):
     )
     duplicate_rewards: bool = option(False, "global spread over rewards repeated m times, as the released code does")
     single_variant_doubles: bool = option(False, "with V = 1 add both levels (literal S7) instead of plain GRPO")
+
+
+def meaning(entry: Field, quote: str = "") -> str:
+    """An option's documentation, choices, bounds, unit and source in one line; `quote` goes around each choice."""
+    notes = entry.metadata
+    parts = [notes.get("doc", "")]
+    if notes.get("choices"):
+        parts.append("one of " + ", ".join(f"{quote}{choice}{quote}" for choice in notes["choices"]))
+    low, high = notes.get("minimum"), notes.get("maximum")
+    if low is not None:
+        parts.append(f"{'above' if notes.get('exclusive_minimum') else 'at least'} {low:g}")
+    if high is not None:
+        parts.append(f"at most {high:g}")
+    if notes.get("unit"):
+        parts.append(f"in {notes['unit']}")
+    if notes.get("source"):
+        parts.append(f"source: {notes['source']}")
+    return "; ".join(parts)
 
 
 def check_option(options: type[GRPOOptions], name: str, value: Any) -> Any:

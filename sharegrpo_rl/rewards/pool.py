@@ -129,7 +129,7 @@ class GraderPool:
         try:
             worker = worker or _Worker()
             reply = worker.ask(request, self.deadline)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: a worker in the middle of an answer must not be reused; raised again below
             if worker is not None:
                 worker.kill()
             self._idle.put(None)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.options import meaning
 from sharegrpo_rl.tune.nested_options import TABLES
 from sharegrpo_rl.tune.peer_names import suggestion
 
@@ -72,30 +73,13 @@ def options_table(name: str | None) -> Table:
     for heading in ("option", "type", "default", "meaning"):
         table.add_column(heading, overflow="fold")
     for entry in fields(options):
-        table.add_row(entry.name, _type_name(hints[entry.name]), _default(entry), _meaning(entry))
+        table.add_row(entry.name, _type_name(hints[entry.name]), _default(entry), meaning(entry))
     return table
 
 
 def _default(entry: Field) -> str:
     value = entry.default_factory() if entry.default_factory is not MISSING else entry.default
     return "null" if value is None else str(value)
-
-
-def _meaning(entry: Field) -> str:
-    notes = entry.metadata
-    parts = [notes.get("doc", "")]
-    if notes.get("choices"):
-        parts.append(f"one of {', '.join(map(str, notes['choices']))}")
-    low, high = notes.get("minimum"), notes.get("maximum")
-    if low is not None:
-        parts.append(f"{'above' if notes.get('exclusive_minimum') else 'at least'} {low:g}")
-    if high is not None:
-        parts.append(f"at most {high:g}")
-    if notes.get("unit"):
-        parts.append(f"in {notes['unit']}")
-    if notes.get("source"):
-        parts.append(f"({notes['source']})")
-    return "; ".join(parts)
 
 
 def _type_name(hint: Any) -> str:
