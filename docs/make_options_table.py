@@ -113,22 +113,33 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
         "configuration.md",
         lambda: options_table(ALGORITHM_OPTIONS["ShareGRPO"], ALGORITHM_OPTIONS["GRPO"]),
     ),
+    "options-grpo-d": (
+        "configuration.md",
+        lambda: options_table(ALGORITHM_OPTIONS["GRPOD"], ALGORITHM_OPTIONS["GRPO"]),
+    ),
+    "options-step-grpo": (
+        "configuration.md",
+        lambda: options_table(ALGORITHM_OPTIONS["StepGRPO"], ALGORITHM_OPTIONS["GRPO"]),
+    ),
+    "options-sft": ("configuration.md", lambda: options_table(ALGORITHM_OPTIONS["SFT"])),
     **{
         f"options-{name.replace('_', '-')}": ("configuration.md", partial(options_table, TABLES[name]))
         for name in TABLES
     },
     "options-environments": ("configuration.md", environment_tables),
     "names-elsewhere": ("configuration.md", peers_table),
+    "presets-grpo": ("algorithms/grpo.md", lambda: presets_table("GRPO")),
+    "presets-grpo-d": ("algorithms/grpo_d.md", lambda: presets_table("GRPOD")),
     "presets-share-grpo": ("algorithms/share_grpo.md", lambda: presets_table("ShareGRPO")),
 }
 
 
 def filled(text: str, name: str, content: str) -> str:
     """The page with the block `name` replaced; ValueError where the page has no such block."""
-    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"no block {name}: <!-- begin {name} --> and <!-- end {name} --> on lines of their own")
-    return pattern.sub(lambda found: f"{found[1]}{content}{found[2]}", text)
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def stale_pages(write: bool) -> list[str]:

@@ -2,9 +2,25 @@
 
 from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
 from sharegrpo_rl.algorithms.grpo.grpo import GRPO
+from sharegrpo_rl.algorithms.grpo_d.grpo_d import GRPOD, GRPODConfig
 from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config, register
+from sharegrpo_rl.algorithms.sft.sft import SFT, SFTConfig
 from sharegrpo_rl.algorithms.share_grpo.share_grpo import ShareGRPO, ShareGRPOConfig
+from sharegrpo_rl.algorithms.step_grpo.step_grpo import StepGRPO, StepGRPOConfig
 
-__all__ = ["ALGORITHMS", "GRPO", "GRPOConfig", "ShareGRPO", "ShareGRPOConfig", "build_config"]
+__all__ = [
+    "ALGORITHMS",
+    "GRPO",
+    "GRPOD",
+    "SFT",
+    "GRPOConfig",
+    "GRPODConfig",
+    "SFTConfig",
+    "ShareGRPO",
+    "ShareGRPOConfig",
+    "StepGRPO",
+    "StepGRPOConfig",
+    "build_config",
+]
 
 register()

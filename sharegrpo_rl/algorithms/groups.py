@@ -16,11 +16,14 @@ from sharegrpo_rl.data.types import Group, QuestionBank, SlotRequest
 
 
 def plan_requests(
-    bank: QuestionBank, picked: Sequence[tuple[int, int]], config: Any, iteration: int
+    bank: QuestionBank, picked: Sequence[tuple[int, int]], config: Any, iteration: int, first_group: int = 0
 ) -> list[SlotRequest]:
-    """A request for each slot of each picked (epoch, question); every seed is derived, none is drawn."""
+    """A request for each slot of each picked (epoch, question); every seed is derived, none is drawn.
+
+    Groups are numbered from `first_group`. A question comes once an epoch, so (epoch, iteration, id) is never twice.
+    """
     requests = []
-    for group, (epoch, index) in enumerate(picked):
+    for group, (epoch, index) in enumerate(picked, start=first_group):
         question = bank[index]
         key = (config.seed or 0, epoch, iteration, question.id)
         slots = plan_slots(

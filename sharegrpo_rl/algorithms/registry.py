@@ -9,11 +9,28 @@ from ray.tune.registry import register_trainable
 
 from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
 from sharegrpo_rl.algorithms.grpo.grpo import GRPO
+from sharegrpo_rl.algorithms.grpo_d.grpo_d import GRPOD, GRPODConfig
+from sharegrpo_rl.algorithms.run_algorithm import RunAlgorithm
+from sharegrpo_rl.algorithms.run_config import RunConfig
+from sharegrpo_rl.algorithms.sft.sft import SFT, SFTConfig
 from sharegrpo_rl.algorithms.share_grpo.share_grpo import ShareGRPO, ShareGRPOConfig
+from sharegrpo_rl.algorithms.step_grpo.step_grpo import StepGRPO, StepGRPOConfig
 from sharegrpo_rl.errors import UserError
 
-ALGORITHMS: dict[str, type[GRPOConfig]] = {"GRPO": GRPOConfig, "ShareGRPO": ShareGRPOConfig}
-CLASSES: dict[str, type[GRPO]] = {"GRPO": GRPO, "ShareGRPO": ShareGRPO}
+ALGORITHMS: dict[str, type[RunConfig]] = {
+    "GRPO": GRPOConfig,
+    "ShareGRPO": ShareGRPOConfig,
+    "GRPOD": GRPODConfig,
+    "StepGRPO": StepGRPOConfig,
+    "SFT": SFTConfig,
+}
+CLASSES: dict[str, type[RunAlgorithm]] = {
+    "GRPO": GRPO,
+    "ShareGRPO": ShareGRPO,
+    "GRPOD": GRPOD,
+    "StepGRPO": StepGRPO,
+    "SFT": SFT,
+}
 
 
 def register() -> None:
@@ -22,7 +39,7 @@ def register() -> None:
         register_trainable(name, algorithm)
 
 
-def build_config(run: str, env: str, settings: Mapping[str, Any], seed: int) -> GRPOConfig:
+def build_config(run: str, env: str, settings: Mapping[str, Any], seed: int) -> RunConfig:
     """The config of one run; UserError for an unknown algorithm, option or value."""
     if run not in ALGORITHMS:
         raise UserError(f"run: no algorithm {run!r}; known: {', '.join(ALGORITHMS)}")

@@ -37,8 +37,8 @@ DEFAULTS = {
 
 
 def target_text(question: SeedQuestion, config: Any) -> str:
-    """What a warm start teaches as the completion: the row's solution where it has one, else a fixed thought and the answer."""
-    thought = (config.warm_start or {}).get("template") or THOUGHT
+    """The completion that supervised training teaches: the row's solution and answer, else a fixed thought and the answer."""
+    thought = getattr(config, "thought", None) or (config.warm_start or {}).get("template") or THOUGHT
     return ANSWER_FORMATS[config.answer_format].render(question.solution or thought, question.answer)
 
 

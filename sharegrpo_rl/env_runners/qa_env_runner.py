@@ -27,11 +27,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, SlotRequest
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.models.prompts import Question
+from sharegrpo_rl.models.prompts import PromptEncoder, Question
+from sharegrpo_rl.ops.length_penalty import overlong_penalty
 from sharegrpo_rl.user_code import import_user_files
 
 Sampled = list[SingleAgentEpisode] | UserError | str
@@ -105,7 +107,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         if self.module is None:
             self.make_module()
         started = time.perf_counter()
-        prompts = self._prompts(requests)
+        prompts = render(self.env, self.module.policy.encoder, requests)
         completions = self._generate(prompts, requests)
         generated = time.perf_counter()
         if self.remote:
@@ -117,13 +119,6 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         ]
         self._log(episodes, generated - started, time.perf_counter() - generated)
         return episodes
-
-    def _prompts(self, requests: Sequence[SlotRequest]) -> list[Prompt]:
-        questions = []
-        for request in requests:
-            observation, info = self.env.reset(options=_reset_options(request))
-            questions.append(Question(observation["question"], observation["images"], info["image_keys"]))
-        return self.module.policy.encoder.encode(questions)
 
     def _generate(self, prompts: list[Prompt], requests: Sequence[SlotRequest]) -> list[tuple[Completion, ...]]:
         """Requests may ask for different numbers of samples; equal ones are generated together, in their order."""
@@ -150,11 +145,15 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         scores = self.env.score([c.text for c in completions], [c.truncated for c in completions])
         episodes = []
         for sample, (completion, score) in enumerate(zip(completions, scores, strict=True)):
+            parts, reward = dict(score.parts), float(score.total)
+            if self.config.overlong_buffer:
+                parts["overlong"] = self._overlong_penalty(completion)
+                reward += self.config.overlong_weight * parts["overlong"]
             episode = SingleAgentEpisode(
                 observations=[shown, shown],
                 actions=[completion.text],
-                rewards=[float(score.total)],
-                infos=[info, {"reward_parts": score.parts, "error": score.error}],
+                rewards=[reward],
+                infos=[info, {"reward_parts": parts, "error": score.error}],
                 terminated=True,
                 observation_space=self.env.observation_space,
                 action_space=self.env.action_space,
@@ -167,12 +166,16 @@ class QAEnvRunner(EnvRunner, Checkpointable):
                 sample=sample,
                 prompt=prompt,
                 completion=completion,
-                reward_parts=score.parts,
+                reward_parts=parts,
                 error=score.error,
                 weights_seq_no=self._weights_seq_no,
             )
             episodes.append(episode)
         return episodes
+
+    def _overlong_penalty(self, completion: Completion) -> float:
+        c = self.config
+        return overlong_penalty(len(completion.token_ids), c.max_completion_tokens, c.overlong_buffer)
 
     def _log(self, episodes: Sequence[SingleAgentEpisode], generation_s: float, grading_s: float) -> None:
         rewards = [e.get_return() for e in episodes]
@@ -215,6 +218,15 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     def stop(self) -> None:
         if self.env is not None:
             self.env.close()
+
+
+def render(env: MultimodalQAEnv, encoder: PromptEncoder, requests: Sequence[SlotRequest]) -> list[Prompt]:
+    """The prompt of each request: what the environment shows, in the model's own tokens and pixels."""
+    questions = []
+    for request in requests:
+        observation, info = env.reset(options=_reset_options(request))
+        questions.append(Question(observation["question"], observation["images"], info["image_keys"]))
+    return encoder.encode(questions)
 
 
 def _reset_options(request: SlotRequest) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class HFGenerator:
         for step in range(sampling.max_tokens):
             scores = branches.log_probs()
             numbers = uniforms[branches.rows, step]
-            chosen = scores.argmax(-1) if sampling.greedy else sample(scores, numbers, sampling.top_p)
+            scores = scores if sampling.greedy else nucleus(scores, sampling.top_p)
+            chosen = scores.argmax(-1) if sampling.greedy else sample(scores, numbers)
             picked = scores.gather(-1, chosen[:, None])[:, 0]
             for row, token, value in zip(
                 branches.rows[alive].tolist(), chosen[alive].tolist(), picked[alive].tolist(), strict=True
@@ -127,17 +128,22 @@ class _Branches:
         self.logits = out.logits[:, -1]
 
 
-def sample(log_probs: Tensor, uniforms: Tensor, top_p: float = 1.0) -> Tensor:
+def nucleus(log_probs: Tensor, top_p: float) -> Tensor:
+    """The distribution that is sampled from: the smallest set of ids with mass `top_p`, renormalized; [B, vocabulary]."""
+    if top_p == 1:
+        return log_probs
+    ordered, order = log_probs.double().exp().sort(-1, descending=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    kept = log_probs.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
+    return kept.log_softmax(-1)
+
+
+def sample(log_probs: Tensor, uniforms: Tensor) -> Tensor:
     """Inverse-transform sampling: the first id whose cumulative probability exceeds the row's uniform number in [0, 1).
 
-    log_probs: [B, vocabulary]; uniforms: [B]. With top_p < 1 only the smallest set of ids with that mass takes part.
+    log_probs: [B, vocabulary]; uniforms: [B].
     """
-    probs = log_probs.double().exp()
-    if top_p < 1:
-        ordered, order = probs.sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        probs = probs.masked_fill(outside.scatter(-1, order, outside), 0.0)
-    cumulative = probs.cumsum(-1)
+    cumulative = log_probs.double().exp().cumsum(-1)
     threshold = uniforms[:, None] * cumulative[:, -1:]
     # An id of probability 0 never has a cumulative value above both its predecessor's and the threshold.
     return (cumulative > threshold).int().argmax(-1)

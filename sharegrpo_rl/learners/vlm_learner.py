@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -33,7 +34,9 @@ class VLMLearner(TorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Make the training step and register its optimizer."""
         options = {name: getattr(self.config, name) for name in self.config.option_names()}
-        self.step = TrainingStep(self.rl_module.policy, TrainingSettings.pick(options), self._reference())
+        settings = replace(TrainingSettings.pick(options), objective=self.config.objective)
+        reference = self._reference() if settings.uses_reference else None
+        self.step = TrainingStep(self.rl_module.policy, settings, reference)
         parameters = [p for group in self.step.optimizer.param_groups for p in group["params"]]
         self.register_optimizer(module_id=module_id, optimizer=self.step.optimizer, params=parameters)
 
@@ -47,10 +50,12 @@ class VLMLearner(TorchLearner):
         self._weights_seq_no += 1
         return self.step.update(packs)
 
-    def _reference(self) -> Policy | None:
+    def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
+        """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
+        return self.step.kl_weight(), self.step.reference_kl(packs)
+
+    def _reference(self) -> Policy:
         """The frozen policy that the KL term looks at: the model as it was before RL."""
-        if self.config.kl_coeff == 0:
-            return None
         reference = load_policy(replace(model_settings(self.rl_module.model_config), lora=None))
         reference.model.requires_grad_(False).eval()
         return reference

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import ray
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.annotations import override
@@ -26,6 +27,10 @@ class VLMLearnerGroup(LearnerGroup):
     def update(self, packs: Sequence[PromptPack], **kwargs: Any) -> dict[str, float]:
         """Train on the packs; pixels that env runners left in the object store are fetched here."""
         return self.local_learner.update_packs(fetch_pixels(packs))
+
+    def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
+        """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
+        return self.local_learner.reference_kl(fetch_pixels(packs))
 
 
 def fetch_pixels(packs: Sequence[PromptPack]) -> list[PromptPack]:

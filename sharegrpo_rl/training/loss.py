@@ -64,8 +64,10 @@ def policy_loss(
     ref_logprobs: Tensor | None,
     denominator: Denominator,
     settings: TrainingSettings,
+    kl_weight: float = 0.0,
+    correction: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """This micro-batch's part of the minibatch loss, and sums for logging. All log-probs flat [N].
+    """This micro-batch's part of the minibatch loss, and sums for logging. All log-probs and `correction` flat [N].
 
     KL is taken on native completions only unless `kl_on_shared`: its estimator needs samples of that very prompt.
     """
@@ -75,13 +77,15 @@ def policy_loss(
         ratio, rows.advantages, settings.clip_low, settings.clip_high, settings.dual_clip
     )
     weights = token_weights(rows.mask, settings.loss_aggregation, denominator, settings.ratio_level, objective.dtype)
+    if correction is not None:
+        weights = weights * rows.pad(correction)
     surrogate = -(objective * weights).sum()
     kl = logprobs.new_zeros(())
     if ref_logprobs is not None:
         where = rows.mask if settings.kl_on_shared else rows.mask & rows.native[:, None]
         estimate = kl_estimate(new, rows.pad(ref_logprobs), settings.kl_estimator)
         kl = (estimate * weights * where).sum()
-    loss = surrogate + settings.kl_coeff * kl
+    loss = surrogate + kl_weight * kl
     native = rows.mask & rows.native[:, None]
     with torch.no_grad():
         sums = {
@@ -96,3 +100,13 @@ def policy_loss(
         }
         deviation = ((stats.ratio - 1).abs() * native).max().item()
     return loss, {**sums, "ratio_max_deviation": deviation}
+
+
+def supervised_loss(
+    rows: Rows, logprobs: Tensor, denominator: Denominator, settings: TrainingSettings
+) -> tuple[Tensor, dict[str, float]]:
+    """This micro-batch's part of the mean negative log-likelihood of the completions; logprobs flat [N]."""
+    new = rows.pad(logprobs)
+    loss = -(new * token_weights(rows.mask, settings.loss_aggregation, denominator, dtype=new.dtype)).sum()
+    tokens = rows.mask.sum().item()
+    return loss, {"policy_loss": loss.item(), "tokens": tokens, "native_tokens": tokens, "ratio": tokens}

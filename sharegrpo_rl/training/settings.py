@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from sharegrpo_rl.ops.schedules import kl_weight
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -30,9 +32,45 @@ class TrainingSettings:
     dual_clip: float | None = None
     kl_coeff: float = 0.0
     kl_estimator: str = "k3"
+    kl_in: str = "loss"
     kl_on_shared: bool = False
+    kl_schedule: str = "constant"
+    kl_min: float = 0.0
+    kl_max: float = 0.0
+    kl_turn: float = 0.3
+    kl_schedule_steps: int | None = None
+    top_p: float = 1.0
+    importance_correction: str = "auto"
+    importance_level: str = "token"
+    importance_cap: float = 2.0
     exclude_zero_advantage: bool = False
     mask_truncated: bool = False
+    objective: str = "policy"  # or `supervised`: the negative log-likelihood of the completions
+
+    @property
+    def uses_reference(self) -> bool:
+        """Does a KL to the reference policy take part, at any step?"""
+        return self.kl_coeff > 0 if self.kl_schedule == "constant" else max(self.kl_min, self.kl_max) > 0
+
+    @property
+    def kl_in_loss(self) -> bool:
+        return self.uses_reference and self.kl_in == "loss"
+
+    @property
+    def correction(self) -> str:
+        """The importance correction that is meant: `auto` is on where sampler and trainer are known to differ."""
+        if self.importance_correction != "auto":
+            return self.importance_correction
+        return "truncate" if self.top_p < 1 else "none"
+
+    def kl_weight(self, step: int) -> float:
+        """Weight of the KL at an optimizer step (0 = the first)."""
+        if self.kl_schedule == "constant":
+            return self.kl_coeff
+        total = self.kl_schedule_steps or self.total_steps
+        if total is None:
+            raise ValueError("a KL schedule needs kl_schedule_steps or total_steps")
+        return kl_weight(step, self.kl_schedule, total, self.kl_min, self.kl_max, self.kl_turn)
 
     @classmethod
     def pick(cls, options: Mapping[str, Any]) -> TrainingSettings:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.training.loss import count, policy_loss, rows_of
+from sharegrpo_rl.ops.kl import kl_estimate
+from sharegrpo_rl.training.correction import Correction
+from sharegrpo_rl.training.loss import count, policy_loss, rows_of, supervised_loss
 from sharegrpo_rl.training.microbatch import micro_batches, minibatches
 from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate
 from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.update_log import UpdateLog
 
 MicroBatch = list[PromptPack]
 
@@ -24,8 +27,8 @@ class TrainingStep:
     """Owns the optimizer of a policy and updates it on packs. `reference` is the frozen policy of the KL term."""
 
     def __init__(self, policy: Policy, settings: TrainingSettings, reference: Policy | None = None) -> None:
-        if settings.kl_coeff > 0 and reference is None:
-            raise ValueError("kl_coeff > 0 needs a reference policy")
+        if settings.uses_reference and reference is None:
+            raise ValueError("a KL term needs a reference policy")
         self.policy = policy
         self.settings = settings
         self.reference = reference
@@ -36,32 +39,80 @@ class TrainingStep:
     def update(self, packs: Sequence[PromptPack]) -> dict[str, float]:
         """Train on the packs; returns the metrics of the update (means over its optimizer steps)."""
         self.policy.model.train()
-        log = _Log()
+        log = UpdateLog()
         batches = [_Minibatch(b, self.settings) for b in minibatches(packs, self.settings.minibatch_size)]
-        several = len(batches) * self.settings.num_epochs > 1
-        if several:  # later steps need the log-probs of the policy that sampled, taken before the first step
-            for batch in batches:
-                batch.old = [self._old_logprobs(m) for m in batch.micro]
+        correction = self._prepare(batches)
         for epoch in range(self.settings.num_epochs):
             for batch in batches:
-                self._optimizer_step(batch, log, first=epoch == 0 and batch is batches[0])
-        return log.metrics(self, packs)
+                self._optimizer_step(batch, log, correction, first=epoch == 0 and batch is batches[0])
+        passed = 0 if self.settings.kl_in_loss else sum(not np.any(p.advantages != 0) for p in packs)
+        return log.metrics() | {
+            "optimizer_steps": self.optimizer_steps,
+            "skipped_steps": self.skipped_steps,
+            "packs": len(packs),
+            "pairs": sum(len(p.completions) for p in packs),
+            "skipped_packs": passed,
+            "correction_mean": correction.mean if correction else 1.0,
+        }
 
-    def _optimizer_step(self, batch: _Minibatch, log: _Log, first: bool) -> None:
+    @torch.no_grad()
+    def reference_kl(self, packs: Sequence[PromptPack]) -> list[np.ndarray]:
+        """For each pack the summed KL estimate of each completion, [G] nats: what `kl_in: reward` takes off."""
+        assert self.reference is not None
+        self.policy.model.train()
+        sums = []
+        for pack in packs:
+            lengths = [len(c.token_ids) for c in pack.completions]
+            new, reference = self.policy.logprobs([pack]).logprobs, self.reference.logprobs([pack]).logprobs
+            estimate = kl_estimate(new, reference, self.settings.kl_estimator)
+            sums.append(np.array([part.sum().item() for part in estimate.split(lengths)]))
+        return sums
+
+    def kl_weight(self) -> float:
+        """The KL's weight at the next optimizer step."""
+        return self.settings.kl_weight(self.optimizer_steps)
+
+    def _prepare(self, batches: list[_Minibatch]) -> Correction | None:
+        """What must be taken before the first optimizer step: log-probs of the policy that sampled, for later steps
+        and for the importance correction. A single on-policy step without correction needs neither."""
+        s = self.settings
+        supervised, corrected = s.objective == "supervised", s.correction != "none"
+        if supervised or not (corrected or len(batches) * s.num_epochs > 1):
+            return None
+        correction = Correction(s) if corrected else None
+        for batch in batches:
+            batch.old = [self._old_logprobs(m) for m in batch.micro]
+            if correction:
+                for micro, old in zip(batch.micro, batch.old, strict=True):
+                    correction.add(micro, old)
+        return correction
+
+    def _optimizer_step(self, batch: _Minibatch, log: UpdateLog, correction: Correction | None, first: bool) -> None:
         lr = set_learning_rate(self.optimizer, self.settings, self.optimizer_steps)
+        kl_weight = self.kl_weight() if self.settings.uses_reference else 0.0
         self.optimizer.zero_grad(set_to_none=True)
         for i, micro in enumerate(batch.micro):
             values = self.policy.logprobs(micro)
-            old = batch.old[i] if batch.old else _stored(micro, values.logprobs.detach())
-            reference = self._reference_logprobs(micro)
             rows = rows_of(micro, self.settings, values.logprobs)
-            loss, sums = policy_loss(rows, values.logprobs, old, reference, batch.denominator, self.settings)
+            if self.settings.objective == "supervised":
+                loss, sums = supervised_loss(rows, values.logprobs, batch.denominator, self.settings)
+            else:
+                loss, sums = policy_loss(
+                    rows,
+                    values.logprobs,
+                    batch.old[i] if batch.old else _stored(micro, values.logprobs.detach()),
+                    self._reference_logprobs(micro),
+                    batch.denominator,
+                    self.settings,
+                    kl_weight,
+                    correction.of(micro) if correction else None,
+                )
             loss.backward()
             log.add(sums)
             log.add({"entropy": float((rows.pad(values.entropy) * rows.mask).sum())})
-            if first:
+            if first and self.settings.objective == "policy":
                 log.sampler_gap(micro, values.logprobs.detach())
-        log.step(lr, self._apply_gradients())
+        log.step(lr, self._apply_gradients(), kl_weight)
 
     def _apply_gradients(self) -> float:
         """One clipped optimizer step; a gradient that is not finite is left out and counted. Returns the norm."""
@@ -87,20 +138,22 @@ class TrainingStep:
 
     @torch.no_grad()
     def _reference_logprobs(self, micro: MicroBatch) -> Tensor | None:
-        if self.settings.kl_coeff == 0 or self.reference is None:
+        if not self.settings.kl_in_loss or self.reference is None:
             return None
         return self.reference.logprobs(micro).logprobs
 
     def get_state(self) -> dict[str, Any]:
-        """Optimizer moments and step counters; the weights are the policy's own."""
+        """Optimizer moments, step counters and the length of the KL schedule; the weights are the policy's own."""
         return {
+            "kl_schedule_steps": self.settings.kl_schedule_steps or self.settings.total_steps,
             "optimizer": self.optimizer.state_dict(),
             "optimizer_steps": self.optimizer_steps,
             "skipped_steps": self.skipped_steps,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from `get_state()`."""
+        """Continue from `get_state()`; a KL schedule keeps the length that it began with."""
+        self.settings = replace(self.settings, kl_schedule_steps=state["kl_schedule_steps"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.optimizer_steps = state["optimizer_steps"]
         self.skipped_steps = state["skipped_steps"]
@@ -112,7 +165,7 @@ class _Minibatch:
 
     def __init__(self, packs: Sequence[PromptPack], settings: TrainingSettings) -> None:
         self.denominator = count(packs, settings)
-        active = [p for p in packs if settings.kl_coeff > 0 or np.any(p.advantages != 0)]
+        active = [p for p in packs if settings.kl_in_loss or np.any(p.advantages != 0)]
         self.micro = micro_batches(active, settings.token_budget)
         self.old: list[Tensor] = []
 
@@ -132,55 +185,3 @@ def _stored(micro: MicroBatch, computed: Tensor | None) -> Tensor:
             parts.append(computed[start : start + length])
         start += length
     return torch.cat(parts)
-
-
-class _Log:
-    """Sums over micro-batches and optimizer steps, turned into means at the end."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = defaultdict(float)
-        self.norms: list[float] = []
-        self.lr = 0.0
-        self.deviation = 0.0
-        self.gaps: list[Tensor] = []
-
-    def add(self, sums: dict[str, float]) -> None:
-        for key, value in sums.items():
-            if key == "ratio_max_deviation":
-                self.deviation = max(self.deviation, value)
-            else:
-                self.sums[key] += value
-
-    def step(self, lr: float, norm: float) -> None:
-        self.lr = lr
-        self.norms.append(norm)
-
-    def sampler_gap(self, micro: MicroBatch, logprobs: Tensor) -> None:
-        """|trainer - sampler| log-prob of native tokens, taken before the first optimizer step."""
-        sampler = np.concatenate([c.sampler_logprobs for p in micro for c in p.completions])
-        native = np.concatenate([np.repeat(p.native, [len(c.token_ids) for c in p.completions]) for p in micro])
-        gap = (logprobs.float().cpu() - torch.from_numpy(sampler)).abs()
-        self.gaps.append(gap[torch.from_numpy(native)])
-
-    def metrics(self, step: TrainingStep, packs: Sequence[PromptPack]) -> dict[str, float]:
-        steps, tokens = len(self.norms), max(1.0, self.sums["tokens"])
-        gaps = torch.cat(self.gaps) if self.gaps else torch.zeros(0)
-        return {
-            "policy_loss": self.sums["policy_loss"] / steps,
-            "kl": self.sums["kl"] / steps,
-            "entropy": self.sums["entropy"] / tokens,
-            "ratio_mean": self.sums["ratio"] / tokens if self.sums["tokens"] else 1.0,
-            "ratio_max_deviation": self.deviation,
-            "clip_fraction_low": self.sums["clipped_low"] / tokens,
-            "clip_fraction_high": self.sums["clipped_high"] / tokens,
-            "clip_fraction_dual": self.sums["clipped_dual"] / tokens,
-            "grad_norm": sum(self.norms) / steps,
-            "lr": self.lr,
-            "optimizer_steps": step.optimizer_steps,
-            "skipped_steps": step.skipped_steps,
-            "packs": len(packs),
-            "pairs": sum(len(p.completions) for p in packs),
-            "skipped_packs": sum(not np.any(p.advantages != 0) for p in packs) if step.settings.kl_coeff == 0 else 0,
-            "sampler_gap_mean": gaps.mean().item() if len(gaps) else 0.0,
-            "sampler_gap_max": gaps.max().item() if len(gaps) else 0.0,
-        }

@@ -8,10 +8,24 @@ from typing import Any
 
 
 def batch_arithmetic(config: Mapping[str, Any], iterations: int) -> dict[str, int]:
-    """Counts by name for one iteration and for the whole run. A group that shrinks for want of transforms has less."""
-    questions, variants, samples = config["num_questions"], config["num_variants"], config["num_samples"]
-    shared = variants if config.get("pairing", "native") == "all" else 1
+    """Counts by name for one iteration and for the whole run.
+
+    A group that shrinks for want of transforms has less; selection samples more, up to max_generation_batches times.
+    """
+    questions = config["num_questions"]
     steps = config["num_epochs"] * ceil(questions / (config["minibatch_size"] or questions))
+    longest = config["max_prompt_tokens"] + config["max_completion_tokens"]
+    if "num_samples" not in config:
+        return {
+            "seed questions an iteration": questions,
+            "optimizer steps an iteration": steps,
+            "iterations": iterations,
+            "taught targets": questions * iterations,
+            "optimizer steps": steps * iterations,
+            "longest sequence in tokens": longest,
+        }
+    variants, samples = config["num_variants"], config["num_samples"]
+    shared = variants if config.get("pairing", "native") == "all" else 1
     return {
         "seed questions an iteration": questions,
         "completions an iteration": questions * variants * samples,
@@ -21,5 +35,5 @@ def batch_arithmetic(config: Mapping[str, Any], iterations: int) -> dict[str, in
         "iterations": iterations,
         "completions": questions * variants * samples * iterations,
         "optimizer steps": steps * iterations,
-        "longest sequence in tokens": config["max_prompt_tokens"] + config["max_completion_tokens"],
+        "longest sequence in tokens": longest,
     }

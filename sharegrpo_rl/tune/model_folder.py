@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.options import GRPOOptions
+from sharegrpo_rl.options import RunOptions
 from sharegrpo_rl.tune.run_folder import RunFolder
 
 SETTINGS_FILE = "sharegrpo_rl.json"
@@ -35,7 +35,7 @@ def model_settings(folder: Path) -> dict[str, Any]:
     """What the run recorded beside its model; for a model that was not trained here, the defaults of a run."""
     file = folder / SETTINGS_FILE
     if not file.exists():
-        defaults = vars(GRPOOptions())
+        defaults = vars(RunOptions())
         prompts = {key: defaults[key] for key in ("system_prompt", "max_prompt_tokens", "min_pixels", "max_pixels")}
         kept = {key: defaults[key] for key in ("answer_format", "max_completion_tokens")}
         return {"env": None, "env_config": {}, "prompts": {**prompts, "format_prompt": None}, **kept}

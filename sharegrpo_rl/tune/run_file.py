@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.options import check_option
+from sharegrpo_rl.options import check_option, check_together
 from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.tune.arithmetic import batch_arithmetic
 from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
@@ -64,9 +64,12 @@ def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
             f"{found[0]}: {found[1]} is a search space and `train` runs one setting; use tune, or give one value"
         )
     config = _resolve_config(run, env, given)
-    _check_group_size(run, config)
     if config["total_steps"] is None:
         config["total_steps"] = batch_arithmetic(config, stop["training_iteration"])["optimizer steps"]
+    try:
+        check_together(config, run)
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
     return RunSpec(name, run, env, stop, config)
 
 
@@ -176,17 +179,3 @@ def _preset(run: str, name: str | None) -> dict[str, Any]:
             f"config.preset: {run} has no preset {name!r}{suggestion(name, presets)} (known: {', '.join(presets)})"
         )
     return {key: _check_entry(run, key, value) for key, value in presets[name].items()}
-
-
-def _check_group_size(run: str, config: Mapping[str, Any]) -> None:
-    if config["num_samples"] < 2:
-        raise UserError(
-            f"config.num_samples: {config['num_samples']} makes a group of one, whose reward is compared with nothing; "
-            f"{run} needs num_samples of at least 2"
-        )
-    per_step = config["minibatch_size"]
-    if per_step is not None and per_step > config["num_questions"]:
-        raise UserError(
-            f"config.minibatch_size: {per_step} is more than num_questions ({config['num_questions']}); "
-            "both count seed questions"
-        )

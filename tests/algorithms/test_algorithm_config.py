@@ -84,7 +84,9 @@ def test_whole_numbers_become_floats():
 
 
 def test_group_sizes_and_learners_are_checked():
-    with pytest.raises(UserError, match=r"num_samples: ShareGRPO .* at least 2, not 1"):
+    with pytest.raises(
+        UserError, match=r"num_samples: 1 makes a group of one.*ShareGRPO needs num_samples of at least 2"
+    ):
         build_config("ShareGRPO", "DrawnShapes-v0", {"num_samples": 1}, 0).validate()
     with pytest.raises(UserError, match="num_learners"):
         build_config("GRPO", "DrawnShapes-v0", {"num_learners": 1}, 0).validate()
@@ -113,7 +115,7 @@ def test_search_spaces_pass_through():
 @pytest.mark.parametrize("run", ALGORITHMS)
 def test_a_config_survives_rllibs_dict(run):
     config = build_config(
-        run, "DrawnShapes-v0", {"num_samples": 3, "lora": {"rank": 4}, "env_config": {"kinds": ["color"]}}, 7
+        run, "DrawnShapes-v0", {"num_questions": 3, "lora": {"rank": 4}, "env_config": {"kinds": ["color"]}}, 7
     )
     again = ALGORITHMS[run]().update_from_dict(config.to_dict())
     for name in config.option_names():

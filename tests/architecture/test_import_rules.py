@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # part of the package -> parts that it may import; `errors` is free for all.
 MAY_IMPORT = {
     "ops": set(),
-    "options": set(),
+    "options": {"options"},
     "presets": {"options"},
     "user_code": set(),
     "data": {"data"},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
-from sharegrpo_rl.generation.hf import HFGenerator, sample
+from sharegrpo_rl.generation.hf import HFGenerator, nucleus, sample
 from sharegrpo_rl.models.batch import model_inputs
 
 
@@ -149,7 +149,7 @@ PROBS = torch.tensor([0.05, 0.3, 0.0, 0.4, 0.2, 0.05], dtype=torch.float64)
 
 def counts(probs, top_p, number=40_000):
     uniforms = torch.from_numpy(np.random.default_rng(0).random(number))
-    drawn = sample(probs.log().expand(number, -1), uniforms, top_p)
+    drawn = sample(nucleus(probs.log()[None], top_p).expand(number, -1), uniforms)
     return torch.bincount(drawn, minlength=len(probs)).double()
 
 
@@ -181,10 +181,10 @@ def test_top_p_keeps_the_smallest_set_of_that_mass(top_p, kept):
 )
 def test_a_drawn_id_always_has_probability(logits, uniform, top_p):
     logits = torch.tensor([*logits, float("-inf")])[None].float().log_softmax(-1)
-    (drawn,) = sample(logits, torch.tensor([uniform], dtype=torch.float64), top_p).tolist()
+    (drawn,) = sample(nucleus(logits, top_p), torch.tensor([uniform], dtype=torch.float64)).tolist()
     assert logits[0, drawn].isfinite()
     (best,) = logits.argmax(-1).tolist()
-    tiny_nucleus = sample(logits, torch.tensor([uniform], dtype=torch.float64), 1e-9).item()
+    tiny_nucleus = sample(nucleus(logits, 1e-9), torch.tensor([uniform], dtype=torch.float64)).item()
     assert logits[0, tiny_nucleus] == logits[0, best]
 
 

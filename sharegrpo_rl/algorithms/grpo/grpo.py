@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,76 +12,42 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TIMERS, WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, TIMERS, WEIGHTS_SEQ_NO
 
-from sharegrpo_rl import user_code
-from sharegrpo_rl.algorithms.greedy import greedy_generate
 from sharegrpo_rl.algorithms.group_metrics import completion_metrics, group_metrics
 from sharegrpo_rl.algorithms.groups import group_episodes, permuted, plan_requests
 from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
-from sharegrpo_rl.algorithms.model_source import prepare_model
-from sharegrpo_rl.algorithms.over_long import fitting_questions, keep_fitting
-from sharegrpo_rl.data.cursor import QuestionCursor
+from sharegrpo_rl.algorithms.kl_reward import kl_penalized
+from sharegrpo_rl.algorithms.replay import ReplayBuffer
+from sharegrpo_rl.algorithms.run_algorithm import RunAlgorithm
+from sharegrpo_rl.algorithms.selection import Sampled, select
 from sharegrpo_rl.data.seeding import derive_seed
-from sharegrpo_rl.data.types import Group, PromptPack, QuestionBank, SeedQuestion, SlotRequest
+from sharegrpo_rl.data.types import Group, PromptPack, SlotRequest
 from sharegrpo_rl.env_runners.qa_env_runner import RunnerError
-from sharegrpo_rl.envs.registry import make_bank, make_env
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.evaluation.evaluate import evaluate
-from sharegrpo_rl.evaluation.report import EvaluationReport
-from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
-from sharegrpo_rl.models.loading import parameter_table
 from sharegrpo_rl.ops.advantages import local_advantages
 
 LOST_REQUEST_ATTEMPTS = 3
 
 
-class GRPO(Algorithm):
+class GRPO(RunAlgorithm):
     """One loop for the whole family: a method overrides `build_packs` (credit) or its options (loss, schedules)."""
 
     config: GRPOConfig
-    bank: QuestionBank
-    cursor: QuestionCursor
 
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> GRPOConfig:
         return GRPOConfig()
 
-    @override(Algorithm)
+    @override(RunAlgorithm)
     def setup(self, config: Any) -> None:
-        """Read the data, prepare the model, then let RLlib start runners and learner."""
-        torch.set_num_threads(self.config.num_threads)
-        own = self.config.copy(copy_frozen=False)
-        make_env(own.env, own.env_config, split="test", rewards=own.rewards, answer_format=own.answer_format)
-        self.bank = make_bank(own.env, own.train_env_config(), "train", check=own.num_env_runners > 0)
-        own.model_folder, self._warm_start_report = prepare_model(own)
-        own.user_files = list(user_code.IMPORTED)
-        own.freeze()
-        self.config = own
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=own.num_env_runners > 0)
-        super().setup(own)
-        if own.one_process():
+        super().setup(config)
+        if self.config.one_process():
             self.env_runner.share_module(self.rl_module)
-        encoder = self.rl_module.policy.encoder
-        self._trained = fitting_questions(self.bank, encoder, transformed=own.transform_probability > 0)
-        self.cursor = QuestionCursor(len(self._trained), own.seed or 0)
         self._groups: list[Group] = []
-
-    @override(Algorithm)
-    def _setup_logdir(self) -> None:
-        """Outside Tune a scratch folder, instead of one more empty folder under ~/ray_results."""
-        if self._storage:
-            super()._setup_logdir()
-        else:
-            self._logdir = tempfile.mkdtemp(prefix="sharegrpo_rl-")
-
-    @override(Algorithm)
-    def cleanup(self) -> None:
-        super().cleanup()
-        if not self._storage:
-            shutil.rmtree(self._logdir, ignore_errors=True)
+        self._generation_batches = 0
+        self.replay = ReplayBuffer(self.config.replay_size)
 
     # ---- one iteration
 
@@ -93,18 +56,14 @@ class GRPO(Algorithm):
         """Sample groups, assign credit, update, and hand the new weights to every runner before the next iteration."""
         started = time.perf_counter()
         with self.metrics.log_time((TIMERS, "sampling"), reduce="mean", window=1):
-            picked = [(epoch, self._trained[i]) for epoch, i in self.cursor.next(self.config.num_questions)]
-            requests = plan_requests(self.bank, picked, self.config, self.iteration)
-            episodes = self.collect(requests)
-            groups = group_episodes(episodes)
-        self._groups = groups
-        if self.config.permute_rewards:
-            groups = [permuted(g, derive_seed(self.config.seed or 0, self.iteration)) for g in groups]
+            sampled = select(self._generation_batch, self.config)
+        self._groups = sampled.groups
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):
-            update = self.learner_group.update(self.build_packs(groups))
+            packs = self.resample(self.build_packs(self._rewarded(sampled.kept)), sampled.kept)
+            update = self.learner_group.update(packs) if packs else {}
         with self.metrics.log_time((TIMERS, "weight_sync"), reduce="mean", window=1):
             self.push_weights()
-        self._log(episodes, requests, update, time.perf_counter() - started)
+        self._log(sampled, update, time.perf_counter() - started)
 
     def build_packs(self, groups: Sequence[Group]) -> list[PromptPack]:
         """Credit of plain GRPO (S1): every slot's completions are compared with each other and trained under its prompt."""
@@ -118,6 +77,29 @@ class GRPO(Algorithm):
                     PromptPack(group.group, slot.slot, group.prompts[v], group.completions[v], advantages[v], native)
                 )
         return packs
+
+    def resample(self, packs: Sequence[PromptPack], groups: Sequence[Group]) -> list[PromptPack]:
+        """With replay: groups without any advantage, and those that selection lacked, give way to earlier completions."""
+        if self.config.replay_size == 0:
+            return list(packs)
+        self.replay.add(packs, groups, self.iteration)
+        return self.replay.fill(packs, self.config, self.iteration, self.render)
+
+    def _rewarded(self, groups: list[Group]) -> list[Group]:
+        """The groups with the rewards that credit is taken from."""
+        if self.config.kl_in == "reward" and self.config.uses_reference():
+            groups = kl_penalized(groups, self.learner_group.reference_kl)
+        if self.config.permute_rewards:
+            groups = [permuted(g, derive_seed(self.config.seed or 0, self.iteration)) for g in groups]
+        return groups
+
+    def _generation_batch(self, first_group: int) -> Sampled:
+        """All groups of the next `num_questions` questions, numbered from `first_group`."""
+        requests = plan_requests(self.bank, self.pick_questions(), self.config, self.iteration, first_group)
+        episodes = self.collect(requests)
+        self._generation_batches += 1
+        groups = group_episodes(episodes)
+        return Sampled(groups, groups, len(requests), [e.custom_data["error"] for e in episodes])
 
     def collect(self, requests: Sequence[SlotRequest]) -> list[Any]:
         """All episodes of the requests, in their order; requests of a lost runner go to the others."""
@@ -185,82 +167,38 @@ class GRPO(Algorithm):
             self.push_weights()
         return restored
 
-    def _log(
-        self, episodes: list[Any], requests: Sequence[SlotRequest], update: dict[str, float], seconds: float
-    ) -> None:
-        expected = self.config.num_questions * self.config.num_variants
-        completions = completion_metrics(self._groups, [e.custom_data["error"] for e in episodes])
-        groups = group_metrics(self._groups, self.config.num_variants)
+    def _log(self, sampled: Sampled, update: dict[str, float], seconds: float) -> None:
+        expected = self.config.num_questions * self.config.num_variants * sampled.batches
+        completions = completion_metrics(sampled.groups, sampled.errors)
+        groups = group_metrics(sampled.groups, self.config.num_variants) | {
+            "missing_slots": expected - sampled.requests
+        }
         self.metrics.log_dict(completions, key=ENV_RUNNER_RESULTS, reduce="mean", window=1)
-        self.metrics.log_dict(
-            groups | {"missing_slots": expected - len(requests)}, key="groups", reduce="mean", window=1
-        )
-        self.metrics.log_dict(update, key=(LEARNER_RESULTS, DEFAULT_MODULE_ID), reduce="mean", window=1)
+        self.metrics.log_dict(groups, key="groups", reduce="mean", window=1)
+        if self.config.selection != "none":
+            self.metrics.log_dict(sampled.metrics(), key="selection", reduce="mean", window=1)
+        if self.config.replay_size:
+            self.metrics.log_dict(self.replay.metrics(self.iteration), key="replay", reduce="mean", window=1)
+        self.metrics.log_value("generation_batches", self._generation_batches, reduce="mean", window=1)
         self.metrics.log_value("tokens_per_second", completions["sampled_tokens"] / seconds, reduce="mean", window=1)
-        self.metrics.log_value("over_long_questions", len(self.bank) - len(self._trained), reduce="mean", window=1)
-        self.metrics.log_value("epoch", self.cursor.get_state()["epoch"], reduce="mean", window=1)
+        self.log_update(update)
 
-    # ---- evaluation, export
-
-    @property
-    def rl_module(self) -> VLMRLModule:
-        """The module that the Learner trains."""
-        return self.learner_group.local_learner.rl_module
-
-    def evaluate_accuracy(self, blind: bool = False) -> EvaluationReport:
-        """Greedy accuracy on the first `evaluation_questions` of the test split; `blind` swaps their images."""
-        c = self.config
-        env = make_env(c.env, c.env_config, split="test", rewards=c.rewards, answer_format=c.answer_format, check=False)
-        policy = self.rl_module.policy
-        keep_fitting(env, policy.encoder, c.evaluation_questions)
-        generate = greedy_generate(policy, c.max_completion_tokens)
-        return evaluate(env, generate, limit=c.evaluation_questions, batch=c.evaluation_batch, blind=blind)
-
-    @override(Algorithm)
-    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
-        """RLlib's hook for `evaluation_interval`: the report's figures."""
-        report = self.evaluate_accuracy()
-        self.metrics.log_value("evaluations", 1, reduce="lifetime_sum")
-        return {**report.summary(), "confidence_interval": list(report.confidence_interval)}
-
-    @classmethod
-    @override(Algorithm)
-    def _should_create_evaluation_env_runners(cls, eval_config: Any) -> bool:
-        return False  # evaluation is greedy and runs on the Learner's own policy
-
-    def warm_start_report(self) -> dict[str, Any] | None:
-        """What the warm start reached, if there was one."""
-        return self._warm_start_report
-
-    def parameter_table(self) -> list[tuple[str, int, int]]:
-        """(part, parameters, trainable parameters)."""
-        return parameter_table(self.rl_module.model)
-
+    @override(RunAlgorithm)
     def sampled_groups(self) -> list[Group]:
-        """The groups of the last iteration, with their true rewards."""
         return self._groups
-
-    def question(self, index: int) -> SeedQuestion:
-        """A training question by the index that its group carries."""
-        return self.bank[index]
-
-    def export(self, path: str) -> Path:
-        """A Hugging Face folder with `sharegrpo_rl.json`."""
-        folder = Path(path)
-        self.rl_module.save_pretrained(folder)
-        return folder
 
     # ---- state
 
-    @override(Algorithm)
+    @override(RunAlgorithm)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**super().get_state(*args, **kwargs), "cursor": self.cursor.get_state()}
+        own = {"generation_batches": self._generation_batches, "replay": self.replay.get_state()}
+        return {**super().get_state(*args, **kwargs), **own}
 
-    @override(Algorithm)
+    @override(RunAlgorithm)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        if "cursor" in state:
-            self.cursor.set_state(state["cursor"])
+        self._generation_batches = state.get("generation_batches", 0)
+        self.replay.set_state(state.get("replay", []))
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:

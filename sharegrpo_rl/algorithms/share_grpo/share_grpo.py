@@ -20,7 +20,7 @@ from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
 from sharegrpo_rl.algorithms.grpo.grpo import GRPO
 from sharegrpo_rl.data.types import Group, PromptPack
 from sharegrpo_rl.ops.advantages import hierarchical_advantages
-from sharegrpo_rl.options import GRPOOptions, ShareGRPOOptions
+from sharegrpo_rl.options import RunOptions, ShareGRPOOptions
 
 
 class ShareGRPOConfig(GRPOConfig):
@@ -30,7 +30,7 @@ class ShareGRPOConfig(GRPOConfig):
     """
 
     name: ClassVar[str] = "ShareGRPO"
-    options: ClassVar[type[GRPOOptions]] = ShareGRPOOptions
+    options: ClassVar[type[RunOptions]] = ShareGRPOOptions
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or ShareGRPO)

@@ -1,0 +1,153 @@
+"""What every algorithm of the package shares: data, model, evaluation, export, state. A subclass adds `training_step`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import LEARNER_RESULTS
+
+from sharegrpo_rl import user_code
+from sharegrpo_rl.algorithms.greedy import greedy_generate
+from sharegrpo_rl.algorithms.model_source import prepare_model
+from sharegrpo_rl.algorithms.over_long import fitting_questions, keep_fitting
+from sharegrpo_rl.algorithms.run_config import RunConfig
+from sharegrpo_rl.data.cursor import QuestionCursor
+from sharegrpo_rl.data.types import Group, Prompt, QuestionBank, SeedQuestion, SlotRequest
+from sharegrpo_rl.env_runners.qa_env_runner import render
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.envs.registry import make_bank, make_env
+from sharegrpo_rl.evaluation.evaluate import evaluate
+from sharegrpo_rl.evaluation.report import EvaluationReport
+from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
+from sharegrpo_rl.models.loading import parameter_table
+
+
+class RunAlgorithm(Algorithm):
+    """An RLlib Algorithm over a question bank and one policy."""
+
+    config: RunConfig
+    bank: QuestionBank
+    cursor: QuestionCursor
+
+    @override(Algorithm)
+    def setup(self, config: Any) -> None:
+        """Read the data, prepare the model, then let RLlib start runners and learner."""
+        torch.set_num_threads(self.config.num_threads)
+        own = self.config.copy(copy_frozen=False)
+        make_env(own.env, own.env_config, split="test", rewards=own.rewards, answer_format=own.answer_format)
+        self.bank = make_bank(own.env, own.train_env_config(), "train", check=own.num_env_runners > 0)
+        own.model_folder, self._warm_start_report = prepare_model(own)
+        own.user_files = list(user_code.IMPORTED)
+        own.freeze()
+        self.config = own
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=own.num_env_runners > 0)
+        super().setup(own)
+        encoder = self.rl_module.policy.encoder
+        self._trained = fitting_questions(self.bank, encoder, transformed=own.transform_probability > 0)
+        self.cursor = QuestionCursor(len(self._trained), own.seed or 0)
+        self._env: MultimodalQAEnv | None = None
+
+    @override(Algorithm)
+    def _setup_logdir(self) -> None:
+        """Outside Tune a scratch folder, instead of one more empty folder under ~/ray_results."""
+        if self._storage:
+            super()._setup_logdir()
+        else:
+            self._logdir = tempfile.mkdtemp(prefix="sharegrpo_rl-")
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        super().cleanup()
+        if not self._storage:
+            shutil.rmtree(self._logdir, ignore_errors=True)
+
+    def pick_questions(self) -> list[tuple[int, int]]:
+        """The next `num_questions` pairs (epoch, index into the bank); over-long questions never come."""
+        return [(epoch, self._trained[i]) for epoch, i in self.cursor.next(self.config.num_questions)]
+
+    def render(self, requests: Sequence[SlotRequest]) -> list[Prompt]:
+        """Prompts of training slots, rendered in the driver."""
+        if self._env is None:
+            c = self.config
+            self._env = make_env(
+                c.env, c.train_env_config(), rewards=c.rewards, answer_format=c.answer_format, check=False
+            )
+        return render(self._env, self.rl_module.policy.encoder, requests)
+
+    def log_update(self, update: dict[str, float]) -> None:
+        """Log what the learner returned, and where in the data the run is."""
+        self.metrics.log_dict(update, key=(LEARNER_RESULTS, DEFAULT_MODULE_ID), reduce="mean", window=1)
+        self.metrics.log_value("over_long_questions", len(self.bank) - len(self._trained), reduce="mean", window=1)
+        self.metrics.log_value("epoch", self.cursor.get_state()["epoch"], reduce="mean", window=1)
+
+    # ---- evaluation, export
+
+    @property
+    def rl_module(self) -> VLMRLModule:
+        """The module that the Learner trains."""
+        return self.learner_group.local_learner.rl_module
+
+    def evaluate_accuracy(self, blind: bool = False) -> EvaluationReport:
+        """Greedy accuracy on the first `evaluation_questions` of the test split; `blind` swaps their images."""
+        c = self.config
+        env = make_env(c.env, c.env_config, split="test", rewards=c.rewards, answer_format=c.answer_format, check=False)
+        policy = self.rl_module.policy
+        keep_fitting(env, policy.encoder, c.evaluation_questions)
+        generate = greedy_generate(policy, c.max_completion_tokens)
+        return evaluate(env, generate, limit=c.evaluation_questions, batch=c.evaluation_batch, blind=blind)
+
+    @override(Algorithm)
+    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
+        """RLlib's hook for `evaluation_interval`: the report's figures."""
+        report = self.evaluate_accuracy()
+        self.metrics.log_value("evaluations", 1, reduce="lifetime_sum")
+        return {**report.summary(), "confidence_interval": list(report.confidence_interval)}
+
+    @classmethod
+    @override(Algorithm)
+    def _should_create_evaluation_env_runners(cls, eval_config: Any) -> bool:
+        return False  # evaluation is greedy and runs on the Learner's own policy
+
+    def warm_start_report(self) -> dict[str, Any] | None:
+        """What the warm start reached, if there was one."""
+        return self._warm_start_report
+
+    def parameter_table(self) -> list[tuple[str, int, int]]:
+        """(part, parameters, trainable parameters)."""
+        return parameter_table(self.rl_module.model)
+
+    def sampled_groups(self) -> list[Group]:
+        """The groups of the last iteration, with their true rewards; none where nothing is sampled."""
+        return []
+
+    def question(self, index: int) -> SeedQuestion:
+        """A training question by the index that its group carries."""
+        return self.bank[index]
+
+    def export(self, path: str) -> Path:
+        """A Hugging Face folder with `sharegrpo_rl.json`."""
+        folder = Path(path)
+        self.rl_module.save_pretrained(folder)
+        return folder
+
+    # ---- state
+
+    @override(Algorithm)
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**super().get_state(*args, **kwargs), "cursor": self.cursor.get_state()}
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if "cursor" in state:
+            self.cursor.set_state(state["cursor"])

@@ -1,0 +1,101 @@
+"""What GRPO can be told beyond that: sampling, selection and loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sharegrpo_rl.options.option import option
+from sharegrpo_rl.options.run import RunOptions
+
+
+@dataclass
+class GRPOOptions(RunOptions):
+    """Options of GRPO; the methods of its family subclass this and add options or change defaults."""
+
+    # sampling
+    num_variants: int = option(1, "variants of each question in a group (V, the paper's m)", minimum=1, maximum=64)
+    num_samples: int = option(8, "completions sampled for each variant (n)", minimum=1)
+    include_original: str = option(
+        "always", "is the original wording always in the group, or drawn like the others", choices=("always", "sampled")
+    )
+    strict_variants: bool = option(
+        False, "error instead of reuse where a question has fewer wordings than num_variants"
+    )
+    temperature: float = option(1.0, "softmax temperature, in sampler and trainer", minimum=0, exclusive_minimum=True)
+    top_p: float = option(
+        1.0,
+        "nucleus sampling; below 1 the trainer's policy differs from the sampler's",
+        minimum=0,
+        maximum=1,
+        exclusive_minimum=True,
+    )
+    engine: str = option("hf", "generation engine", choices=("hf",))
+    permute_rewards: bool = option(False, "control: shuffle rewards inside each group")
+    overlong_buffer: int = option(
+        0, "length before the limit in which a penalty grows; 0 = none", unit="tokens", minimum=0, source="DAPO eq. 13"
+    )
+    overlong_weight: float = option(1.0, "size of that penalty at the limit", minimum=0, source="DAPO eq. 13")
+    # selection
+    selection: str = option(
+        "none",
+        "groups that are trained on: all; those whose accuracies differ (DAPO); those in a band of mean accuracy "
+        "(MM-Eureka)",
+        choices=("none", "dynamic_sampling", "online_filter"),
+    )
+    max_generation_batches: int = option(
+        10, "selection samples at most so many batches of num_questions for one iteration", minimum=1, source="DAPO"
+    )
+    selection_strict: bool = option(
+        False, "error where that leaves fewer than num_questions groups, instead of training on what there is"
+    )
+    filter_low: float = option(0.1, "online_filter: least mean accuracy", minimum=0, maximum=1, source="MM-Eureka")
+    filter_high: float = option(0.9, "online_filter: largest mean accuracy", minimum=0, maximum=1, source="MM-Eureka")
+    replay_size: int = option(
+        0, "completions with an advantage kept for replay; 0 = no replay", minimum=0, source="VL-Rethinker"
+    )
+    replay_alpha: float = option(
+        1.0, "replay draws with p proportional to |A| to this power", minimum=0, source="VL-Rethinker"
+    )
+    replay_replacement: bool = option(True, "may an iteration draw a replayed completion more than once")
+    # loss
+    ratio_level: str = option(
+        "token", "importance ratio per token, or per sequence", choices=("token", "sequence", "sequence_mean")
+    )
+    loss_aggregation: str = option(
+        "token_mean",
+        "how token losses become one number",
+        choices=("token_mean", "sequence_mean", "sequence_sum", "constant"),
+    )
+    clip_low: float = option(0.2, "ratio is clipped at 1 - clip_low", minimum=0, maximum=1)
+    clip_high: float = option(0.2, "ratio is clipped at 1 + clip_high", minimum=0)
+    dual_clip: float | None = option(
+        None, "bound on the ratio where the advantage is negative; null = off", minimum=1, exclusive_minimum=True
+    )
+    kl_coeff: float = option(0.0, "weight of the KL to the reference policy, where kl_schedule is constant", minimum=0)
+    kl_estimator: str = option("k3", "KL estimator", choices=("k1", "k2", "k3"))
+    kl_in: str = option("loss", "where the KL is taken off", choices=("loss", "reward"))
+    kl_on_shared: bool = option(False, "also take the KL on shared completions (its estimator needs native samples)")
+    kl_schedule: str = option(
+        "constant",
+        "course of the KL's weight over optimizer steps: the equation's v_shape, or linear_increase as in the prose",
+        choices=("constant", "v_shape", "linear_increase"),
+        source="O3",
+    )
+    kl_min: float = option(0.04, "least weight of a KL schedule", minimum=0, source="OThink-MR1 4.1")
+    kl_max: float = option(0.1, "largest weight of a KL schedule", minimum=0, source="OThink-MR1 4.1")
+    kl_turn: float = option(0.3, "w / t: where v_shape turns", minimum=0, maximum=0.99, source="OThink-MR1 4.1")
+    kl_schedule_steps: int | None = option(
+        None, "optimizer steps of the KL schedule (t); null = the planned ones", minimum=1
+    )
+    importance_correction: str = option(
+        "auto",
+        "weight for the gap between sampler and trainer: bounded, or masked above the bound; auto = truncate where "
+        "top_p is below 1, else none",
+        choices=("auto", "none", "truncate", "mask"),
+    )
+    importance_level: str = option("token", "ratio that corrects that gap", choices=("token", "sequence"))
+    importance_cap: float = option(2.0, "bound on that ratio", minimum=1)
+    advantage_std: str = option("sample", "spread that divides the advantage", choices=("sample", "population", "none"))
+    advantage_eps: float = option(0.0, "added to the spread", minimum=0)
+    exclude_zero_advantage: bool = option(False, "leave completions without advantage out of the denominator")
+    mask_truncated: bool = option(False, "do not train on truncated completions")

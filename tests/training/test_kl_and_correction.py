@@ -1,0 +1,143 @@
+"""A KL weight that changes, KL for the reward, the sampler correction, and supervised packs, in the training step."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sharegrpo_rl.data.types import Completion
+from sharegrpo_rl.ops.kl import kl_estimate
+from sharegrpo_rl.training.correction import Correction
+from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.step import TrainingStep
+
+
+def packs_of(policy, tiny, questions=4):
+    return [
+        tiny.pack(policy, (3, 4), (1.0, -1.0), group=g, pictures=g % 2, seed=g, native=(True, True))
+        for g in range(questions)
+    ]
+
+
+def gradients(policy, settings, packs, reference=None, steps_before=0):
+    """The gradient of one step, read off SGD."""
+    step = TrainingStep(policy, settings, reference)
+    step.optimizer = torch.optim.SGD([{**g, "base_lr": 1.0} for g in step.optimizer.param_groups], lr=1.0)
+    step.optimizer_steps = steps_before
+    before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
+    metrics = step.update(packs)
+    return {n: before[n] - p.detach() for n, p in policy.model.named_parameters()}, metrics
+
+
+def test_a_schedule_weighs_the_kl_of_each_optimizer_step(make_policy, tiny):
+    """At steps 0, w and t the gradient is that of a constant weight of the same size."""
+    options = TrainingSettings(lr=1.0, grad_clip=0.0)
+    dynamic = replace(options, kl_schedule="v_shape", kl_min=0.0, kl_max=0.4, total_steps=10)
+    for steps, weight in ((0, 0.2), (3, 0.0), (10, 0.4)):
+        reference = make_policy(seed=3)
+        one, metrics = gradients(make_policy(), dynamic, packs_of(make_policy(), tiny), reference, steps)
+        constant = replace(options, kl_coeff=weight) if weight else options
+        other, _ = gradients(
+            make_policy(), constant, packs_of(make_policy(), tiny), reference if weight else None, steps
+        )
+        assert metrics["kl_coeff"] == pytest.approx(weight, abs=1e-12)
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_schedule_s_length_survives_a_checkpoint(make_policy, tiny):
+    options = TrainingSettings(kl_schedule="linear_increase", kl_max=0.1, total_steps=20)
+    step = TrainingStep(make_policy(), options, make_policy())
+    step.update(packs_of(step.policy, tiny))
+    again = TrainingStep(make_policy(), replace(options, total_steps=500), make_policy())
+    again.set_state(step.get_state())
+    assert again.kl_weight() == step.kl_weight() == pytest.approx(0.1 / 20, abs=1e-12)
+
+
+def test_a_schedule_needs_its_length():
+    with pytest.raises(ValueError, match="kl_schedule_steps or total_steps"):
+        TrainingSettings(kl_schedule="v_shape", kl_max=0.1).kl_weight(0)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_reference_kl_is_the_sum_over_each_completion(make_policy, tiny, estimator):
+    policy, reference = make_policy(), make_policy(seed=3)
+    packs = packs_of(policy, tiny)
+    options = TrainingSettings(kl_coeff=0.1, kl_in="reward", kl_estimator=estimator)
+    sums = TrainingStep(policy, options, reference).reference_kl(packs)
+    for pack, found in zip(packs, sums, strict=True):
+        with torch.no_grad():
+            new, ref = policy.logprobs([pack]).logprobs, reference.logprobs([pack]).logprobs
+        expected = [
+            sum(kl_estimate(a, b, estimator).item() for a, b in zip(x, y, strict=True))
+            for x, y in zip(new.split([3, 4]), ref.split([3, 4]), strict=True)
+        ]
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_kl_in_the_reward_leaves_the_loss_alone(make_policy, tiny):
+    packs = packs_of(make_policy(), tiny)
+    in_reward = TrainingSettings(lr=1.0, grad_clip=0.0, kl_coeff=5.0, kl_in="reward")
+    one, _ = gradients(make_policy(), in_reward, packs, make_policy(seed=3))
+    other, _ = gradients(make_policy(), replace(in_reward, kl_coeff=0.0), packs)
+    assert all(torch.equal(one[n], other[n]) for n in one)
+
+
+def sampled(policy, pack, gap):
+    """The pack with sampler log-probs `gap` below the policy's own."""
+    with torch.no_grad():
+        flat = policy.logprobs([pack]).logprobs.numpy()
+    parts = np.split(flat, np.cumsum([len(c.token_ids) for c in pack.completions])[:-1])
+    completions = tuple(
+        Completion(c.token_ids, (p - gap).astype(np.float32), c.text)
+        for c, p in zip(pack.completions, parts, strict=True)
+    )
+    return replace(pack, completions=completions)
+
+
+def test_correction_scales_the_gradient_and_is_bounded(make_policy, tiny):
+    """A sampler that is e^-gap as sure everywhere: every token weighs e^gap, or the cap."""
+    plain = TrainingSettings(lr=1.0, grad_clip=0.0)
+    base, _ = gradients(make_policy(), plain, packs_of(make_policy(), tiny))
+    for gap, cap, weight in ((0.3, 2.0, np.exp(0.3)), (1.5, 2.0, 2.0)):
+        policy = make_policy()
+        packs = [sampled(policy, p, gap) for p in packs_of(policy, tiny)]
+        options = replace(plain, importance_correction="truncate", importance_cap=cap)
+        found, metrics = gradients(policy, options, packs)
+        assert metrics["correction_mean"] == pytest.approx(weight, abs=1e-4)
+        for name in base:
+            torch.testing.assert_close(found[name], base[name] * weight, rtol=1e-3, atol=1e-5)
+    masked, _ = gradients(make_policy(), replace(options, importance_correction="mask"), packs)
+    assert all(bool((g == 0).all()) for g in masked.values())
+
+
+def test_shared_copies_weigh_what_their_own_prompt_says(make_policy, tiny):
+    policy = make_policy()
+    own = sampled(policy, tiny.pack(policy, (3, 2), (1.0, -1.0), native=(True, True)), 0.2)
+    sibling = replace(own, slot=1, native=np.array([False, False]), prompt=tiny.prompt(policy, "Another wording?"))
+    correction = Correction(TrainingSettings(importance_correction="truncate"))
+    with torch.no_grad():
+        correction.add([own], policy.logprobs([own]).logprobs)
+    assert correction.of([sibling]).tolist() == pytest.approx([np.exp(0.2)] * 5, abs=1e-4)
+    orphan = sampled(policy, tiny.pack(policy, (2,), (1.0,), native=(False,)), 0.0)
+    with pytest.raises(KeyError, match="no importance correction"):
+        correction.of([orphan])
+
+
+def test_auto_turns_on_with_nucleus_sampling_only():
+    assert TrainingSettings().correction == "none"
+    assert TrainingSettings(top_p=0.9).correction == "truncate"
+    assert TrainingSettings(top_p=0.9, importance_correction="none").correction == "none"
+
+
+def test_supervised_packs_give_the_gradient_of_the_mean_likelihood(make_policy, tiny):
+    policy = make_policy()
+    packs = [replace(p, advantages=np.ones(2)) for p in packs_of(policy, tiny)]
+    found, metrics = gradients(policy, TrainingSettings(lr=1.0, grad_clip=0.0, objective="supervised"), packs)
+    policy = make_policy()
+    loss = -policy.logprobs(packs).logprobs.mean()
+    loss.backward()
+    assert metrics["policy_loss"] == pytest.approx(loss.item(), abs=1e-5)
+    for name, parameter in policy.model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6)
