@@ -74,6 +74,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL_OR_CHECKPOINT", help="an exported folder or a checkpoint")],
     env: Annotated[str | None, typer.Option(help="questions of this environment instead of the model's own")] = None,
     data: Annotated[str | None, typer.Option(help="questions of this data set instead of the model's own")] = None,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="KIND,KIND", help="kinds of question instead of the model's own")
+    ] = None,
     split: Annotated[str, typer.Option(help="split to evaluate on")] = "test",
     limit: Annotated[int, typer.Option(min=1, help="the first N questions")] = 500,
     blind: Annotated[bool, typer.Option("--blind", help="swap the images: what does the text alone earn?")] = False,
@@ -85,7 +88,8 @@ def evaluate(
     from sharegrpo_rl.user_code import import_user_files
 
     import_user_files(imports or [])
-    report = evaluate_model(model, env=env, data=data, split=split, limit=limit, blind=blind)
+    wanted = None if kinds is None else [kind.strip() for kind in kinds.split(",")]
+    report = evaluate_model(model, env=env, data=data, kinds=wanted, split=split, limit=limit, blind=blind)
     print_report(report, as_json)
 
 
