@@ -54,6 +54,7 @@ right_triangle_judgment_pythagorean: triangle {0} is a right triangle by its sid
 right_triangle_property_pythagorean: the Pythagorean theorem in triangle {0}; Pythagorean; Pythagoras; hypotenuse
 right_triangle_property_length_of_median: the median to the hypotenuse of triangle {0} is half of it; median; half of
     the hypotenuse; half the hypotenuse
+altitude_of_quadrilateral_judgment_diagonal: a diagonal of {0} is its altitude; altitude; height
 altitude_of: {0} is an altitude of {1}; altitude; height
 median_of_triangle: {0} is a median of triangle {1}; median; midpoint
 centroid_of_triangle_judgment: {0} is the centroid of triangle {1}; centroid; medians meet

@@ -36,7 +36,7 @@ _MACRO = re.compile(r"\\(?:([A-Za-z]{1,20})|([^A-Za-z]))")
 _FRACTION = re.compile(r"\\[dtc]?frac\s{0,9}\{([^{}]{1,60})\}\s{0,9}\{([^{}]{1,60})\}")
 _DRESS = str.maketrans({**dict.fromkeys("${}`", " "), **dict.fromkeys("'\"’‘“”")})
 _EMPHASIS = re.compile(r"\*\*|__")
-_BULLET = re.compile(r"^[^\S\n]*+(?:[-*•+]|[0-9]{1,3}[.)])(?=\s)", re.MULTILINE)
+_ITEM = re.compile(r"^[^\S\n]*+(?:[0-9]{1,3}[.)](?=\s)|(?=[-*•]\s))", re.MULTILINE)  # of a list
 _HAN = re.compile(r"([\u3040-\u30ff\u4e00-\u9fff])")  # written without spaces: each character is a word
 _HYPHEN = re.compile(r"(?<=[A-Za-z])-(?=[A-Za-z]{3})|(?<=[0-9])-(?=[a-z]{3})")  # right-angled; AB-CD is a difference
 _SUBSCRIPT = re.compile(r"(?<=[A-Za-z])_(?=[A-Za-z0-9])")
@@ -87,7 +87,7 @@ def substring_share(step_texts: Iterable[str], key_steps: KeySteps) -> float:
 def _form_of_steps(step_texts: Iterable[str]) -> _Form:
     tokens, left = [_STOP], _MAX_CHARACTERS
     for text in step_texts:
-        tokens += [*_tokens(text[:left]), _STOP]
+        tokens += [*_tokens(_ITEM.sub(" . ", text[:left])), _STOP]
         left -= min(left, len(text))
     return _form(tokens)
 
@@ -109,29 +109,36 @@ def _tokens(text: str) -> list[str]:
     tokens: list[str] = []
     after_value = negative = False
     for match in _TOKEN.finditer(text):
-        kind = match.lastgroup
-        if match["top"]:
+        kind, token = match.lastgroup, match.group()
+        if kind == "word" or kind == "ordinal":
+            tokens.append(token.casefold())
+            after_value = False
+        elif kind == "sign":
+            negative = token == "-" and _belongs_to_number(text, match, after_value)
+            after_value = token in (")", "]")
+            if negative:
+                continue
+            tokens.append(token)
+        elif kind == "stop":
+            tokens.append(_STOP)
+            after_value = False
+        else:
             value = _value(match["top"], match["bottom"], match["percent"] is not None)
             tokens.append(f"-{value}" if negative else value)
-        elif kind == "sign" and _is_minus_sign(text, match, after_value):
-            negative = True
-            continue
-        else:
-            tokens.append(_STOP if kind == "stop" else match.group().casefold())
-        after_value, negative = match["top"] is not None or match.group() in (")", "]"), False
+            after_value = True
+        negative = False
     return tokens
 
 
-def _is_minus_sign(text: str, match: re.Match[str], after_value: bool) -> bool:
-    """Whether `-` belongs to the number that follows it: `x = -3`, but not `5 - 3`, `5 -3`, `x-3`."""
-    start, end = match.span()
+def _belongs_to_number(text: str, minus: re.Match[str], after_value: bool) -> bool:
+    """Whether `-` is the sign of the number that follows it: `x = -3`, but not `5 - 3`, `5 -3`, `x-3`."""
+    start, end = minus.span()
     follows = end < len(text) and (text[end].isdigit() or text[end] == ".")
-    return match.group() == "-" and follows and not after_value and not (start and text[start - 1].isalnum())
+    return follows and not after_value and not (start and text[start - 1].isalnum())
 
 
 def _plain(text: str) -> str:
     """The text without dress, with words for symbols, digits for number words, and no degree signs after numbers."""
-    text = _BULLET.sub(" . ", text)
     if not text.isascii():
         text = _HAN.sub(r" \1 ", plain_unicode(text.translate(_SYMBOL_TABLE)))
     if "\\" in text:

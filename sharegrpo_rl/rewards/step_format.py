@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 from sharegrpo_rl.rewards import spans
 
@@ -17,6 +18,7 @@ _TITLE = re.compile(
     r"\s*+(?:(?:(?P<description>Image\s++Description)|(?P<rationales>Rationales)|(?P<step>Step)\s++(?P<number>[0-9]{1,6})"
     r"|(?P<answer>The\s++final\s++answer\s++is))\s*+:|(?P<lead_in>Let['’]s\s++think\s++step\s++by\s++step)[.:]?)"
 )
+_MAX_SECTIONS = 2_000
 _DESCRIPTION = "I look at the picture."
 _RATIONALES = "What the picture shows answers the question."
 
@@ -31,11 +33,12 @@ class Section:
 
 
 def sections(text: str) -> tuple[str, list[Section]]:
-    """What stands before the first heading, and the sections in order; bodies are stripped. One linear scan."""
-    marks = [match.start() for match in _MARK.finditer(text)]
-    ends = [*marks[1:], len(text)]
-    before = text[: marks[0]] if marks else text
-    return before.strip(), [_section(text, start + 3, end) for start, end in zip(marks, ends, strict=True)]
+    """What stands before the first heading, and the sections in order; bodies are stripped. One linear scan.
+
+    Headings beyond the first 2,000 belong to the last section.
+    """
+    edges = [*(match.start() for match in islice(_MARK.finditer(text), _MAX_SECTIONS)), len(text)]
+    return text[: edges[0]].strip(), [_section(text, start + 3, end) for start, end in pairwise(edges)]
 
 
 def _section(text: str, start: int, end: int) -> Section:
@@ -103,19 +106,25 @@ class Steps:
         Else the thought is the description of the image where there are `steps`; where there are none, its own step
         sections, or its lines, are the steps.
         """
+        seen, matters = _DESCRIPTION, _RATIONALES
         if self.matches(thought):
-            parts = [
-                (s.title, s.body) for s in sections(thought)[1] if s.title in ("description", "rationales", "step")
-            ]
+            found = sections(thought)[1]
+            seen, matters = found[0].body, found[1].body
+            steps = [section.body for section in found if section.title == "step"]
+        elif steps:
+            seen = thought
         else:
-            own = [*step_texts(thought)] or thought.splitlines()
-            seen, lines = (thought, steps) if steps else (_DESCRIPTION, own)
-            reasoning = [("step", line) for line in lines if line.strip()]
-            parts = [("description", seen), ("rationales", _RATIONALES), *reasoning]
-        headings = {"description": "Image Description", "rationales": "Rationales"}
-        written, count = [], 0
-        for title, body in parts:
-            count += title == "step"
-            heading = headings.get(title, f"Step {count}")
-            written.append(f"### {heading}: {_MARK.sub('', body).strip()}")
-        return "\n".join([*written, f"### The final answer is: {answer}"])
+            steps = [body for body in step_texts(thought) if is_filled(body)] or thought.splitlines()
+        bodies = filter(is_filled, map(_without_headings, steps))
+        return "\n".join(
+            [
+                f"### Image Description: {_without_headings(seen)}",
+                f"### Rationales: {_without_headings(matters)}",
+                *(f"### Step {number}: {body}" for number, body in enumerate(bodies, 1)),
+                f"### The final answer is: {answer}",
+            ]
+        )
+
+
+def _without_headings(text: str) -> str:
+    return _MARK.sub("", text).strip()
