@@ -11,14 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sharegrpo_rl.data.columns import ALIASES
 from sharegrpo_rl.data.key_step_rules import steps_by_rule
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.errors import UserError
 
 KeySteps = tuple[tuple[str, ...], ...]
 LOOSE_COLUMN = "steps"  # a name that data sets also use for other things
-assert LOOSE_COLUMN in ALIASES["key_steps"]
 
 
 def read_key_steps(value: Any, column: str, place: str) -> KeySteps:
