@@ -102,6 +102,7 @@ def test_both_agree_on_what_is_plainly_right_or_wrong() -> None:
         assert one(name, WHOLE.replace("Step 2", "Step 3")) == 0
         assert one(name, WHOLE.replace("### Rationales", "Rationales")) == 0
         assert one(name, "\n".join([*PARTS[:2], PARTS[4], *PARTS[2:4]])) == 0
+        assert one(name, "\n".join([*PARTS[:3], PARTS[4], PARTS[3], PARTS[4]])) == 0  # the first answer counts
         assert one(name, "") == 0
     assert one("step_validity", f"Well. {WHOLE}") == 1  # StepRVR asks for sections and order; the format for the rest
 
