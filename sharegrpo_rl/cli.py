@@ -117,7 +117,7 @@ def preview(
 def grade(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="rows with `response` and `gold`")],
     extract: Annotated[
-        Literal["auto", "answer", "boxed", "free"], typer.Option(help="where the answer stands in a response")
+        Literal["auto", "answer", "boxed", "steps", "free"], typer.Option(help="where the answer stands in a response")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a row, the summary last")] = False,
 ) -> None:
