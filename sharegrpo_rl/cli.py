@@ -100,6 +100,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL_OR_CHECKPOINT", help="an exported folder or a checkpoint")],
     env: Annotated[str | None, typer.Option(help="questions of this environment instead of the model's own")] = None,
     data: Annotated[str | None, typer.Option(help="questions of this data set instead of the model's own")] = None,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="KIND,KIND", help="kinds of question instead of the model's own")
+    ] = None,
     split: Annotated[str, typer.Option(help="split to evaluate on")] = "test",
     limit: Annotated[int, typer.Option(min=1, help="the first N questions")] = 500,
     blind: Annotated[bool, typer.Option("--blind", help="swap the images: what does the text alone earn?")] = False,
@@ -111,7 +114,8 @@ def evaluate(
     from sharegrpo_rl.user_code import import_user_files
 
     import_user_files(imports or [])
-    report = evaluate_model(model, env=env, data=data, split=split, limit=limit, blind=blind)
+    wanted = None if kinds is None else [kind.strip() for kind in kinds.split(",")]
+    report = evaluate_model(model, env=env, data=data, kinds=wanted, split=split, limit=limit, blind=blind)
     print_report(report, as_json)
 
 
@@ -139,7 +143,7 @@ def preview(
 def grade(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="rows with `response` and `gold`")],
     extract: Annotated[
-        Literal["auto", "answer", "boxed", "free"], typer.Option(help="where the answer stands in a response")
+        Literal["auto", "answer", "boxed", "steps", "free"], typer.Option(help="where the answer stands in a response")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a row, the summary last")] = False,
 ) -> None:

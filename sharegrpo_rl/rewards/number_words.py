@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 _SMALL = [
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -29,6 +30,7 @@ _HALVES |= {
     "three fourths": "3/4",
 }
 _HALVES |= {"one fifth": "1/5", "two fifths": "2/5", "one sixth": "1/6", "one eighth": "1/8", "one tenth": "1/10"}
+_LARGEST = 10**15
 _WORD = "|".join(sorted([*_VALUES, *_SCALES], key=len, reverse=True))
 _RUN = re.compile(rf"\b(?:{_WORD})(?:(?:[\s-]+(?:and\s+)?)(?:{_WORD}))*\b", re.IGNORECASE)
 
@@ -55,6 +57,8 @@ def words_to_number(text: str) -> int | None:
             last = 100 if value >= 20 else 10
         else:
             return None
+        if total + current > _LARGEST:
+            return None  # a thousand times `hundred` is no number that anybody writes
     return total + current
 
 
@@ -63,11 +67,11 @@ def fraction_words(text: str) -> str | None:
     return _HALVES.get(re.sub(r"[\s-]+", " ", text.lower().strip()))
 
 
-def replace_number_words(text: str) -> str:
-    """The text with every run of number words as digits."""
+def replace_number_words(text: str, keep: Container[str] = ()) -> str:
+    """The text with every run of number words as digits; the runs in `keep` stay words."""
 
     def digits(match: re.Match[str]) -> str:
-        value = words_to_number(match.group())
+        value = None if match.group().lower() in keep else words_to_number(match.group())
         return match.group() if value is None else str(value)
 
     return _RUN.sub(digits, text)

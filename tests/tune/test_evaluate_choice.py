@@ -85,3 +85,10 @@ def test_settings_beside_a_model_are_checked(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(UserError, match=word):
             model_settings(model)
+
+
+def test_other_kinds_of_question_replace_the_run_s_own() -> None:
+    env, config = choose_questions(DRAWN, None, None, ["sides", "angle"])
+    assert (env, config["kinds"]) == ("DrawnShapes-v0", ["sides", "angle"])
+    with pytest.raises(UserError, match="corners"):
+        choose_questions(DRAWN, None, None, ["corners"])

@@ -77,3 +77,9 @@ def test_times_and_iterations_are_readable() -> None:
     assert "reward 0.500" in text
     assert "accuracy -" in text
     assert "greedy 0.250" in text
+
+
+def test_supervised_training_is_described_by_its_loss() -> None:
+    update = {"default_policy": {"policy_loss": 0.5}}
+    text = describe({"taught_tokens_per_second": 1200.0, "learners": update, "evaluation": {"accuracy": 0.25}})
+    assert text == "loss 0.5000  1,200 tok/s  greedy 0.250"

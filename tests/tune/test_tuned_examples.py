@@ -183,7 +183,7 @@ def test_methods_on_drawn_shapes_sample_and_step_equally_much(name: str) -> None
     ours, theirs = (batch_arithmetic(s.config, s.iterations) for s in (spec, share))
     assert ours["optimizer steps"] == theirs["optimizer steps"] == 120
     assert ours.get("completions", ours.get("taught targets")) == theirs["completions"] == 23040
-    for key in ("lr", "lr_schedule", "evaluation_interval", "evaluation_questions", "env_config", "warm_start"):
+    for key in ("lr_schedule", "evaluation_interval", "evaluation_questions", "env_config", "warm_start"):
         assert spec.config[key] == share.config[key]
 
 
