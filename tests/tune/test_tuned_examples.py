@@ -11,7 +11,6 @@ import pytest
 
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.presets import ALGORITHM_OPTIONS
-from sharegrpo_rl.rewards.rubric import REWARDS
 from sharegrpo_rl.tune.arithmetic import batch_arithmetic
 from sharegrpo_rl.tune.examples import list_examples
 from sharegrpo_rl.tune.run_file import load_run
@@ -22,13 +21,6 @@ EXAMPLES = list_examples()
 PAPERS = [name for name in EXAMPLES if name.startswith("papers/")]
 SEARCHES = {"papers/grpo_d/fig4-alpha", "papers/grpo_d/fig6-kl"}
 FOLDERS = {"grpo": "GRPO", "share_grpo": "ShareGRPO", "grpo_d": "GRPOD", "step_grpo": "StepGRPO", "sft": "SFT"}
-# The step rewards come from a branch of their own; once they are registered these examples must resolve too.
-needs_step_rewards = pytest.mark.xfail("key_steps" not in REWARDS, reason="no step rewards registered yet", strict=True)
-
-
-def marked(names: list[str]) -> list[Any]:
-    """Names as test parameters; those of StepGRPO need its rewards."""
-    return [pytest.param(n, marks=needs_step_rewards) if re.search(r"step_grpo/(?!sft)", n) else n for n in names]
 
 
 def resolved(name: str) -> tuple[Any, ...]:
@@ -40,7 +32,7 @@ def resolved(name: str) -> tuple[Any, ...]:
     return spec.run, spec.env, spec.stop, spec.config
 
 
-@pytest.mark.parametrize("name", marked(list(EXAMPLES)))
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_every_tuned_example_resolves(name: str, capsys: pytest.CaptureFixture) -> None:
     verb = "tune" if name in SEARCHES else "train"
     assert run([verb, name, "--dry-run"]) == 0
@@ -62,20 +54,11 @@ def test_a_search_is_not_trained_and_not_yet_run(name: str, capsys: pytest.Captu
 def test_two_rows_of_a_table_differ() -> None:
     tables: dict[str, list[str]] = {}
     for name in PAPERS:
-        if "/stepgrpo" not in name:  # these differ in their rewards, see below
-            tables.setdefault(name.split("-")[0], []).append(name)
-    assert len(tables) == 10
+        tables.setdefault(name.split("-")[0], []).append(name)
+    assert len(tables) == 11
     for rows in tables.values():
         for one, other in combinations(rows, 2):
             assert resolved(one) != resolved(other), f"{one} and {other}"
-
-
-@needs_step_rewards
-def test_stepgrpo_s_files_differ() -> None:
-    rows = [name for name in PAPERS if "/stepgrpo" in name]
-    assert len(rows) == 4
-    for one, other in combinations(rows, 2):
-        assert resolved(one) != resolved(other), f"{one} and {other}"
 
 
 SHARE = {"run": "ShareGRPO", "num_variants": 2, "num_samples": 6, "transform_probability": 0.3, "selection": "none",
@@ -177,7 +160,7 @@ def test_pairs_of_examples_sample_and_step_equally_much(name: str) -> None:
 TWINS = ["grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny-dapo", "grpo_d/drawn_shapes-tiny", "sft/drawn_shapes-tiny"]
 
 
-@pytest.mark.parametrize("name", marked([*TWINS, "step_grpo/drawn_shapes-tiny"]))
+@pytest.mark.parametrize("name", [*TWINS, "step_grpo/drawn_shapes-tiny"])
 def test_methods_on_drawn_shapes_sample_and_step_equally_much(name: str) -> None:
     spec, share = load_run(EXAMPLES[name]), load_run(EXAMPLES["share_grpo/drawn_shapes-tiny"])
     ours, theirs = (batch_arithmetic(s.config, s.iterations) for s in (spec, share))
@@ -185,12 +168,3 @@ def test_methods_on_drawn_shapes_sample_and_step_equally_much(name: str) -> None
     assert ours.get("completions", ours.get("taught targets")) == theirs["completions"] == 23040
     for key in ("lr_schedule", "evaluation_interval", "evaluation_questions", "env_config", "warm_start"):
         assert spec.config[key] == share.config[key]
-
-
-def test_methods_on_drawn_shapes_leave_from_one_model() -> None:
-    """The cache of warm-started models has one entry for them."""
-    from sharegrpo_rl.algorithms.model_source import _key
-    from sharegrpo_rl.algorithms.registry import build_config
-
-    specs = [load_run(EXAMPLES[name]) for name in [*TWINS, "share_grpo/drawn_shapes-tiny"]]
-    assert len({_key(build_config(spec.run, spec.env, spec.config, 0)) for spec in specs}) == 1
