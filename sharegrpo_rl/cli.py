@@ -70,6 +70,32 @@ def train(
 
 
 @app.command()
+def tune(
+    file: RunFileArgument,
+    sets: SetOption = None,
+    imports: ImportOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show the resolved search and its trials; open neither data nor weights")
+    ] = False,
+) -> None:
+    """Show a search over a run file's search space. Running one is not in this version."""
+    from sharegrpo_rl.tune.examples import find_run_file
+    from sharegrpo_rl.tune.search_dry_run import describe_search
+    from sharegrpo_rl.tune.search_file import load_search
+    from sharegrpo_rl.user_code import import_user_files
+
+    path = find_run_file(file)
+    import_user_files(imports or [])
+    spec = load_search(path, sets or [])
+    if not dry_run:
+        raise UserError(
+            f"tune: searching is not in this version; `sharegrpo-rl tune {path} --dry-run` shows the search, `train` runs "
+            f"one setting of it (--set tune=null --set {spec.space[0].key}=VALUE ...), ray.tune.Tuner searches from Python"
+        )
+    sys.stdout.write(describe_search(spec))
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL_OR_CHECKPOINT", help="an exported folder or a checkpoint")],
     env: Annotated[str | None, typer.Option(help="questions of this environment instead of the model's own")] = None,

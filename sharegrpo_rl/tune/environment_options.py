@@ -25,6 +25,10 @@ ORIGINS: dict[str, str] = {
         "CLEVR and Super-CLEVR renders with their object lists (github.com/psunlpgroup/VisOnlyQA) as train.jsonl, "
         "test.jsonl and images/; the data page of the docs describes the columns"
     ),
+    "mulberry_sft": (
+        "HuanjinYao/Mulberry-SFT on the Hugging Face hub without its reflective rows, each chat as one row with problem, "
+        "solution and images; the papers page of the docs describes it"
+    ),
 }
 
 
