@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from fractions import Fraction
 
+from sharegrpo_rl.data.messages import IMAGE_MARK
 from sharegrpo_rl.rewards.canonical import canonical, plain_unicode
 from sharegrpo_rl.rewards.number_words import replace_number_words
 from sharegrpo_rl.rewards.units import Unit, split_unit
@@ -83,7 +84,7 @@ def ones(text: str) -> tuple[int, int]:
 def formulas(text: str) -> set[str]:
     """Equations and calculations, without spaces, dollars and multiplication signs."""
     found = set()
-    text = re.sub(r"\$|\\[()]", " ", text.replace("−", "-"))
+    text = re.sub(rf"{IMAGE_MARK}|\$|\\[()]", " ", text.replace("−", "-"))
     for chunk in _TIGHT_MINUS.sub("-", _TIGHT.sub(r"\1", text)).split():
         chunk = chunk.strip(".,;:?!\"'“”")
         calculated = _CALCULATED.search(chunk) and re.search(r"\d", chunk)

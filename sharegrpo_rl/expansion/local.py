@@ -21,6 +21,8 @@ class LocalModel:
     """Batches of requests in a thread of their own. A reply depends on its request alone, never on its batch."""
 
     def __init__(self, folder: str, *, max_images_pixels: int = 1_003_520) -> None:
+        if not Path(folder).is_dir():
+            raise UserError(f"--local {folder}: no such folder; give a Hugging Face folder, such as RUN/export")
         from sharegrpo_rl.generation.hf import HFGenerator
         from sharegrpo_rl.models.loading import ModelSettings, load_policy
         from sharegrpo_rl.models.prompts import PromptSettings
@@ -32,7 +34,7 @@ class LocalModel:
         self._generator = HFGenerator(self._policy)
         self._waiting: list[tuple[Request, asyncio.Future[Reply]]] = []
         self._runner: asyncio.Task[None] | None = None
-        self._identity = _content_identity(Path(folder), folder)
+        self._identity = _content_identity(Path(folder))
 
     @property
     def identity(self) -> str:
@@ -130,10 +132,8 @@ def _positions(model: Any) -> int:
     return int(getattr(config, "max_position_embeddings", None) or _FALLBACK_POSITIONS)
 
 
-def _content_identity(folder: Path, name: str) -> str:
-    """Digest of names, sizes and times of the files; the name alone for a hub model."""
-    if not folder.is_dir():
-        return name
+def _content_identity(folder: Path) -> str:
+    """Digest of names, sizes and times of the files."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     known = "\n".join(f"{path.name} {file_identity(path)}" for path in files)
     return f"local:{blake2b(known.encode(), digest_size=12).hexdigest()}"

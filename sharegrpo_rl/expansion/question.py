@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,7 +140,8 @@ async def _extract(
         except NoList as error:
             rejected.append(_bad_reply(reply, error))
             continue
-        steps, dropped = sound_steps(groups, solution, question.answer)
+        # The grader may wait for a child process; the other requests go on meanwhile.
+        steps, dropped = await asyncio.to_thread(sound_steps, groups, solution, question.answer)
         rejected += [Rejection("key_step", item.text[:_LONGEST_SHOWN], "key_steps", item.reason) for item in dropped]
         if steps:
             return steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import struct
@@ -26,13 +27,13 @@ class Handler(BaseHTTPRequestHandler):
         """Silence."""
 
     def do_GET(self) -> None:
-        self.server.headers_seen.append(dict(self.headers))
+        self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
         self.server.listed += 1
         (self.server.models_action or send_json({"data": [{"id": "good-model"}]}))(self)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.headers_seen.append(dict(self.headers))
+        self.server.headers_seen.append({name.lower(): value for name, value in self.headers.items()})
         with self.server.lock:
             number = len(self.server.requests)
             self.server.requests.append(body)
@@ -165,7 +166,7 @@ def cut(handler: Handler) -> None:
 def reset(handler: Handler) -> None:
     """The connection is torn down before any answer."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.connection.close()
+    os.close(handler.connection.detach())
 
 
 def in_turn(*actions: Action | None) -> Callable[[int, dict[str, Any]], Action]:
