@@ -21,6 +21,7 @@ from sharegrpo_rl.data.types import ImageSource
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.expansion.requests import Reply, Request, Unanswered, listed, one_line
 
+_OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 _SECRET_LENGTH = 8  # a shorter key is a placeholder such as EMPTY, which may stand in any text
 
 
@@ -42,6 +43,7 @@ class Endpoint:
         self.model = model
         self._key, self._key_env = _checked_key(key, key_env), key_env
         self._timeout, self._retries = timeout, retries
+        self._limit_name = _OLD_LIMIT
         self._client = openai.AsyncOpenAI(
             base_url=self.address,
             api_key=self._key or "none",  # left empty, the client would take one from the environment by itself
@@ -63,8 +65,8 @@ class Endpoint:
         """Ask for the list of models; UserError where nothing answers, the key is refused or the model is not listed."""
         try:
             raw = await self._send(self._client.models.with_raw_response.list())
-        except _NotOffered:
-            return  # a server without such a list says at the first request what it does not know
+        except (_NotOffered, _ErrorStatus):
+            return  # a server that gives no such list says at the first request what it does not know
         except Unanswered as error:
             raise UserError(f"--endpoint {self.address}: {error}; check the address and that the server runs") from None
         names = _model_names(raw)
@@ -75,15 +77,8 @@ class Endpoint:
         """The reply's text; a body that is no chat completion is asked for again, like a failed connection."""
         reason = ""
         for _ in range(self._retries + 1):
-            sending = self._client.chat.completions.with_raw_response.create(
-                model=self.model,
-                messages=[{"role": "user", "content": _content(request)}],  # type: ignore[list-item,misc]
-                temperature=request.temperature,
-                max_completion_tokens=request.max_tokens,
-                seed=request.seed,
-            )
             try:
-                return self._reply(await self._send(sending))
+                return self._reply(await self._post(request))
             except _NotOffered as error:
                 raise UserError(
                     f"--endpoint {self.address}, --model {self.model}: not found (HTTP 404: {error}); "
@@ -92,6 +87,28 @@ class Endpoint:
             except _BadBody as error:
                 reason = str(error)
         raise Unanswered(f"{reason}, {self._retries + 1} times")
+
+    async def _post(self, request: Request) -> str:
+        """The body of the response. The limit's old name is the one that every server knows but OpenAI's newer models."""
+        limit = self._limit_name
+        try:
+            return await self._send(self._create(request, limit))
+        except _ErrorStatus as error:
+            if limit != _OLD_LIMIT or _NEW_LIMIT not in str(error):
+                raise
+            self._limit_name = _NEW_LIMIT
+            return await self._send(self._create(request, _NEW_LIMIT))
+
+    def _create(self, request: Request, limit_name: str) -> Awaitable[Any]:
+        completions: Any = self._client.chat.completions.with_raw_response
+        created: Awaitable[Any] = completions.create(
+            model=self.model,
+            messages=[{"role": "user", "content": _content(request)}],
+            temperature=request.temperature,
+            seed=request.seed,
+            **{limit_name: request.max_tokens},
+        )
+        return created
 
     async def close(self) -> None:
         """Close the connections."""
@@ -119,7 +136,7 @@ class Endpoint:
             ) from None
         except openai.APIStatusError as error:
             tries = f", {self._retries + 1} times" if error.status_code == 429 or error.status_code >= 500 else ""
-            raise Unanswered(f"HTTP {error.status_code}: {self._message(error)}{tries}") from None
+            raise _ErrorStatus(f"HTTP {error.status_code}: {self._message(error)}{tries}") from None
 
     def _reply(self, body: str) -> Reply:
         try:
@@ -149,6 +166,10 @@ class Endpoint:
 
 class _NotOffered(Exception):
     """HTTP 404: the address or the model does not exist."""
+
+
+class _ErrorStatus(Unanswered):
+    """Another HTTP error than a wrong key, address or model."""
 
 
 class _BadBody(Exception):
