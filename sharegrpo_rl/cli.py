@@ -163,7 +163,9 @@ def expand(
     from sharegrpo_rl.expansion.expand import expand as run_expansion
     from sharegrpo_rl.expansion.options import ExpandOptions, column_choices
     from sharegrpo_rl.expansion.question import Wanted
+    from sharegrpo_rl.tune.quiet import quiet_libraries
 
+    quiet_libraries()
     wanted = Wanted(variants, attempts, temperature, max_tokens, seed, verify, key_steps)
     options = ExpandOptions(
         data,

@@ -43,6 +43,9 @@ def expand(options: ExpandOptions, console: Console) -> str:
     try:
         session = Session(asker, journal)
         outcomes = asyncio.run(_ask_all(session, source, options, console))
+    except KeyboardInterrupt:
+        console.print("stopped; the replies so far are kept: run the same command again to go on", highlight=False)
+        raise
     finally:
         journal.close()
     counts = _counts(source, outcomes, options)

@@ -48,7 +48,9 @@ class Journal:
         self._replies[key] = reply
 
     def close(self) -> None:
-        """Close the file and give up the lock."""
+        """Close the file and give up the lock; an empty file is not left behind."""
+        if not self._replies:
+            self.path.unlink(missing_ok=True)
         os.close(self._file)
 
     def _lock(self) -> None:

@@ -352,6 +352,23 @@ def test_killed_midway_it_loses_and_repeats_nothing(
     assert KEY not in everything_written(tmp_path) + said.out + said.err
 
 
+def test_ctrl_c_stops_it_and_says_how_to_go_on(
+    make_set: MakeSet, tmp_path: Path, endpoint: FakeEndpoint, capfd: pytest.CaptureFixture
+) -> None:
+    def script(number: int, body: dict[str, Any]) -> Any:
+        if number < 2:
+            return rewording(body)
+        os.kill(os.getpid(), signal.SIGINT)
+        return hang(1)
+
+    endpoint.script = script
+    command = program(make_set([question_row(n) for n in range(4)]), tmp_path / "new", endpoint, "--concurrency", "1")
+    assert run_command(command[3:]) == 130
+    assert "the replies so far are kept" in " ".join(capfd.readouterr().err.split())
+    assert not (tmp_path / "new").exists()
+    assert len(json_lines(tmp_path / "new.journal.jsonl")) == 2
+
+
 def refused(capfd: pytest.CaptureFixture, *arguments: str) -> str:
     assert run_command(["expand", *arguments]) == 2
     captured = capfd.readouterr()
@@ -400,7 +417,7 @@ def test_what_a_user_did_wrong_is_one_line(
         "DATA/train.jsonl": str(data / "train.jsonl"),
     }
     assert words in refused(capfd, *(named.get(a, a) for a in arguments))
-    assert not (tmp_path / "new").exists()
+    assert list(tmp_path.glob("*new*")) == []
     assert len(endpoint.requests) == 0
     assert sorted(p.name for p in data.iterdir()) == ["images", "test.jsonl", "train.jsonl"]
 
