@@ -20,11 +20,6 @@ VARIANTS, KEY_STEPS = "variants", "key_steps"
 Added = Mapping[str, Any]  # column -> value, of one row
 _BATCH_ROWS = 256
 _TYPES = {VARIANTS: pa.list_(pa.string()), KEY_STEPS: pa.list_(pa.list_(pa.string()))}
-_TEXT = {"dtype": "string", "_type": "Value"}
-_FEATURES = {
-    VARIANTS: {"feature": _TEXT, "_type": "List"},
-    KEY_STEPS: {"feature": {"feature": _TEXT, "_type": "List"}, "_type": "List"},
-}
 
 
 def write_files(source: Source, added: Mapping[Path, Sequence[Added]], folder: Path) -> None:
@@ -95,25 +90,13 @@ def _tables(file: SourceFile) -> Iterator[pa.Table]:
 
 
 def _with_columns(table: pa.Table, names: Sequence[str], columns: Sequence[Added]) -> pa.Table:
-    metadata = _metadata(table.schema.metadata, names)
+    description = table.schema.metadata  # what `datasets` knows of the other columns; it tells the new ones by type
     for name in names:
         values = pa.array([new[name] for new in columns], _TYPES[name])
         field = pa.field(name, _TYPES[name])
         at = table.schema.get_field_index(name)
         table = table.append_column(field, values) if at < 0 else table.set_column(at, field, values)
-    return table.replace_schema_metadata(metadata)
-
-
-def _metadata(metadata: dict[bytes, bytes] | None, names: Sequence[str]) -> dict[bytes, bytes] | None:
-    """The description that `datasets` reads, with the new columns in it; None where the file has none."""
-    if not metadata or b"huggingface" not in metadata:
-        return metadata
-    described = json.loads(metadata[b"huggingface"])
-    features = described.get("info", {}).get("features")
-    if not isinstance(features, dict):
-        return metadata
-    features |= {name: _FEATURES[name] for name in names}
-    return {**metadata, b"huggingface": json.dumps(described).encode()}
+    return table.replace_schema_metadata(description)
 
 
 def _copy_images(source: Source, file: SourceFile, folder: Path) -> None:

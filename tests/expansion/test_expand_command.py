@@ -105,6 +105,18 @@ def test_rejected_rewordings_are_listed_and_asked_for_again(
     assert "lost 20 and added 30" in again
 
 
+def test_wordings_that_exist_are_not_taken_again(
+    make_set: MakeSet, run_expand: Expand, tmp_path: Path, endpoint: FakeEndpoint
+) -> None:
+    own = "Count the red ones of 20 dots in the image."
+    new = "Of the 20 dots in the image, how many are red?"
+    endpoint.script = lambda number, body: answer(json.dumps([own.upper(), new, f"{new} "]))
+    run_expand(make_set([question_row(0, question_variants=[own])]), variants=3, attempts=1)
+    assert json_lines(tmp_path / "new/train.jsonl")[0]["variants"] == [own, new]
+    rejected = json_lines(tmp_path / "new/expansion/rejected.jsonl")
+    assert [r["reason"] for r in rejected] == ["the same as another wording"] * 2
+
+
 def test_replies_without_a_list_are_counted(
     make_set: MakeSet, run_expand: Expand, tmp_path: Path, endpoint: FakeEndpoint
 ) -> None:
@@ -295,6 +307,15 @@ def test_a_question_that_fails_is_reported_and_asked_next_time(
     endpoint.script = lambda number, body: rewording(body)
     assert "6 of 6 variants" in run_expand(data, retries=0)
     assert len(endpoint.requests) == 4
+
+
+def test_failures_here_and_there_do_not_end_the_run(
+    make_set: MakeSet, run_expand: Expand, endpoint: FakeEndpoint
+) -> None:
+    endpoint.script = lambda number, body: error(500) if number % 2 else rewording(body)
+    summary = run_expand(make_set([question_row(n) for n in range(20)]), retries=0, concurrency=1)
+    assert "20 of 40 variants" in summary
+    assert "unanswered 10" in summary
 
 
 def test_an_endpoint_that_dies_ends_the_run_and_keeps_the_replies(
