@@ -1,4 +1,4 @@
-"""What a question states, read by rules: numbers, units, formulas, names, image words, negations, directions, colours."""
+"""What a question states, read by rules: numbers, units, formulas, names, and words for its picture."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ _SIGN = re.compile(
 # Names long enough to be nothing but a unit, wherever they stand; the shorter ones count only after a number.
 _SPELLED = re.compile(
     rf"\b(?P<unit>{_AREA}(?:(?:milli|centi|deci|kilo)?(?:met(?:er|re)|gram)|(?:milli)?lit(?:er|re)|degree|percent|dollar"
-    rf"|inche|inch|cm|mm|km|kg|ml)s?{_POWER})\b",
+    rf"|inche|inch|cm|mm|km|kg|ml)s?{_POWER})(?![^\W_])",
     re.IGNORECASE,
 )
+_AREAS = re.compile(r"(?<![A-Za-z\d])(?P<unit>(?:m|ft|in|yd)\s*(?:²|³|\^\s*\{?[23]\}?))")
 
 _TIGHT = re.compile(r"\s*([=+*/^<>≤≥×÷·])\s*")
 _TIGHT_MINUS = re.compile(r"(?<=[\w)])\s+-\s+(?=\d|[A-Z]+\b|[a-z]\b|\()")
@@ -48,14 +49,6 @@ _PICTURE_WORDS = (
     *("chart", "graph", "plot", "table", "map", "screenshot"),
 )
 _PICTURE = re.compile(rf"\b(?:{'|'.join(_PICTURE_WORDS)})s?\b", re.IGNORECASE)
-_NEGATION = re.compile(r"\b(?:not|no|never|none|without|neither|nor|cannot|nothing|nobody)\b|n['’]t\b", re.IGNORECASE)
-_NEUTRAL = re.compile(r"\b(?:whether )?or not\b|\bno(?=\.\s*\d)", re.IGNORECASE)  # "No. 5" counts, it denies nothing
-_REMAINING = re.compile(r"(?<!the )(?<!your )\bleft(?=\s*(?:over\b|[?.!,]|$))", re.IGNORECASE)  # how many are left?
-_SIDES = re.compile(r"\b(left|right|anti-?clockwise|counter-?clockwise|clockwise)(?:most)?\b", re.IGNORECASE)
-_COLOURS = re.compile(
-    r"\b(red|green|blue|yellow|orange|purple|violet|pink|brown|black|white|gr[ae]y|cyan|teal|magenta|beige|gold)\b",
-    re.IGNORECASE,
-)
 
 
 def plain(text: str) -> str:
@@ -64,9 +57,10 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"[\s.,;:!?\"'“”‘’`*_]+", " ", folded).split())
 
 
-def units(text: str) -> Counter[Unit]:
-    """Units after numbers, signs such as % and °, and spelled-out units anywhere; cm and centimetres are the same."""
-    return Counter(unit for unit, _ in _unit_places(replace_number_words(text)))
+def units(text: str) -> dict[Unit, str]:
+    """Units after numbers, signs such as % and °, spelled-out units anywhere, each as it is written; cm is centimetres."""
+    body = replace_number_words(text)
+    return {unit: body[start:end].strip() for unit, (start, end) in _unit_places(body)}
 
 
 def numbers(text: str) -> Counter[Fraction]:
@@ -111,25 +105,9 @@ def image_words(text: str) -> set[str]:
     return {word.casefold().removesuffix("s") for word in _PICTURE.findall(text)}
 
 
-def is_negated(text: str) -> bool:
-    """Whether a negation stands there, "or not" left out."""
-    return _NEGATION.search(_NEUTRAL.sub(" ", text)) is not None
-
-
-def sides(text: str) -> Counter[str]:
-    """Left, right and the two ways to turn."""
-    folded = (word.casefold().replace("-", "") for word in _SIDES.findall(_REMAINING.sub(" ", text)))
-    return Counter("counterclockwise" if word == "anticlockwise" else word for word in folded)
-
-
-def colours(text: str) -> set[str]:
-    """Named colours."""
-    return {word.casefold().replace("grey", "gray") for word in _COLOURS.findall(text)}
-
-
 def _unit_places(text: str) -> list[tuple[Unit, tuple[int, int]]]:
     found: dict[int, tuple[Unit, tuple[int, int]]] = {}
-    for pattern in (_MEASURED, _SIGN, _SPELLED):
+    for pattern in (_MEASURED, _SIGN, _SPELLED, _AREAS):
         for match in pattern.finditer(text):
             group = "unit" if match.groupdict().get("unit") else "money"
             unit = _unit(match.group(group))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sharegrpo_rl.data.messages import IMAGE_MARK
 from sharegrpo_rl.data.wordings import are_closed
-from sharegrpo_rl.expansion import facts
+from sharegrpo_rl.expansion import facts, meaning_words
 from sharegrpo_rl.rewards.canonical import content_words
 from sharegrpo_rl.rewards.choices import letters_named, resolve
 from sharegrpo_rl.rewards.yes_no import parse_boolean
@@ -104,8 +104,8 @@ def _numbers(text: str, original: Original) -> str | None:
 
 def _units(text: str, original: Original) -> str | None:
     had, has = facts.units(original.text), facts.units(text)
-    shown = lambda found: {f"{u.dimension}{'' if u.power == 1 else u.power} ({u.factor})": 1 for u in found}  # noqa: E731
-    return None if set(had) == set(has) else _difference(shown(had), shown(has))
+    lost, added = (had.keys() - has.keys(), has.keys() - had.keys())
+    return _difference({had[unit]: 1 for unit in lost}, {has[unit]: 1 for unit in added}) or None
 
 
 def _symbols(text: str, original: Original) -> str | None:
@@ -130,13 +130,18 @@ def _choices(text: str, original: Original) -> str | None:
 
 
 def _meaning(text: str, original: Original) -> str | None:
-    if facts.is_negated(text) != facts.is_negated(original.text):
-        return f"{'added' if facts.is_negated(text) else 'lost'} a negation"
-    had, has = facts.sides(original.text), facts.sides(text)
+    if meaning_words.is_negated(text) != meaning_words.is_negated(original.text):
+        return f"{'added' if meaning_words.is_negated(text) else 'lost'} a negation"
+    had, has = meaning_words.sides(original.text), meaning_words.sides(text)
     if had != has:
         return _difference(had, has)
-    colours, now = facts.colours(original.text), facts.colours(text)
-    return None if colours == now else _difference(dict.fromkeys(colours, 1), dict.fromkeys(now, 1))
+    for read in (meaning_words.colours, meaning_words.shapes):
+        named, now = read(original.text), read(text)
+        if named != now:
+            return _difference(dict.fromkeys(named, 1), dict.fromkeys(now, 1))
+    if words := meaning_words.exchanged(original.text, text):
+        return f"{words[1]} instead of {words[0]}"
+    return None
 
 
 def _answer(text: str, original: Original) -> str | None:

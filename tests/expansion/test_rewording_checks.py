@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.data.loading import load_bank
+from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.expansion import facts
-from sharegrpo_rl.expansion.validation import Original, find_fault, has_options
+from sharegrpo_rl.expansion.validation import Fault, Original, find_fault, has_options
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 GEOMETRY = "As shown in the diagram, AB=4*x-17, CD = 2x - 1, ∠BCD=101° and the radius is 5 cm. Find the value of y."
@@ -43,6 +44,9 @@ def fault(
             "Tell which of these is largest in the figure.\n(A) the red disc (B) the blue square (C) none of them",
         ),
         ("3 of 8 apples are eaten. How many are left?", "Of 8 apples 3 are eaten. How many remain?"),
+        ("Which of the bars is larger?", "Of the bars, which has the greater size?"),
+        ("What is the sum of all the sides?", "Add up all sides. What comes out?"),
+        ("How big is the area in square metres?", "What is the area (m²)?"),
         ("Is there no circle?", "Does it hold that there isn't a circle?"),
         ("The grey box is full. How many balls are in it?", "The gray box is full. What number of balls does it hold?"),
     ],
@@ -83,10 +87,23 @@ def test_sound_rewordings_pass(original: str, rewording: str) -> None:
         ("Why isn't it round?", "For which reason is it round?", "meaning"),
         ("Is the ball left of the box?", "Does the ball lie to the right of the box?", "meaning"),
         ("Is a red ball there?", "Can one see a blue ball?", "meaning"),
+        ("How many squares are there?", "Count the circles that there are.", "meaning"),
+        ("Is a dot above a line?", "Does a dot lie below a line?", "meaning"),
+        ("Find the area of the garden.", "What is the perimeter of the garden?", "meaning"),
+        ("Which of the two bars is larger?", "Of the two bars, which is the smaller one?", "meaning"),
     ],
 )
 def test_broken_rewordings_are_stopped(original: str, rewording: str, check: str) -> None:
     assert fault(rewording, original) == check
+
+
+def test_reasons_name_what_was_lost_and_added() -> None:
+    found = find_fault("The length of a pole is 7 m.", Original("A pole is 5 cm long.", "7"), ())
+    assert found is not None
+    assert found.reason == "lost 5 and added 7"
+    found = find_fault("The length of a pole is 5 m.", Original("A pole is 5 cm long.", "7"), ())
+    assert found is not None
+    assert found.reason == "lost cm and added m"
 
 
 def test_the_answer_must_not_be_given_away() -> None:
@@ -148,17 +165,40 @@ def test_checks_never_raise(text: str, question: str) -> None:
     find_fault(text, Original(question, "7", ("a", "b"), True), (question,))
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
-@pytest.mark.parametrize(
-    ("name", "most"),
-    [("blindtest", 0.0), ("counting_clevr", 0.0), ("geometry_formalgeo7k", 0.0), ("nlvr", 0.0), ("shapes", 0.0)],
-)
-def test_known_good_wordings_pass(name: str, most: float) -> None:
-    """Hand-written and rule-based wordings of real sets: the share that is stopped by mistake."""
+SETS = ("blindtest", "counting_clevr", "geometry_formalgeo7k", "nlvr", "shapes", "puzzlevqa")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+
+
+def some_questions(name: str) -> list[SeedQuestion]:
     bank = load_bank(str(DATA / name), "train", template_wordings=True)
-    found = []
-    for question in (bank[i] for i in range(0, len(bank), max(1, len(bank) // 60))):
-        original = Original(question.question, question.answer, question.choices, bool(question.images))
-        found += [find_fault(wording, original, ()) for wording in question.variants]
+    return [bank[i] for i in range(0, len(bank), max(1, len(bank) // 120))]
+
+
+def fault_of(question: SeedQuestion, wording: str) -> Fault | None:
+    original = Original(question.question, question.answer, question.choices, bool(question.images))
+    return find_fault(wording, original, ())
+
+
+@needs_data
+@pytest.mark.parametrize("name", SETS)
+def test_known_good_wordings_pass(name: str) -> None:
+    """Hand-written and rule-based wordings of real sets."""
+    found = [fault_of(question, wording) for question in some_questions(name) for wording in question.variants]
     assert len(found) >= 50
-    assert sum(f is not None for f in found) <= most * len(found), [f for f in found if f][:5]
+    assert [fault for fault in found if fault] == []
+
+
+@needs_data
+@pytest.mark.parametrize("name", SETS)
+def test_wordings_of_other_questions_are_mostly_stopped(name: str) -> None:
+    """The hardest wrong rewording at hand: a good one of another question of the same set, with another answer."""
+    questions = some_questions(name)
+    shift = len(questions) // 3
+    pairs = zip(questions, questions[shift:] + questions[:shift], strict=True)
+    stopped = [
+        fault_of(one, other.wordings[-1]) is not None
+        for one, other in pairs
+        if one.answer != other.answer and one.question not in other.wordings
+    ]
+    assert len(stopped) >= 30
+    assert sum(stopped) >= (0.75 if name == "counting_clevr" else 0.95) * len(stopped)
