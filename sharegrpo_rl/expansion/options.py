@@ -11,6 +11,8 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.expansion.question import Wanted
 from sharegrpo_rl.expansion.requests import Asker
 
+DEFAULT_KEY_ENV = "OPENAI_API_KEY"
+
 
 @dataclass(frozen=True)
 class ExpandOptions:
@@ -25,7 +27,7 @@ class ExpandOptions:
     hub_config: str | None = None
     endpoint: str | None = None
     model: str | None = None
-    key_env: str = "OPENAI_API_KEY"
+    key_env: str = DEFAULT_KEY_ENV
     local: str | None = None
     concurrency: int = 8
     requests_per_minute: float | None = None
@@ -62,6 +64,8 @@ def make_asker(options: ExpandOptions) -> Asker:
         return LocalModel(options.local)
     from sharegrpo_rl.expansion.endpoint import Endpoint
 
+    if options.key_env != DEFAULT_KEY_ENV and options.key_env not in os.environ:
+        raise UserError(f"--key-env {options.key_env}: no such variable is set; set it, or leave the option out")
     assert options.endpoint is not None
     assert options.model is not None
     return Endpoint(

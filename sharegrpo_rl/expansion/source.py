@@ -139,12 +139,14 @@ def open_source(
 def _local_tables(path: Path, root: Path, split: str) -> list[tuple[str, Path, Table]]:
     """(split, path in the new data set, table) of every file; a file that holds both splits counts as train."""
     found: dict[str, SplitFiles] = {}
+    missing: dict[str, UserError] = {}
     for name in ("train", "test"):
         try:
             found[name] = find_split(path, name, _ANY_SHARE)
-        except UserError:
-            if split in (name, "all") and name not in found and (split == name or name == "test"):
-                raise
+        except UserError as error:
+            missing[name] = error
+    if split in missing or not found:
+        raise missing.get(split) or missing["train"]
     if "test" in found and found["test"].shared:
         if split == "test":
             raise UserError(f"{path} has no file of its own for the test split; expand --split train, or all")

@@ -151,6 +151,15 @@ def test_all_splits(make_set: MakeSet, run_expand: Expand, tmp_path: Path) -> No
     assert [len(load_bank(str(tmp_path / "new"), split)[0].variants) for split in ("train", "test")] == [2, 2]
 
 
+def test_a_test_split_alone(make_set: MakeSet, run_expand: Expand, tmp_path: Path) -> None:
+    data = make_set([question_row(0)])
+    (data / "train.jsonl").unlink()
+    with pytest.raises(UserError, match="no training file"):
+        run_expand(data, split="train")
+    run_expand(data, split="all")
+    assert len(load_bank(str(tmp_path / "new"), "test")[0].variants) == 2
+
+
 def test_one_file_for_both_splits_in_a_subfolder_with_shared_wordings(
     run_expand: Expand, tmp_path: Path, picture: bytes, endpoint: FakeEndpoint
 ) -> None:
@@ -415,6 +424,7 @@ def refused(capfd: pytest.CaptureFixture, *arguments: str) -> str:
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "question"], "write FIELD=NAME"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "questoin=q"], "did you mean 'question'"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "question=q"], "has no question"),
+        (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--key-env", "NO_KEY_OF_MINE"], "no such variable is set"),
         (["nowhere/at/all", "--out", "OUT", *SMALL, "--endpoint", "URL"], "is not there"),
         (["DATA", "--out", "DATA", *SMALL, "--endpoint", "URL"], "is not empty and no expanded data set"),
         (["DATA", "--out", "DATA/train.jsonl", *SMALL, "--endpoint", "URL"], "is a file"),

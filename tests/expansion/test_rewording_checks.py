@@ -171,7 +171,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data"
 
 def some_questions(name: str) -> list[SeedQuestion]:
     bank = load_bank(str(DATA / name), "train", template_wordings=True)
-    return [bank[i] for i in range(0, len(bank), max(1, len(bank) // 120))]
+    return [bank[i] for i in range(0, len(bank), max(1, len(bank) // 80))]
 
 
 def fault_of(question: SeedQuestion, wording: str) -> Fault | None:
