@@ -87,6 +87,9 @@ def choose_questions(
         env_config["data"] = data
     if kinds is not None:
         env_config["kinds"] = list(kinds)
+    if isinstance(env_config.get("data"), list):
+        # Weights of rewards change no accuracy, and rewards of the user's own may not be imported here.
+        env_config["data"] = [{k: v for k, v in part.items() if k != "rewards"} for part in env_config["data"]]
     return env_id, check_environment_config(env_id, env_config)
 
 
@@ -108,6 +111,8 @@ def print_report(report: EvaluationReport, as_json_line: bool) -> None:
     for name in ("questions", "format_rate", "truncated_rate", "mean_length", "extractor"):
         value = figures[name]
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    for task, entry in report.by_task.items():
+        table.add_row(f"  {task}", f"{entry['accuracy']:.4f}  of {entry['questions']}")
     if len(report.by_kind) > 1:
         for kind, entry in report.by_kind.items():
             table.add_row(f"  {kind or '(unnamed)'}", f"{entry['accuracy']:.4f}  of {entry['questions']}")

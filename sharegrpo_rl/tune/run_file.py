@@ -124,7 +124,7 @@ def check_folder_name(name: str, where: str) -> str:
 
 def _origin(message: str, path: Path, settings: Sequence[Setting]) -> str:
     """Who gave the key that a message begins with: the `--set` that touches it, else the file."""
-    key = message.split(":")[0]
+    key = message.split(":")[0].split("[")[0]  # an entry of a list is set with its list
     touching = [s for s in settings if key == s.key or key.startswith(f"{s.key}.") or s.key.startswith(f"{key}.")]
     return "--set" if touching else str(path)
 
