@@ -70,4 +70,6 @@ def _grade(env: MultimodalQAEnv, index: int, completion: GeneratedText) -> Evalu
         text=completion.text,
         error=score.error,
         task=question.task,
+        question=question.wordings[_wording(question, index)],
+        image_keys=tuple(image.fingerprint() for image in question.images),
     )

@@ -35,6 +35,8 @@ class EvaluationRecord:
     text: str
     error: str | None = None  # what went wrong in the grader; such a row counts as wrong, and is counted
     task: str = ""
+    question: str = ""  # the wording that was asked
+    image_keys: tuple[str, ...] = ()  # digests of its images: questions on one image are no independent sample
 
     @property
     def correct(self) -> bool:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Any
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.tune.result_log import ResultLog, as_json
 
-OWN_FILES = ("result.json", "params.json", "before.json", "summary.json", "checkpoints", "export")
+PREDICTIONS = "predictions.jsonl"
+OWN_FILES = ("result.json", "params.json", "before.json", PREDICTIONS, "summary.json", "checkpoints", "export")
 STATE_FILE = "run_state.json"
 REFUSALS = {
     errno.ENOSPC,
@@ -127,6 +128,12 @@ class RunFolder:
         target = self.path / name
         with storage_errors(target):
             write_atomically(target, json.dumps(as_json(value), indent=2, allow_nan=False) + "\n")
+
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace a file of one JSON object a line in one step."""
+        target = self.path / name
+        with storage_errors(target):
+            write_atomically(target, "".join(json.dumps(as_json(row), allow_nan=False) + "\n" for row in rows))
 
     def read_json(self, name: str) -> Any:
         """The content of one JSON file; None where it does not exist."""

@@ -19,7 +19,7 @@ from sharegrpo_rl.tune.quiet import quiet_libraries
 from sharegrpo_rl.tune.result_log import as_json
 from sharegrpo_rl.tune.resume import changed_versions, choose_name, decide, run_params
 from sharegrpo_rl.tune.run_file import RunSpec
-from sharegrpo_rl.tune.run_folder import RunFolder, storage_errors
+from sharegrpo_rl.tune.run_folder import PREDICTIONS, RunFolder, storage_errors
 from sharegrpo_rl.tune.summary import best_iteration, build_summary, closing_table, signal_line
 from sharegrpo_rl.tune.tensorboard import TensorBoardLog
 
@@ -236,10 +236,12 @@ class _Training:
 
     def _finish(self, algorithm: TrainableAlgorithm, log: TensorBoardLog, before: dict[str, Any]) -> None:
         folder = self.folder
-        after = algorithm.evaluate_accuracy().summary()
+        evaluated = algorithm.evaluate_accuracy()
+        after = evaluated.summary()
         blind = algorithm.evaluate_accuracy(blind=True).summary()
         log.scalars({"evaluation": after, "blind_evaluation": blind}, self.spec.iterations)
         folder.replace_folder("export", algorithm.export)
+        folder.write_rows(PREDICTIONS, evaluated.rows())
         summary = build_summary(
             self.spec, self.options.seed, folder.results, before, as_json(after), as_json(blind), self.seconds()
         )

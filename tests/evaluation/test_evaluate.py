@@ -46,6 +46,10 @@ def test_who_sees_is_right_and_blind_is_near_chance(env, seeing):
     assert (report.accuracy, report.format_rate, report.truncated_rate) == (1.0, 1.0, 0.0)
     assert (report.questions, report.mean_length, report.extractor) == (LIMIT, 9.0, "think_answer")
     assert report.confidence_interval[0] > 0.98
+    assert [r.question for r in report.records] == [
+        env.bank[i].wordings[i % len(env.bank[i].wordings)] for i in range(LIMIT)
+    ]
+    assert [r.image_keys for r in report.records] == [(env.bank[i].images[0].fingerprint(),) for i in range(LIMIT)]
     blind = evaluate(env, seeing, limit=LIMIT, blind=True)
     chance = (1 / 6 + 1 / 6 + 1 / 3) / 3
     assert abs(blind.accuracy - chance) < 0.08

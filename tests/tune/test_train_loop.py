@@ -105,6 +105,9 @@ def test_a_run_leaves_everything_it_promises(run_file: Path, tmp_path: Path) -> 
     assert summary["accuracy_by_kind"]["counting"]["blind"] == pytest.approx(0.1)
     assert summary["warm_start"]["format_rate"] == 1.0
     assert (folder / summary["export"] / "model.safetensors").exists()
+    predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [row["question_index"] for row in predictions] == list(range(20))
+    assert sum(row["correct"] for row in predictions) / 20 == summary["accuracy_after"]
     assert (folder / summary["checkpoint"] / "state.json").exists()
     assert (folder / summary["best_checkpoint"]).is_dir()
     params = json.loads((folder / "params.json").read_text())
