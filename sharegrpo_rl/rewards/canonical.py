@@ -80,6 +80,7 @@ _WORDS = [
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\([%$€£#&_{}])"), r"\1"),
     (re.compile(r"\*\*(?=\S)"), "^"),
+    (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), "*"),  # 7.4 x 10^5
 ]
 
 
@@ -126,18 +127,25 @@ def canonical(text: str) -> str:
 _EMPHASIS = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _GLUED = re.compile(r"(?<=[\d)\]}])(or|and)(?=[A-Z(\[{\d\\])")  # 1orx=2
 _ESCAPED = re.compile(r"\\\\(?=(?:text|frac|boxed|left|right|sqrt|pi|mathrm)\b)")  # a macro escaped twice
-_LOOSE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|[{}]+")  # the space between two numbers stays
+_LOOSE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # the space between two numbers stays
+_NEEDLESS_BRACES = re.compile(r"(?<=[\^_])\{(-?\w+)\}|(?<![\}a-zA-Z])\{(\w)\}(?!\{)|^\{([^{}]*)\}$")
 
 
 def squeezed(text: str) -> str:
-    """`canonical` without spaces and braces, in lower case: where these are equal, so are the answers."""
-    return _LOOSE.sub("", canonical(text)).casefold()
+    """`canonical` without spaces and needless braces, in lower case: where these are equal, so are the answers."""
+    plain = _LOOSE.sub("", canonical(text)).casefold()
+    return _NEEDLESS_BRACES.sub(lambda match: next(group for group in match.groups() if group is not None), plain)
 
 
 _ARTICLES = {"a", "an", "the", "is", "are", "was", "be", "it", "its", "of", "to", "at", "in", "on"}
+_SYNONYMS = {"more": "greater", "larger": "greater", "bigger": "greater", "fewer": "less", "smaller": "less"}
+_TOKEN = re.compile(r"[^\W_]+(?:'[a-z]+)?")
+_LABEL_A = re.compile(r"(?<=[a-z] )A(?![^\W_])|(?<![^\W_])A(?=\s*(?:$|[^\w\s])|\s+(?:and|or|is)\b)")
 
 
 def content_words(text: str) -> tuple[str, ...]:
-    """Lower-case words and numbers in order, without articles and small verbs."""
-    found = re.findall(r"[^\W_]+(?:'[a-z]+)?", canonical(text).casefold())
-    return tuple(word for word in found if word not in _ARTICLES)
+    """Lower-case words and numbers in order, without articles and small verbs; a label `A` is no article."""
+    plain = canonical(text)
+    labels = {match.start() for match in _LABEL_A.finditer(plain)}
+    found = ((match.start(), match.group().casefold()) for match in _TOKEN.finditer(plain))
+    return tuple(_SYNONYMS.get(word, word) for place, word in found if word not in _ARTICLES or place in labels)

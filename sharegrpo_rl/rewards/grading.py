@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharegrpo_rl.rewards.choices import resolve
-from sharegrpo_rl.rewards.compare import AnswerKey, Match, compare, gold_span
+from sharegrpo_rl.rewards.compare import compare, gold_span
 from sharegrpo_rl.rewards.extract import Extraction, ExtractMode, extract_answers
+from sharegrpo_rl.rewards.key import AnswerKey, Match
 from sharegrpo_rl.rewards.pool import GraderError
 from sharegrpo_rl.rewards.quantities import parse_quantity
 

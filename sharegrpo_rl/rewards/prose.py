@@ -23,10 +23,12 @@ _SENTENCE = re.compile(
 )
 _CUE = re.compile(
     r"(?:(?P<final>\bfinal\s+(?:\w+\s+){0,2}(?:answer|value|result)|\*\*\s*answer)"
-    r"|\b(?:correct|right|best)\s+(?!to\b|in\b|for\b)[a-z]+(?:\s+letter)?|\banswer|\boption\s+letter)"
+    r"|\b(?:correct|best)\s+(?!to\b|in\b|for\b)[a-z]+(?:\s+letter)?|\bright\s+(?:answer|option|choice|letter|one)"
+    r"|\banswer|\boption\s+letter)"
     r"(?:\s+(?:to\s+(?:the|your|this)\s+question|to\s+choose|here))?\s*\**\s*"
     r"(?:(?:is|would\s+be|should\s+be|must\s+be|will\s+be|becomes)\b|:|=)"
     r"\s*(?:therefore|thus|then|indeed|clearly|given\s+by)?\s*,?\s*:?\s*\**\s*"
+    r"|\ban\s+answer\s+of\s+"
     r"|(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|:|：)+\s*"
     r"|(?:所以|因此|故|应|应该|正确)\s*(?:选择?|答案)\s*(?:是|为|:|：)?\s*",
     re.IGNORECASE,
