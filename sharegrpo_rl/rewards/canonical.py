@@ -101,6 +101,11 @@ def plain_unicode(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def _undressed(match: re.Match[str]) -> str:
+    content = match.group(1)
+    return content if content.isdigit() else f" {content} "  # \\text{00}\\text{6} is one number
+
+
 @lru_cache(maxsize=8192)
 def canonical(text: str) -> str:
     """The answer without dollar signs, styling macros and spacing macros; one spelling of roots, fractions, signs."""
@@ -109,7 +114,7 @@ def canonical(text: str) -> str:
     text = _NO_SPACE.sub("", _ESCAPED.sub(r"\\", text))
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text.replace("\\$", "") if "\\$" in text else text))
     for _ in range(4):  # styling nests a few levels deep at most; each pass is linear
-        text, count = _DRESS.subn(r" \1 ", text)
+        text, count = _DRESS.subn(_undressed, text)
         if not count:
             break
     text = _OLD_DRESS.sub(" ", text)

@@ -15,17 +15,17 @@ from sharegrpo_rl.rewards.quantities import parse_quantity
 _MATH_SPAN = re.compile(r"\$\$(.{1,600}?)\$\$|\$([^$\n]{1,600}?)\$|\\\((.{1,600}?)\\\)|\\\[(.{1,600}?)\\\]", re.DOTALL)
 _NUMBER = (
     r"(?:\\frac\s*\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}\s*\{[^{}]*\}|\\sqrt\s*\{[^{}]*\}"
-    r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)"
+    r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?::\d+)+|\d+(?:[.,]\d+)?|\.\d+)"
 )
 _FACTORS = (
-    r"(?:\s*/\s*\d+(?![\d/])|\s*\*\s*10\s*\^\s*\{?-?\d+\}?)?"
+    r"(?:\s*\^\s*(?:\{-?\d+\}|-?\d+))?(?:\s*/\s*\d+(?![\d/])|\s*\*\s*10\s*\^\s*\{?-?\d+\}?)?"
     r"(?:\s*\\(?:frac|sqrt)\s*\{[^{}]*\}(?:\{[^{}]*\})?|\s*\\pi)*"
 )
 _UNIT = (
     r"(?:\s*(?:°|%|€|(?:square\s+|cubic\s+)?(?:mm|cm|km|m|kg|g|ml|L|meters?|metres?|inch(?:es)?|feet|ft|units?|degrees?"
     r"|percent)\b(?:\s*\^\s*\{?[23]\}?)?)|(?:hrs?|h|mins?|secs?|s|V|W|N|J|mA|mph|km/h|lbs?|oz|in|yd|mg|kW)\b)?"
 )
-_VALUE = re.compile(rf"(?<![A-Za-z\d.^_])-?\s?(?:[$€£]\s?)?{_NUMBER}{_FACTORS}{_UNIT}(?![A-Za-z!^_\d\u0300-\u036f])")
+_VALUE = re.compile(rf"(?<![A-Za-z\d.^_])(?<![\^_]\{{)-?\s?(?:[$€£]\s?)?{_NUMBER}{_FACTORS}{_UNIT}(?![A-Za-z!^_\d\u0300-\u036f])")
 _CONCLUDES = re.compile(
     r"^\W*(?:so|thus|therefore|hence|consequently|in conclusion|finally|overall|this means|the final)\b|所以|因此|^故",
     re.IGNORECASE,
@@ -42,7 +42,8 @@ _JOINED = (
 )
 _AGAIN = r"(?:maybe|perhaps|possibly|even|about|[A-Za-z]\s*=|[-(\[{$€£±\s])*"
 _MORE = re.compile(
-    rf"{_JOINED}{_AGAIN}\d|\s*,\s*[-$€£]?\d[\d.]*\s*(?:°|%|[a-z]{{1,2}}\b)?\s*(?:$|[,.;)\]]|and\b|or\b)|\s+[(\[]?\d"
+    rf"{_JOINED}{_AGAIN}\d|\s*,\s*[-$€£]?\d[\d.]*\s*(?:°|%|[a-z]{{1,2}}\b)?\s*(?:$|[,.;)\]}}]|and\b|or\b)|\s+[(\[]?\d"
+    r"|\s*[<>]=?\s*[A-Za-z](?![A-Za-z])"
     r"|\s+is\s+(?:wrong|not|incorrect)\b",
     re.IGNORECASE,
 )
@@ -51,12 +52,20 @@ _LEAVES_OPEN = re.compile(
     r"|between\b|from\b|not\b|either\b|nearly\b.*\bor\b|anything\b|if\b|one\s+of\b)|^[^\d]{0,12}(?:[<>≤≥±]|\\pm|\\leq?\b|\\geq?\b)",
     re.IGNORECASE,
 )
+_UNKNOWN = re.compile(r"(?:^|[^A-Za-z\\])[B-Zb-z]\)?\s*$")
+_UNKNOWN_AND_SIGN = re.compile(r"(?:^|[^A-Za-z\\])[B-Zb-z]\)?\s*[-+*/]\s*$")
+_SIGN_AND_UNKNOWN = re.compile(r"\s*[-+*]\s*\(?[B-Zb-z](?![A-Za-z])")
 _OPEN_BEFORE = re.compile(
-    r"(?:±|\\pm|[<>]=?|\b(?:at\s+(?:least|most)|up\s+to|over|under|between|but|either|perhaps|maybe))\s*$",
+    r"(?:±|\\pm|[<>]=?|!=|\b(?:at\s+(?:least|most)|up\s+to|over|under|between|but|either|perhaps|maybe))\s*$",
     re.IGNORECASE,
 )
 _LETTERS = re.compile(r"(?<![\\A-Za-z])(?!(?:mm|cm|km|kg|ml|ft|cos|sin|tan|log)\b)[A-Za-z]{2,}|[\u4e00-\u9fff]")
 _EQUALS = re.compile(r"(?<![<>!])=|\\approx")
+_NO_NUMBER = re.compile(
+    r"\bone(?=\s+(?:of|end|side|another|can|could|must|should|needs?|by\s+one)\b)"
+    r"|(?<=\bno )one\b|\b(?:the|this|that|each|every|which|any|another|other)\s+(?:(?!number|value)[a-z]+\s+)?one\b",
+    re.IGNORECASE,
+)
 _JOINS = re.compile(r"\s*(?:or|and|to|,|-|–)\s*", re.IGNORECASE)
 _MORE_SPANS = re.compile(r"\s*,?\s*(?:or|and|to|或|和)\s*(?:\$|\\[(\[]|-?\d)")
 _EITHER = re.compile(r"([A-Za-z]\w*)\s*=[^=]{1,40}\bor\s+\1\s*=[^=]{1,40}")  # x = 5 or x = -5
@@ -67,7 +76,7 @@ _ASKING = {"how", "many", "much", "what", "which", "when", "where", "who", "unit
 
 def settled_value(text: str, question: str, *, numeric: bool) -> str | None:
     """The value as written; None where the prose states none. `numeric`: a number is asked for, not an expression."""
-    if "\n" not in text.strip() and len(text) <= 60 and parse_quantity(text) is not None:
+    if "\n" not in text.strip() and len(text) <= 60 and (parse_quantity(text) is not None or not _LETTERS.search(text)):
         return text.strip()
     for tail, _, _ in reversed(announcements(text)):
         found = _announced(tail, numeric)
@@ -88,7 +97,7 @@ def _announced(tail: str, numeric: bool) -> str | None:
         return clause
     if refuses(clause):
         return None
-    plain = replace_number_words(canonical(clause))
+    plain = _with_digits(canonical(clause))
     if _LEAVES_OPEN.match(plain) or not _LETTERS.search(plain) or "\\begin" in plain:
         return plain
     return _after_equals(plain) if _EQUALS.search(plain) else stated(plain)
@@ -98,13 +107,25 @@ def _inside(span: re.Match[str]) -> str:
     return next(group for group in span.groups() if group is not None).strip()
 
 
+def _with_digits(plain: str) -> str:
+    """Number words as digits; the `one` of `one of them` and `the red one` counts nothing."""
+    return replace_number_words(_NO_NUMBER.sub("it", plain))
+
+
 def _values(plain: str) -> list[re.Match[str]]:
-    return [match for match in _VALUE.finditer(plain) if not _NEGATED.search(plain[: match.start()])]
+    """Values that the text states: none that it denies, and no part of an expression with unknowns (`x + 1`)."""
+    return [match for match in _VALUE.finditer(plain) if not (_NEGATED.search(plain[: match.start()]) or _in_terms(plain, match))]
+
+
+def _in_terms(plain: str, match: re.Match[str]) -> bool:
+    signed = match.group().lstrip().startswith("-")
+    before = _UNKNOWN if signed else _UNKNOWN_AND_SIGN
+    return before.search(plain[: match.start()]) is not None or _SIGN_AND_UNKNOWN.match(plain[match.end() :]) is not None
 
 
 def numbers_in(text: str) -> list[str]:
     """Values as written, words for numbers included; list numbering and denied numbers (`not 5`) are left out."""
-    plain = replace_number_words(canonical(_LIST_NUMBER.sub("", plain_unicode(text))))
+    plain = _with_digits(canonical(_LIST_NUMBER.sub("", plain_unicode(text))))
     return [match.group().strip(" ,") for match in _values(plain)]
 
 
@@ -126,7 +147,10 @@ def _with_what_is_joined(plain: str, match: re.Match[str]) -> str:
 
 def _settled_number(text: str, question: str) -> str | None:
     """A bold number; else, in a reasoning, the last one told; else that of the sentence that repeats the question."""
-    parts = [part for part in sentences(text) if not refuses(part)]
+    everything = sentences(text)
+    if everything and refuses(everything[-1]):
+        return None
+    parts = [part for part in everything if not refuses(part)]
     asked = set(numbers_in(question))
     bold = {canonical(b) for b in _BOLD.findall(text) if parse_quantity(b) is not None}
     if len(bold) == 1:
@@ -158,9 +182,8 @@ def _told(sentence: str, asked: set[str]) -> str | None:
         tail = re.split(r"=|\\approx|≈", _inside(spans[-1]))[-1]
         if parse_quantity(tail) is not None:
             return tail.strip()
-    plain = replace_number_words(
-        canonical(REASON.sub("", sentence) if numbers_in(REASON.sub("", sentence)) else sentence)
-    )
+    without_reason = REASON.sub("", sentence)
+    plain = _with_digits(canonical(without_reason if numbers_in(without_reason) else sentence))
     if _EQUALS.search(plain):
         return _after_equals(plain) or values[-1]
     for verb in reversed(list(_STATES.finditer(plain))):
