@@ -22,6 +22,11 @@ from sharegrpo_rl.rewards.yes_no import parse_boolean
 
 _ORDER = re.compile(r"\b(?:order|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I)
 _LABELLED = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
+_LEAD_IN = re.compile(
+    r"^(?:(?:so|thus|hence|therefore)\s*,?\s+)?(?:the|my|our)\s+(?:(?:final|correct)\s+)?(?:answer|result|solution)\s+(?:is|:)\s*:?\s*"
+    r"|^(?:所以|因此)?\s*[,，]?\s*(?:最终|正确)?(?:答案|结果)\s*(?:是|为|:|：)+\s*",
+    re.IGNORECASE,
+)
 _SAYS = re.compile(r"\b(?:is|are|was|were)\b(?:\s+\w+\s+(?=on\b|in\b|at\b))?|:")
 _KINDS = {"color", "colour", "shape", "object", "one", "answer", "side", "direction", "name", "word", "day", "month"}
 _EMPTY = {
@@ -190,6 +195,7 @@ def compare(answer: str, key: AnswerKey) -> Match:
     Order: same text, options, yes/no, letters, numbers with units, lists, words, and mathematics last.
     """
     gold = gold_span(key.gold)
+    answer = _LEAD_IN.sub("", answer.strip(), count=1) or answer
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
     if squeezed(answer) and squeezed(answer) == squeezed(gold):

@@ -27,7 +27,7 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 MOMENT = re.compile(
-    rf"\b(?:\d{{1,2}}:[0-5]\d(?:\s*[ap]\.?\s?m\b\.?)?|\d{{1,2}}\s*[ap]\.?m\b\.?|\d{{4}}-\d\d?-\d\d?"
+    rf"(?<![\dA-Za-z])(?:\d{{1,2}}:[0-5]\d(?:\s*[ap]\.?\s?m\b\.?)?|\d{{1,2}}\s*[ap]\.?m\b\.?|\d{{4}}-\d\d?-\d\d?"
     rf"|{_MONTH}\s+{_DAY}{_YEAR}|{_DAY.replace('day', 'first_day')}\s+(?:of\s+)?{_MONTH.replace('<month', '<later_month')}"
     rf"{_YEAR.replace('year', 'later_year')})",
     re.IGNORECASE,

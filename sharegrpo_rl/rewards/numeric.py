@@ -14,6 +14,7 @@ from sharegrpo_rl.rewards.quantities import Quantity, decimal_comma, parse_quant
 
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
 _RANGE = re.compile(r"^-?\d+(?:\.\d+)?\s?-\s?\d+(?:\.\d+)?$")
+_STATED = re.compile(r"\b(?:is|are|equals?|be|of|:)\s+(?:about |approximately )?(\S.*)$")
 _RELATION = re.compile(r"[<>]|!=|\d\s*_")
 _TO = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
@@ -78,11 +79,8 @@ def _only_number(answer: str) -> Quantity | None:
     text = replace_number_words(plain)
     if HEDGED.search(text):
         return None
-    if (phrase := re.search(r"\b(?:is|are|equals?|be|of|:)\s+(?:about |approximately )?([^a-z]*\d.*)$", text)) and (
-        found := parse_quantity(phrase.group(1))
-    ):
-        numbers = {n.replace(" ", "") for n in _NUMBER.findall(text[: phrase.start()])}
-        return found if not numbers else None
+    if (phrase := _STATED.search(text)) and (found := parse_quantity(phrase.group(1))):
+        return found if not _NUMBER.search(text[: phrase.start()]) else None
     if "\\" in text or re.search(r"[\d)]\s*[*/^+]|[a-z]\d|\d[a-z]\b", text):
         return None
     numbers = {n.replace(",", "").replace(" ", "") for n in _NUMBER.findall(text)}

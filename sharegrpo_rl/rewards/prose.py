@@ -30,7 +30,7 @@ _CUE = re.compile(
     r"\s*(?:therefore|thus|then|indeed|clearly|given\s+by)?\s*,?\s*:?\s*\**\s*"
     r"|\ban\s+answer\s+of\s+"
     r"|(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|:|：)+\s*"
-    r"|(?:所以|因此|故|应|应该|正确)\s*(?:选择?|答案)\s*(?:是|为|:|：)?\s*",
+    r"|(?:所以|因此|故|应|应该|正确)\s*(?:选(?!项)择?|答案)\s*(?:是|为|:|：)?\s*",
     re.IGNORECASE,
 )
 _NO_ANSWER_FOLLOWS = re.compile(r"(?:e\.g\.|i\.e\.|not\b|based\b|in\b|that\b)", re.IGNORECASE)

@@ -25,7 +25,9 @@ _UNIT = (
     r"(?:\s*(?:°|%|€|(?:square\s+|cubic\s+)?(?:mm|cm|km|m|kg|g|ml|L|meters?|metres?|inch(?:es)?|feet|ft|units?|degrees?"
     r"|percent)\b(?:\s*\^\s*\{?[23]\}?)?)|(?:hrs?|h|mins?|secs?|s|V|W|N|J|mA|mph|km/h|lbs?|oz|in|yd|mg|kW)\b)?"
 )
-_VALUE = re.compile(rf"(?<![A-Za-z\d.^_])(?<![\^_]\{{)-?\s?(?:[$€£]\s?)?{_NUMBER}{_FACTORS}{_UNIT}(?![A-Za-z!^_\d\u0300-\u036f])")
+_VALUE = re.compile(
+    rf"(?<![A-Za-z\d.^_])(?<![\^_]\{{)-?\s?(?:[$€£]\s?)?{_NUMBER}{_FACTORS}{_UNIT}(?![A-Za-z!^_\d\u0300-\u036f])"
+)
 _CONCLUDES = re.compile(
     r"^\W*(?:so|thus|therefore|hence|consequently|in conclusion|finally|overall|this means|the final)\b|所以|因此|^故",
     re.IGNORECASE,
@@ -66,6 +68,8 @@ _NO_NUMBER = re.compile(
     r"|(?<=\bno )one\b|\b(?:the|this|that|each|every|which|any|another|other)\s+(?:(?!number|value)[a-z]+\s+)?one\b",
     re.IGNORECASE,
 )
+_SPAN_JOINS = re.compile(r"\s*(?:,|;|or|and|,\s*and|,\s*or|或|和)\s*")
+_LEADS_TO = re.compile(rf"{_STATES.pattern}|:\s|为|是", re.IGNORECASE)
 _JOINS = re.compile(r"\s*(?:or|and|to|,|-|–)\s*", re.IGNORECASE)
 _MORE_SPANS = re.compile(r"\s*,?\s*(?:or|and|to|或|和)\s*(?:\$|\\[(\[]|-?\d)")
 _EITHER = re.compile(r"([A-Za-z]\w*)\s*=[^=]{1,40}\bor\s+\1\s*=[^=]{1,40}")  # x = 5 or x = -5
@@ -93,7 +97,9 @@ def _announced(tail: str, numeric: bool) -> str | None:
     clause = first_clause(tail).rstrip(".")
     if span is not None and span.start() <= 40 and not (numeric and parse_quantity(_inside(span)) is None):
         return clause if numeric and _MORE_SPANS.match(tail[span.end() :]) else _inside(span)
-    if parse_quantity(clause) is not None or not numeric:
+    if not numeric:
+        return REASON.sub("", clause) or clause
+    if parse_quantity(clause) is not None:
         return clause
     if refuses(clause):
         return None
@@ -114,13 +120,19 @@ def _with_digits(plain: str) -> str:
 
 def _values(plain: str) -> list[re.Match[str]]:
     """Values that the text states: none that it denies, and no part of an expression with unknowns (`x + 1`)."""
-    return [match for match in _VALUE.finditer(plain) if not (_NEGATED.search(plain[: match.start()]) or _in_terms(plain, match))]
+    return [
+        match
+        for match in _VALUE.finditer(plain)
+        if not (_NEGATED.search(plain[: match.start()]) or _in_terms(plain, match))
+    ]
 
 
 def _in_terms(plain: str, match: re.Match[str]) -> bool:
     signed = match.group().lstrip().startswith("-")
     before = _UNKNOWN if signed else _UNKNOWN_AND_SIGN
-    return before.search(plain[: match.start()]) is not None or _SIGN_AND_UNKNOWN.match(plain[match.end() :]) is not None
+    return (
+        before.search(plain[: match.start()]) is not None or _SIGN_AND_UNKNOWN.match(plain[match.end() :]) is not None
+    )
 
 
 def numbers_in(text: str) -> list[str]:
@@ -229,12 +241,18 @@ def settled_moment(text: str) -> str | None:
 
 
 def _settled_expression(text: str) -> str | None:
-    """The last span of mathematics, else a short text as a whole, else its last sentence where that is short."""
+    """The last mathematics (joined: `$1$ and $2$`), else what the verb of the last sentence leads to, if that is short."""
     spans = list(_MATH_SPAN.finditer(text))
     if spans:
-        return _inside(spans[-1])
-    stripped = text.strip()
-    if len(stripped) <= 200 and "\n" not in stripped:
-        return stripped
+        joined = [spans.pop()]
+        while spans and _SPAN_JOINS.fullmatch(text[spans[-1].end() : joined[0].start()]):
+            joined.insert(0, spans.pop())
+        return ", ".join(_inside(span) for span in joined)
     parts = sentences(text)
-    return parts[-1] if parts and len(parts[-1]) <= 200 else None
+    if not parts or len(parts[-1]) > 200:
+        return None
+    last = REASON.sub("", parts[-1]) or parts[-1]
+    if not _LETTERS.search(last):
+        return last
+    verbs = list(_LEADS_TO.finditer(last))
+    return last[verbs[-1].end() :].strip(" .。") if verbs else last
