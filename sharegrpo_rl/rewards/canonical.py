@@ -43,6 +43,8 @@ _SIGNS = str.maketrans(
         "∪": "\\cup ",
         "∈": "\\in ",
         "≈": "\\approx ",
+        "△": "triangle ",
+        "∆": "triangle ",
         "\u00a0": " ",
         "\u200b": "",
         "\ufeff": "",
@@ -68,6 +70,12 @@ _WORDS = [
     (re.compile(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])"), r"\\sqrt{\1}"),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", re.IGNORECASE), r"\\pi "),
+    (re.compile(r"(?<![a-zA-Z\\])(?:(?:positive|plus)\s+)?infinity(?![a-zA-Z])", re.IGNORECASE), r"\\infty "),
+    (re.compile(r"(?<![a-zA-Z\\])(?:negative|minus)\s+\\infty", re.IGNORECASE), r"-\\infty"),
+    (re.compile(r"\\(?:measured)?angle(?![a-zA-Z])\s*"), "∠"),
+    (re.compile(r"\\triangle(?![a-zA-Z])\s*"), "triangle "),
+    (re.compile(r"\\parallel(?![a-zA-Z])"), "∥"),
+    (re.compile(r"\\perp(?![a-zA-Z])"), "⊥"),
     (re.compile(r"\\(?:times|cdot|ast|bullet)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\(?:leq?|leqslant)(?![a-zA-Z])"), "<="),
@@ -120,13 +128,24 @@ def canonical(text: str) -> str:
     text = _OLD_DRESS.sub(" ", text)
     for pattern, replacement in _WORDS:
         text = pattern.sub(replacement, text)
-    text = _GLUED.sub(r" \1 ", text)
+    text = _REPEATING.sub(_repeating_to_fraction, _GLUED.sub(r" \1 ", text))
     text = re.sub(r"\s+", " ", text).strip().strip("*_`").strip()
     if currency is None:
         text = re.sub(r"(?<=[^.])\.$", "", text)
     return re.sub(
         r"[;,:?]+$|(?<=[a-z])!+$", "", text.rstrip(".") if not re.search(r"\d\.$", text) else text[:-1]
     ).strip()
+
+
+_REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\{(\d{1,9})\}(?!\d)")
+
+
+def _repeating_to_fraction(match: re.Match[str]) -> str:
+    """`0.1\\overline{6}` as a fraction."""
+    whole, fixed, repeated = match.groups()
+    bottom = 10 ** len(fixed) * (10 ** len(repeated) - 1)
+    top = int((whole or "0") + fixed + repeated) - int((whole or "0") + fixed)
+    return f"\\frac{{{top}}}{{{bottom}}}"
 
 
 _EMPHASIS = re.compile(r"\*\*([^*\n]{1,200})\*\*")

@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from sharegrpo_rl.rewards import choices as multiple_choice
 from sharegrpo_rl.rewards.canonical import MAX_ANSWER_CHARACTERS, canonical, content_words, squeezed
 from sharegrpo_rl.rewards.hedges import HEDGED
 from sharegrpo_rl.rewards.key import AnswerKey, Match
+from sharegrpo_rl.rewards.lists import compare_lists
 from sharegrpo_rl.rewards.moments import gold_moment, same_moment
-from sharegrpo_rl.rewards.numeric import compare_numbers, is_prose, same_ratio
+from sharegrpo_rl.rewards.numeric import compare_numbers, is_prose
 from sharegrpo_rl.rewards.prose_options import settled_option
-from sharegrpo_rl.rewards.quantities import Quantity, parse_quantity, same_quantity
-from sharegrpo_rl.rewards.relations import assignments, flipped, function_value, is_relation, union_of, unknowns
-from sharegrpo_rl.rewards.sequences import Sequence, parse_sequence, same_sequence
+from sharegrpo_rl.rewards.quantities import Quantity, parse_quantity
+from sharegrpo_rl.rewards.relations import flipped, function_value
+from sharegrpo_rl.rewards.sequences import parse_sequence
 from sharegrpo_rl.rewards.spans import boxes
 from sharegrpo_rl.rewards.symbolic import compare_symbolic
 from sharegrpo_rl.rewards.units import split_unit
+from sharegrpo_rl.rewards.well_known import well_known
 from sharegrpo_rl.rewards.yes_no import parse_boolean
 
-_ORDER = re.compile(r"\b(?:order|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I)
 _LABELLED = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
 _LEAD_IN = re.compile(
     r"^(?:(?:so|thus|hence|therefore)\s*,?\s+)?(?:the|my|our)\s+(?:(?:final|correct)\s+)?(?:answer|result|solution)\s+(?:is|:)\s*:?\s*"
     r"|^(?:所以|因此)?\s*[,，]?\s*(?:最终|正确)?(?:答案|结果)\s*(?:是|为|:|：)+\s*",
     re.IGNORECASE,
 )
+_BASED = re.compile(r"^\w+_\{?\d+\}?$")
 _SAYS = re.compile(r"\b(?:is|are|was|were)\b(?:\s+\w+\s+(?=on\b|in\b|at\b))?|:")
 _KINDS = {"color", "colour", "shape", "object", "one", "answer", "side", "direction", "name", "word", "day", "month"}
-_EMPTY = {
-    "\\emptyset",
-    "\\varnothing",
-    "∅",
-    "{}",
-    "\\{\\}",
-    "empty set",
-    "no solution",
-    "no solutions",
-    "no real solutions",
-}
-_EMPTY |= {"the empty set", "no real solution", "null set"}
 
 
 @lru_cache(maxsize=4096)
@@ -99,72 +90,6 @@ def _compare_labels(answer: str, gold: str) -> Match | None:
     return Match(named == right, "the right letter" if named == right else "another letter")
 
 
-def _compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
-    """Lists, tuples, sets, intervals and assignments; None where this cannot tell."""
-    said, right = parse_sequence(answer), parse_sequence(gold)
-    if said is not None and right is not None:
-        if right.needs_brackets and not said.opening and key.answer_type != "list":
-            return Match(False, "a list where an interval is right")
-        if said.opening and right.opening and said.opening + said.closing != right.opening + right.closing:
-            return Match(False, "other brackets")
-        return _compare_named(said, right, key) or _compare_parts(said, right, key)
-    if not (is_relation(answer) or is_relation(gold) or "\\cup" in canonical(gold)):
-        return None
-    if is_relation(answer) and is_relation(gold) and unknowns(answer) != unknowns(gold):
-        return None
-    intervals, right_ones = union_of(answer), union_of(gold)
-    if intervals is None or right_ones is None or len(intervals) != len(right_ones):
-        return None
-    return Match(True, "the same intervals") if _same_intervals(intervals, right_ones, key) else None
-
-
-def _same_intervals(answer: list[Sequence], gold: list[Sequence], key: AnswerKey) -> bool:
-    left = list(gold)
-    for part in answer:
-        match = next(
-            (p for p in left if same_sequence(part, p, lambda a, g: _same_part(a, g, key), order_matters=True)), None
-        )
-        if match is None:
-            return False
-        left.remove(match)
-    return True
-
-
-def _compare_named(said: Sequence, right: Sequence, key: AnswerKey) -> Match | None:
-    """`k = 45, n = 2`: values by name, or in the gold's order where the answer leaves the names out."""
-    named_right, named = assignments(right), assignments(said)
-    if named_right is None:
-        return None
-    values = list(named_right.values())
-    if named is not None and set(named) == set(named_right):
-        equal = all(_same_part(named[name], value, key) for name, value in named_right.items())
-    elif any("=" in item for item in said.items):
-        return None
-    else:
-        equal = same_sequence(said, Sequence(tuple(values)), lambda a, g: _same_part(a, g, key), order_matters=True)
-    return Match(equal, "the same values by name" if equal else "other values")
-
-
-def _compare_parts(answer: Sequence, gold: Sequence, key: AnswerKey) -> Match | None:
-    ordered = bool(_ORDER.search(key.question))
-    equal = same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=ordered)
-    if not equal and ordered and same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=False):
-        return Match(False, "another order")
-    return Match(True, "equal parts") if equal else None
-
-
-def _same_part(answer: str, gold: str, key: AnswerKey) -> bool:
-    if squeezed(answer) == squeezed(gold):
-        return True
-    left, right = parse_quantity(answer), parse_quantity(gold)
-    if left is not None and right is not None:
-        return same_quantity(left, right, precision=key.precision)
-    inner_left, inner_right = parse_sequence(answer), parse_sequence(gold)
-    if inner_left is not None and inner_right is not None:
-        return same_sequence(inner_left, inner_right, lambda a, g: _same_part(a, g, key), order_matters=False)
-    return bool(content_words(answer)) and content_words(answer) == content_words(gold)
-
-
 def _compare_words(answer: str, gold: str) -> Match:
     """The same words, plural or not, alone or at the end of `the ball is red`."""
     right, said = _word_stems(gold), _word_stems(answer)
@@ -216,47 +141,45 @@ def _compare_boolean(answer: str, gold: str) -> Match | None:
 
 
 def _compare_values(answer: str, key: AnswerKey, gold: str) -> Match:
+    if (name := well_known(gold)) is not None and well_known(answer) == name:
+        return Match(True, f"{name} by another name")
     if (moment := gold_moment(gold, key.question)) is not None:
         equal = same_moment(answer, gold, moment)
         return Match(equal, "the same moment" if equal else "another moment or none")
     number = parse_quantity(gold)
-    if number is not None and number.unit is None and key.unit:
-        number = Quantity(number.value, split_unit(f"1 {key.unit}")[1], number.ratio, number.worked_out)
-    many = parse_sequence(answer)
-    if number is not None:
-        if (match := compare_numbers(answer, key, number)) is not None:
-            return match
-        if many is not None and len(many.items) > 1:
-            return Match(False, "several answers where one is right")
-        if is_prose(answer):
-            return Match(False, "words where a number is expected")
-    elif (proportional := same_ratio(answer, gold)) is not None:
-        return Match(proportional, "the same ratio" if proportional else "another ratio")
-    elif (match := _compare_lists(answer, gold, key)) is not None:
+    match = compare_lists(answer, gold, key) if number is None else _compare_quantity(answer, key, number)
+    if match is not None:
         return match
     if is_plain_words(gold):
         return _compare_words(answer, gold)
-    if number is None and parse_sequence(gold) is None and many is not None and not many.opening:
-        return Match(False, "several answers where one is right")
     if multiple_choice.letters_named(gold) is not None and len(canonical(gold)) <= 3:
         return Match(False, "no option named")
     return _compare_mathematics(answer, key, gold)
 
 
+def _compare_quantity(answer: str, key: AnswerKey, gold: Quantity) -> Match | None:
+    if gold.unit is None and key.unit:
+        gold = replace(gold, unit=split_unit(f"1 {key.unit}")[1])
+    if (match := compare_numbers(answer, key, gold)) is not None:
+        return match
+    many = parse_sequence(answer)
+    if many is not None and len(many.items) > 1:
+        return Match(False, "several answers where one is right")
+    return Match(False, "words where a number is expected") if is_prose(answer) else None
+
+
 def _compare_mathematics(answer: str, key: AnswerKey, gold: str) -> Match:
-    if _is_empty_set(gold):
-        equal = _is_empty_set(answer)
-        return Match(equal, "the empty set" if equal else "not the empty set")
+    many = parse_sequence(answer)
+    if parse_sequence(gold) is None and many is not None and not many.opening and parse_quantity(gold) is None:
+        return Match(False, "several answers where one is right")
     other = flipped(answer)
     if other is not None and squeezed(other) == squeezed(gold):
         return Match(True, "the same relation")
+    if _BASED.search(canonical(gold)):
+        return Match(False, "another number or base")
     value, right = function_value(answer), function_value(gold)
     if value is not None and right is not None:
         if squeezed(value) == squeezed(right):
             return Match(True, "the same function")
         return compare_symbolic(value, key, right)
     return compare_symbolic(answer, key, gold)
-
-
-def _is_empty_set(text: str) -> bool:
-    return canonical(text).casefold() in _EMPTY or text.strip("$ ") in _EMPTY

@@ -12,6 +12,8 @@ _BOUND = re.compile(r"^[A-Za-z]\s*([<>]=?)([^<>=]+)$")
 _BOUND_FIRST = re.compile(r"^([^<>=]+?)\s*([<>]=?)\s*[A-Za-z]$")
 _UNION = re.compile(r"\\cup(?![a-zA-Z])|\b(?:or|and)\b|或")
 _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
+_HOLE = re.compile(r"^[A-Za-z]\s*!=\s*([^!=<>,]+)$")
+_BUILDER = re.compile(r"^\\?\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\||\\mid(?![a-z])|:)\s*([^{}]+?)\s*\\?\}$")
 _SIGN = re.compile(r"(<=|>=|!=|<|>|=)")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 _ASSIGNED = re.compile(r"^([A-Za-z]\w{0,3})\s*=\s*([^=]+)$")
@@ -20,7 +22,7 @@ _FUNCTION = re.compile(r"^(?:y|[A-Za-z](?:_\{?\w+\}?)?\(\s*[a-z]\s*\))\s*=\s*(?=
 
 def interval_of(text: str) -> Sequence | None:
     """The interval that an inequality in one unknown says: `x <= 4` is (-infinity, 4], `1 < x <= 4` is (1, 4]."""
-    plain = canonical(text)
+    plain = condition(text)
     if chain := _CHAIN.match(plain):
         low, first, second, high = chain.groups()
         if first[0] != second[0]:
@@ -39,9 +41,18 @@ def interval_of(text: str) -> Sequence | None:
     return Sequence((value.strip(), "\\infty"), "[" if "=" in sign else "(", ")")
 
 
+def condition(text: str) -> str:
+    """The canonical text; of a set `{x | x > 1}` its condition."""
+    plain = canonical(text)
+    builder = _BUILDER.match(plain)
+    return builder.group(1).strip() if builder else plain
+
+
 def union_of(text: str) -> list[Sequence] | None:
     """The intervals that `x < 1 or x > 5` and `(-\\infty, 1) \\cup (5, \\infty)` are made of; None for anything else."""
-    plain = re.sub(r"^[A-Za-z]\s*\\in\s*", "", canonical(text))
+    plain = re.sub(r"^[A-Za-z]\s*\\in\s*", "", condition(text))
+    if (hole := _HOLE.match(plain)) is not None:
+        return [Sequence(("-\\infty", hole.group(1)), "(", ")"), Sequence((hole.group(1), "\\infty"), "(", ")")]
     found = [interval_of(part) or parse_sequence(part) for part in map(str.strip, _UNION.split(plain)) if part]
     parts = [part for part in found if part is not None and part.is_interval]
     if not parts or len(parts) != len(found):
@@ -62,7 +73,7 @@ def _both(parts: list[Sequence]) -> list[Sequence] | None:
 
 def is_relation(text: str) -> bool:
     """Whether it holds an inequality sign."""
-    return re.search(r"[<>]", canonical(text)) is not None
+    return re.search(r"[<>]|!=", canonical(text)) is not None
 
 
 def unknowns(text: str) -> set[str]:

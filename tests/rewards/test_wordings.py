@@ -69,7 +69,10 @@ def test_options(wording: str) -> None:
             response = filled(wording, answer=letter, text=text)
             for j, other in enumerate("ABCD"):
                 for gold in (other, choices[j]):
-                    assert rewarded(response, gold, choices=choices, question="Which one?") == (i == j), (response, gold)
+                    assert rewarded(response, gold, choices=choices, question="Which one?") == (i == j), (
+                        response,
+                        gold,
+                    )
 
 
 @pytest.mark.parametrize("wording", wordings("verdict"))
