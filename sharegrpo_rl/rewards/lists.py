@@ -11,7 +11,9 @@ from sharegrpo_rl.rewards.quantities import parse_quantity, same_quantity
 from sharegrpo_rl.rewards.relations import assignments, condition, is_relation, union_of, unknowns
 from sharegrpo_rl.rewards.sequences import Sequence, parse_sequence, same_sequence
 
-_ORDER = re.compile(r"\b(?:order|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I)
+_ORDER = re.compile(
+    r"\b(?:order(?!\s+to\b)|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I
+)
 
 
 def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
@@ -31,9 +33,25 @@ def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
     if is_relation(answer) and is_relation(gold) and unknowns(answer) != unknowns(gold):
         return None
     intervals, right_ones = union_of(answer), union_of(gold)
-    if intervals is None or right_ones is None or len(intervals) != len(right_ones):
+    if intervals is None or right_ones is None:
         return None
-    return Match(True, "the same intervals") if _same_intervals(intervals, right_ones, key) else None
+    if len(intervals) == len(right_ones) and _same_intervals(intervals, right_ones, key):
+        return Match(True, "the same intervals")
+    certain = len(intervals) == len(right_ones) == 1 and _all_numbers(intervals[0]) and _all_numbers(right_ones[0])
+    return Match(False, "another interval") if certain else None
+
+
+def _all_numbers(many: Sequence) -> bool:
+    return all(
+        item.strip("+- ") == "\\infty"
+        or parse_quantity(item) is not None
+        or ((inner := parse_sequence(item)) is not None and _all_numbers(inner))
+        for item in many.items
+    )
+
+
+def _nested(many: Sequence) -> bool:
+    return any(parse_sequence(item) is not None for item in many.items)
 
 
 def _same_intervals(answer: list[Sequence], gold: list[Sequence], key: AnswerKey) -> bool:
@@ -68,6 +86,8 @@ def _compare_parts(answer: Sequence, gold: Sequence, key: AnswerKey) -> Match | 
     equal = same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=ordered)
     if not equal and ordered and same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=False):
         return Match(False, "another order")
+    if not equal and _all_numbers(answer) and _all_numbers(gold) and _nested(answer) == _nested(gold):
+        return Match(False, "other parts")
     return Match(True, "equal parts") if equal else None
 
 
