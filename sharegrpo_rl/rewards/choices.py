@@ -29,6 +29,7 @@ _MARKED = re.compile(rf"^{_LEAD}([A-Z])\s*(?:[.:)、]\s*|\s[-–—]\s|\s*(?=\()
 _WORDED = re.compile(
     rf"^{_LEAD}(?:option|choice)\s+(?:[\(\[]([A-Z])[\)\]]|([A-Z])\s*(?:[.:,]|$))\s*(.*)$", re.DOTALL | re.IGNORECASE
 )
+_OR_ELSE = re.compile(r"\W*(?:or|and|maybe|perhaps|possibly|not)\b", re.IGNORECASE)
 _PLAIN = re.compile(r"^([A-Z])\s+(\S.*)$", re.DOTALL)
 _BEHIND = re.compile(r"^(\S.*?)\s*\(\s*(?:(?:option|choice)\s+)?([A-Z])\s*\)$", re.DOTALL)
 _ORDINALS = {
@@ -169,4 +170,4 @@ def _reconcile(letter: str, rest: str, choices: tuple[str, ...]) -> frozenset[in
 def letters_before_text(text: str) -> frozenset[str] | None:
     """The letter of `(A) 36` or `A. 36`, where the options themselves are unknown."""
     pair = _with_letter(canonical(text))
-    return frozenset(pair[0]) if pair is not None else None
+    return frozenset(pair[0]) if pair is not None and not _OR_ELSE.match(pair[1]) else None

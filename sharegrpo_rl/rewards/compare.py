@@ -30,6 +30,7 @@ _LEAD_IN = re.compile(
     re.IGNORECASE,
 )
 _BASED = re.compile(r"^\w+_\{?\d+\}?$")
+_TWICE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x
 _SAYS = re.compile(r"\b(?:is|are|was|were)\b(?:\s+\w+\s+(?=on\b|in\b|at\b))?|:")
 _KINDS = {"color", "colour", "shape", "object", "one", "answer", "side", "direction", "name", "word", "day", "month"}
 
@@ -172,6 +173,11 @@ def _compare_mathematics(answer: str, key: AnswerKey, gold: str) -> Match:
     many = parse_sequence(answer)
     if parse_sequence(gold) is None and many is not None and not many.opening and parse_quantity(gold) is None:
         return Match(False, "several answers where one is right")
+    if _TWICE.search(canonical(answer)) and not _TWICE.search(canonical(gold)):
+        return Match(False, "two equations where one is right")
+    left = canonical(answer).partition("=")
+    if left[1] and "=" not in canonical(gold) and parse_quantity(left[0]) is not None:
+        return Match(False, "an equation where an expression is right")
     other = flipped(answer)
     if other is not None and squeezed(other) == squeezed(gold):
         return Match(True, "the same relation")

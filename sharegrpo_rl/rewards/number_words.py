@@ -23,7 +23,7 @@ _WHOLE = rf"(?:{_WORD})(?:[\s-]{{1,3}}(?:and\s)?(?:{_WORD})){{0,16}}"
 _RUN = re.compile(
     rf"(?<![\d.,])\d[\d,]{{0,20}}(?:\.\d{{1,20}})?\s?(?:{_SCALE})\b"
     rf"|\b(?:\d{{1,12}}|{_WHOLE})\sand\s(?:a|{_WORD})[\s-](?:{_PART})\b|\b{_WHOLE}(?:[\s-](?:{_PART})(?![\w-]))?\b",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _SIGNED = re.compile(r"^(?:minus|negative)\s+(?=\S)", re.IGNORECASE)
 _MIXED = re.compile(rf"^(?P<whole>.+?)\s+and\s+(?P<top>a|[a-z]+)[\s-]+(?P<part>{_PART})$", re.IGNORECASE)

@@ -28,7 +28,7 @@ def compare_numbers(answer: str, key: AnswerKey, gold: Quantity) -> Match | None
         return Match(False, "a range where one number is right")
     found = read_number(answer, key, gold)
     if found is None:
-        sides = [evaluate(side.strip()) for side in plain.split("=")]
+        sides = [parse_quantity(side) for side in plain.split("=")]
         return Match(False, "an equation that is false") if len(sides) > 1 and None not in sides else None
     if not _equal(found, gold, key) and not ("," in answer and _equal(decimal_comma(answer), gold, key)):
         return Match(False, "another number")
@@ -75,7 +75,7 @@ def _only_number(answer: str) -> Quantity | None:
     plain = canonical(answer)
     head, _, stated = plain.rpartition("=")
     if head and (found := parse_quantity(stated)) is not None and not HEDGED.search(plain):
-        return found if evaluate(head.strip()) is None else None
+        return found if parse_quantity(head) is None else None
     text = replace_number_words(plain)
     if HEDGED.search(text):
         return None

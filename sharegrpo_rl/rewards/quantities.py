@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from sharegrpo_rl.rewards.canonical import MAX_ANSWER_CHARACTERS, canonical
 from sharegrpo_rl.rewards.expressions import Number, evaluate, same_number, unfinished
-from sharegrpo_rl.rewards.number_words import words_to_value
+from sharegrpo_rl.rewards.hedges import HEDGED
+from sharegrpo_rl.rewards.number_words import replace_number_words, words_to_value
 from sharegrpo_rl.rewards.units import Unit, conversion, split_unit
 
 _THOUSANDS_TIGHT = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
@@ -59,14 +60,20 @@ def _drop_label(text: str) -> str:
             return text  # several assignments
         first = head.partition("=")[0].strip()
         simple = _LABEL.match(first + "=x") is not None or evaluate(first) is not None
-        if (value := evaluate(first)) is not None and text.count("=") == 1 and not unfinished(first):
-            other = evaluate(text.rpartition("=")[2].strip())
-            if other is not None and not same_number(value, other):
-                return text  # `8 = 7` says nothing
+        if text.count("=") == 1 and _contradicts(first, text.rpartition("=")[2]):
+            return text  # `8 = 7` says nothing
         if simple or head.count("=") >= 1:
             return _result([term.strip() for term in text.split("=")])
     label = _LABEL.match(text) if ":" in text else None
     return text if label is None or re.search(r"(?:^|\s)\d+\s*:\s*$", label.group()) else text[label.end() :]
+
+
+def _contradicts(first: str, second: str) -> bool:
+    left, right = _parse_plain(first.strip()), _parse_plain(second.strip())
+    if left is None or right is None or not left.worked_out:
+        return False
+    factor = conversion(left.unit, right.unit)
+    return factor is None or not same_number(left.value * factor, right.value)
 
 
 def _result(terms: list[str]) -> str:
@@ -107,6 +114,11 @@ def _parse_compound(text: str) -> Quantity | None:
     return Quantity(first.value + rest.value * factor, first.unit)
 
 
+def _is_noun(words: str) -> bool:
+    """Whether the words behind a number may be what it counts: no hedge and no second number among them."""
+    return not (_NOT_NOUNS.search(words) or HEDGED.search(words)) and replace_number_words(words) == words
+
+
 @lru_cache(maxsize=8192)
 def parse_quantity(text: str) -> Quantity | None:
     """`3 cm`, `x = 1,234`, `9\\pi cm^{2}`, `50\\%`, `1:2`, `two thirds`, `12 objects`; None for no single number."""
@@ -127,7 +139,7 @@ def parse_quantity(text: str) -> Quantity | None:
         if top is not None and bottom:
             return Quantity(top / bottom, None, ratio=True)
     counted = _COUNTED.match(text)
-    if counted and not _NOT_NOUNS.search(counted.group("noun")):
+    if counted and _is_noun(counted.group("noun")):
         number = _THOUSANDS_TIGHT.sub(lambda m: m.group().replace(",", ""), counted.group("number").rstrip(".,"))
         if (value := evaluate(number)) is not None:
             return Quantity(value)
