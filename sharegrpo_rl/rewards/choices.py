@@ -16,7 +16,7 @@ from sharegrpo_rl.rewards.units import conversion
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NOUN = r"(?:option|choice|letter|answer|picture|figure|image|diagram|graph|选项|答案|图)"
 _LEAD = (
-    r"(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|most\s+likely)\s+)*"
+    r"(?:[解答]\s*[:：]?\s*)?(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|most\s+likely)\s+)*"
     rf"{_NOUN}?\s*(?:letter\s+)?(?:is|would\s+be|should\s+be|:|为|是|故?选|故?应?选择?)?\s*{_NOUN}?\s*:?\s*"
 )
 _ALONE = re.compile(

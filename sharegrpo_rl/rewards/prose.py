@@ -36,8 +36,9 @@ _CUE = re.compile(
 _NO_ANSWER_FOLLOWS = re.compile(r"(?:e\.g\.|i\.e\.|not\b|based\b|in\b|that\b)", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|can not|unable|impossible|not possible|insufficient|isn't enough|don't have"
-    r"|not (?:be )?(?:determined|provided|given|specified|enough|sufficient|listed|in the options|an option|available)"
-    r"|(?:do(?:es)? not|doesn't) (?:provide|specify|contain|have enough|have any|include|mention|say|state)"
+    r"|not (?:be )?(?:determined|definitively|provided|given|specified|enough|sufficient|listed|in the options|an option"
+    r"|available)"
+    r"|(?:do(?:es)? not|doesn't) (?:provide|specify|contain|have enough|have any|give|include|mention|say|state)"
     r"|whether"
     r"|needs? more|more information|unknown|undefined|N/A|sorry|apologi[sz]e|please provide"
     r"|without (?:more|additional|further|any|knowing|seeing|specific)"

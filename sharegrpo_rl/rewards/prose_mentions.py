@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from sharegrpo_rl.rewards.canonical import content_words
+from sharegrpo_rl.rewards.opposites import agrees
 from sharegrpo_rl.rewards.prose import announcements, first_clause, refuses, sentences
 from sharegrpo_rl.rewards.yes_no import parse_boolean
 
@@ -28,7 +29,7 @@ def _stems(text: str) -> set[str]:
 
 def mentioned(parts: list[str], choices: tuple[str, ...], question: str) -> frozenset[int]:
     """The one option whose words the last telling sentence holds; one inside a longer option gives way to it."""
-    if is_yes_no(choices):
+    if is_yes_no(choices) or (parts and refuses(parts[-1])):
         return frozenset()
     for part in reversed(parts):
         if refuses(part):
@@ -94,10 +95,9 @@ def stated_verdict(parts: list[str], question: str) -> bool | None:
         if (said := parse_boolean(part, verbose=True)) is not None:
             return said
     asked = _stems(question) - _AUXILIARY - {"do", "does", "ther"}
+    if not asked or any(refuses(part) for part in parts):
+        return None
     for part in parts:
-        if refuses(part) or not asked:
-            continue
-        said_words = _stems(part)
-        if len(asked & said_words) >= 0.6 * len(asked):
-            return NEGATION.search(part) is None
+        if len(asked & _stems(part)) >= 0.6 * len(asked) and (same := agrees(part, question)) is not None:
+            return same == (NEGATION.search(part) is None)
     return None
