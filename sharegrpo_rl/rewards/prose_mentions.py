@@ -94,7 +94,7 @@ def stated_verdict(parts: list[str], question: str) -> bool | None:
     for part in parts:
         if (said := parse_boolean(part, verbose=True)) is not None:
             return said
-    asked = _stems(question) - _AUXILIARY - {"do", "does", "ther"}
+    asked = _stems(question) - _AUXILIARY - {"do", "doe", "did", "ther", "hav", "has"}
     if not asked or any(refuses(part) for part in parts):
         return None
     for part in parts:
