@@ -18,7 +18,7 @@ from sharegrpo_rl.rewards.quantities import Quantity, parse_quantity
 from sharegrpo_rl.rewards.relations import flipped, function_value
 from sharegrpo_rl.rewards.sequences import parse_sequence
 from sharegrpo_rl.rewards.spans import boxes
-from sharegrpo_rl.rewards.symbolic import compare_symbolic
+from sharegrpo_rl.rewards.symbolic import compare_symbolic, nested_too_deeply
 from sharegrpo_rl.rewards.units import split_unit
 from sharegrpo_rl.rewards.well_known import well_known
 from sharegrpo_rl.rewards.yes_no import parse_boolean
@@ -126,6 +126,8 @@ def compare(answer: str, key: AnswerKey) -> Match:
         return Match(False, f"{len(answer)} characters are too many for an answer")
     if squeezed(answer) and squeezed(answer) == squeezed(gold):
         return Match(True, "the same text")
+    if nested_too_deeply(answer):
+        return Match(False, "nested too deeply to be an answer")
     if key.choices and (match := _compare_choice(answer, key, gold)) is not None:
         return match
     if (match := _compare_boolean(answer, gold) or _compare_labels(answer, gold)) is not None:

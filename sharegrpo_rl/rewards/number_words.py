@@ -31,6 +31,9 @@ _FRACTION = re.compile(rf"^(?:(?P<top>a|[a-z][a-z\s-]*?)[\s-]+)?(?P<part>{_PART}
 _SCALED = re.compile(rf"^(\d[\d,]{{0,20}}(?:\.\d{{1,20}})?)\s*({_SCALE})$", re.IGNORECASE)
 
 
+_MAX_CHARACTERS = 200
+
+
 def words_to_number(text: str) -> int | None:
     """Value of a run of number words; None where a word is none or their order makes no sense."""
     total, current, last = 0, 0, 1_000_000_000_000
@@ -72,6 +75,8 @@ def _whole(text: str) -> int | None:
 def words_to_value(text: str) -> Fraction | None:
     """`minus five`, `two thirds`, `two and a half`, `1.5 million`, `a dozen`; None for anything else."""
     plain = re.sub(r"\s+", " ", text.strip())
+    if len(plain) > _MAX_CHARACTERS:
+        return None
     if signed := _SIGNED.match(plain):
         rest = plain[signed.end() :]
         value = Fraction(rest) if re.fullmatch(r"\d{1,20}(?:\.\d{1,20})?", rest) else words_to_value(rest)

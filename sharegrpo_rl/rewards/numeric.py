@@ -15,6 +15,7 @@ from sharegrpo_rl.rewards.quantities import Quantity, decimal_comma, parse_quant
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
 _RANGE = re.compile(r"^-?\d+(?:\.\d+)?\s?-\s?\d+(?:\.\d+)?$")
 _STATED = re.compile(r"\b(?:is|are|equals?|be|of|:)\s+(?:about |approximately )?(\S.*)$")
+_ONLY_NUMBERS = re.compile(r"(?=.*\d)[\d\s.,;:/|&-]+")
 _RELATION = re.compile(r"[<>]|!=|\d\s*_")
 _TO = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
@@ -28,6 +29,8 @@ def compare_numbers(answer: str, key: AnswerKey, gold: Quantity) -> Match | None
         return Match(False, "a range where one number is right")
     found = read_number(answer, key, gold)
     if found is None:
+        if _ONLY_NUMBERS.fullmatch(plain):
+            return Match(False, "several numbers where one is right")
         sides = [parse_quantity(side) for side in plain.split("=")]
         return Match(False, "an equation that is false") if len(sides) > 1 and None not in sides else None
     if not _equal(found, gold, key) and not ("," in answer and _equal(decimal_comma(answer), gold, key)):

@@ -83,6 +83,15 @@ def agrees(sentence: str, question: str) -> bool | None:
     return opposed == _swapped(sentence, question)
 
 
+def opposes(sentence: str, question: str, choices: tuple[str, ...]) -> bool:
+    """Whether the sentence says the opposite of what is asked for (`more` for `less`), in words that are no option's."""
+    said, asked, offered = _words(sentence), _words(question), _words(" ".join(choices))
+    turned = {
+        word for word in asked - said if _OPPOSITES.get(word, set()) & said and asked.isdisjoint(_OPPOSITES[word])
+    }
+    return any(word not in offered and offered.isdisjoint(_OPPOSITES[word]) for word in turned)
+
+
 def _swapped(sentence: str, question: str) -> bool:
     """Whether what the question has behind `than` stands before it in the sentence."""
     _, than_asked, behind_asked = question.lower().partition(" than ")

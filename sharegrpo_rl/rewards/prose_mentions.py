@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sharegrpo_rl.rewards.canonical import content_words
-from sharegrpo_rl.rewards.opposites import agrees
+from sharegrpo_rl.rewards.opposites import agrees, opposes
 from sharegrpo_rl.rewards.prose import announcements, first_clause, refuses, sentences
 from sharegrpo_rl.rewards.yes_no import parse_boolean
 
@@ -39,8 +39,12 @@ def mentioned(parts: list[str], choices: tuple[str, ...], question: str) -> froz
             there = _singled_out(part, there, choices, question)
             return frozenset(there) if len(there) == 1 else frozenset()
         if there and not _denied(part, choices[there[0]]):
-            return frozenset(there)
+            return _other_of_two(there[0], choices) if opposes(part, question, choices) else frozenset(there)
     return frozenset()
+
+
+def _other_of_two(index: int, choices: tuple[str, ...]) -> frozenset[int]:
+    return frozenset({1 - index}) if len(choices) == 2 else frozenset()
 
 
 def _there(part: str, choices: tuple[str, ...]) -> list[int]:

@@ -75,6 +75,7 @@ _MORE_SPANS = re.compile(r"\s*,?\s*(?:or|and|to|或|和)\s*(?:\$|\\[(\[]|-?\d)")
 _EITHER = re.compile(r"([A-Za-z]\w*)\s*=[^=]{1,40}\bor\s+\1\s*=[^=]{1,40}")  # x = 5 or x = -5
 _NEGATED = re.compile(r"(?:\bnot\s+(?:[a-z']+\s+){0,2}|\bthan\s+)$", re.IGNORECASE)
 _LIST_NUMBER = re.compile(r"^\s*(?:\d+[.)]|step\s+\d+[):.]?)\s+", re.IGNORECASE)
+_WINDOW = 60
 _ASKING = {"how", "many", "much", "what", "which", "when", "where", "who", "unit", "value", "find"}
 
 
@@ -123,15 +124,20 @@ def _values(plain: str) -> list[re.Match[str]]:
     return [
         match
         for match in _VALUE.finditer(plain)
-        if not (_NEGATED.search(plain[: match.start()]) or _in_terms(plain, match))
+        if not (_NEGATED.search(_before(plain, match)) or _in_terms(plain, match))
     ]
+
+
+def _before(plain: str, match: re.Match[str]) -> str:
+    """The few words before a value; short, so that many values stay linear."""
+    return plain[max(0, match.start() - _WINDOW) : match.start()]
 
 
 def _in_terms(plain: str, match: re.Match[str]) -> bool:
     signed = match.group().lstrip().startswith("-")
     before = _UNKNOWN if signed else _UNKNOWN_AND_SIGN
     return (
-        before.search(plain[: match.start()]) is not None or _SIGN_AND_UNKNOWN.match(plain[match.end() :]) is not None
+        before.search(_before(plain, match)) is not None or _SIGN_AND_UNKNOWN.match(plain, match.end()) is not None
     )
 
 
@@ -152,9 +158,9 @@ def stated(plain: str, asked: Set[str] = frozenset()) -> str | None:
 
 def _with_what_is_joined(plain: str, match: re.Match[str]) -> str:
     """The value; after `at least` or `±`, or before `or 6`, all of that, which no comparison takes for one number."""
-    if before := _OPEN_BEFORE.search(plain[: match.start()]):
-        return plain[before.start() :][:200]
-    return plain[match.start() :][:200] if _MORE.match(plain[match.end() :]) else match.group().strip(" ,")
+    if before := _OPEN_BEFORE.search(_before(plain, match)):
+        return (before.group() + plain[match.start() :])[:200]
+    return plain[match.start() :][:200] if _MORE.match(plain[match.end() : match.end() + _WINDOW]) else match.group().strip(" ,")
 
 
 def _settled_number(text: str, question: str) -> str | None:

@@ -35,6 +35,7 @@ _RATIO = re.compile(r"^\s*(?:(?:the\s+)?ratio\s+(?:is|of)\s+)?([^:=<>]+?)\s*:\s*
 _COMPOUND = re.compile(
     r"^(\d[\d.,]*\s*[^\d\s.,+*/^()-][^\d+*/^()-]{0,12}?)(?:\s*,?\s*(?:and\s+)?)(\d.*)$"
 )  # 1 h 30 min
+_MAX_COMPOUND = 60
 _DOLLARS = re.compile(r"^\s*(?:[A-Z]{0,2}\\?\$)\s*(?=[\d.][\d.,]*\s*$)")
 
 
@@ -103,7 +104,7 @@ def _parse_plain(text: str) -> Quantity | None:
 
 def _parse_compound(text: str) -> Quantity | None:
     """`1 hour 30 minutes`, `5 ft 6 in`: numbers in ever smaller units of one kind."""
-    if (match := _COMPOUND.match(text)) is None:
+    if len(text) > _MAX_COMPOUND or (match := _COMPOUND.match(text)) is None:
         return None
     first, rest = _parse_plain(match.group(1)), parse_quantity(match.group(2))
     if first is None or rest is None or first.unit is None or rest.unit is None or not rest.worked_out:

@@ -19,19 +19,20 @@ def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
     plain = canonical(answer)
     if not _MATH.search(plain) and len(plain) > 1:
         return Match(False, "words where mathematics is expected")
-    if len(answer) > _MAX_CHARACTERS or _depth(answer) > _MAX_BRACE_DEPTH or _HUGE.search(plain):
+    if len(answer) > _MAX_CHARACTERS or _HUGE.search(plain):
         return Match(False, "too large to be an answer")
     decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
     equal = shared_pool().equal(_mathematics(gold), _mathematics(answer), decimals)
     return Match(equal, "math-verify: equal" if equal else "math-verify: not equal")
 
 
-def _depth(text: str) -> int:
+def nested_too_deeply(text: str) -> bool:
+    """Whether brackets stand in one another more often than in any answer."""
     depth = deepest = 0
     for character in text:
         depth += (character in "{([") - (character in "})]")
         deepest = max(deepest, depth)
-    return deepest
+    return deepest > _MAX_BRACE_DEPTH
 
 
 def _mathematics(text: str) -> str:
