@@ -8,6 +8,7 @@ _MAX_CHARACTERS = 12_000  # of a response; the middle of a longer one is left ou
 _MAX_NEXT_LINE = 60  # an answer on the line after `the answer is:` is short
 _MAX_ANNOUNCEMENTS = 16  # the last ones of a text that repeats itself
 _MAX_TAIL = 400
+_MAX_SENTENCES = 200
 _LISTED = re.compile(r"^\W*\(?([A-Z]{1,2})\)[\s.:]*\S|^\W*([A-Z])[.)]\s+\S|^\d+\.\s*\(([A-Z])\)")
 _CONTINUED = re.compile(
     r"\n\s*#*\s*(?:Question|Human|User|Problem|Q)\s*(?:\d+\s*)?:|\.\./|<\|(?:im_start|im_end|endoftext|eot_id)[^>]*\|>"
@@ -64,9 +65,13 @@ def _one_line(block: re.Match[str]) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences and lines in order, without empty ones; displayed mathematics belongs to the sentence that it ends."""
+    """Sentences and lines in order, without empty ones; displayed mathematics belongs to the sentence that it ends.
+
+    Of very many, which no answer has, the ones in the middle are left out.
+    """
     text = _COLON.sub(": ", _DISPLAY.sub(_one_line, text))
-    return [part.strip() for part in _SENTENCE.split(text) if part and part.strip()]
+    parts = [part.strip() for part in _SENTENCE.split(text) if part and part.strip()]
+    return parts if len(parts) <= _MAX_SENTENCES else parts[: _MAX_SENTENCES // 4] + parts[-3 * _MAX_SENTENCES // 4 :]
 
 
 def announcements(text: str) -> list[tuple[str, bool, int]]:
