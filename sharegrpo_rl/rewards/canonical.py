@@ -89,6 +89,10 @@ _WORDS = [
     (re.compile(r"\\([%$€£#&_{}])"), r"\1"),
     (re.compile(r"\*\*(?=\S)"), "^"),
     (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), "*"),  # 7.4 x 10^5
+    *(
+        (re.compile(rf"(?<=[\d)])\s+{word}\s+(?=-?[\d(])"), sign)
+        for word, sign in [("plus", "+"), ("minus", "-"), ("times", "*"), (r"divided\s+by", "/")]
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from sharegrpo_rl.rewards.canonical import canonical, content_words, squeezed
-from sharegrpo_rl.rewards.hedges import REASON
+from sharegrpo_rl.rewards.hedges import HEDGED, REASON
 from sharegrpo_rl.rewards.quantities import Quantity, parse_quantity, same_quantity
 from sharegrpo_rl.rewards.relations import flipped
 from sharegrpo_rl.rewards.units import conversion
@@ -29,6 +29,14 @@ _MARKED = re.compile(rf"^{_LEAD}([A-Z])\s*(?:[.:)、]\s*|\s[-–—]\s|\s*(?=\()
 _WORDED = re.compile(
     rf"^{_LEAD}(?:option|choice)\s+(?:[\(\[]([A-Z])[\)\]]|([A-Z])\s*(?:[.:,]|$))\s*(.*)$", re.DOTALL | re.IGNORECASE
 )
+_PIECES = re.compile(
+    r"[,;/|&\n、～~]|\.{2,}|或|和|\\(?:quad|lor|vee|cup|pm)(?![a-z])|±|\b(?:or|and|vs|to|maybe|but|possibly|not|rather|than)\b",
+    re.I,
+)
+_IN_BRACKETS = re.compile(r"[\(\[（]\s*([A-Z])\s*[\)\]）]")
+_MAX_PLAIN_REST = 60
+_MAX_REST = 200
+_CAPITAL = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
 _OR_ELSE = re.compile(r"\W*(?:or|and|maybe|perhaps|possibly|not)\b", re.IGNORECASE)
 _PLAIN = re.compile(r"^([A-Z])\s+(\S.*)$", re.DOTALL)
 _BEHIND = re.compile(r"^(\S.*?)\s*\(\s*(?:(?:option|choice)\s+)?([A-Z])\s*\)$", re.DOTALL)
@@ -158,13 +166,22 @@ def _reconcile(letter: str, rest: str, choices: tuple[str, ...]) -> frozenset[in
     if rest.startswith("(") and rest.endswith(")") and not by_text(rest, choices):
         rest = rest[1:-1]
     by_letter, of_rest = _letter_index(letter, choices), by_text(rest, choices)
+    rest = rest if of_rest else REASON.sub("", rest)
     if not of_rest and any(_contradicts(rest, choices[i]) for i in by_letter):
         return frozenset()  # a letter beside a number that is no option
-    if not of_rest and len(rest) <= 60:
-        by_letter |= resolve(rest, choices)  # `A, or (B)` names both
+    if not of_rest and len(rest) <= (_MAX_REST if HEDGED.search(rest) else _MAX_PLAIN_REST):
+        for piece in filter(None, _PIECES.split(rest)):  # `A, or (B)` and `A 40° or (B) 60°` name both
+            by_letter |= resolve(piece.strip(), choices)
+        for letter in _IN_BRACKETS.findall(rest):
+            by_letter |= _letter_index(letter, choices)
     if by_letter & of_rest or not of_rest:
         return by_letter
     return by_letter | of_rest
+
+
+def names_a_letter(text: str, choices: tuple[str, ...]) -> bool:
+    """Whether an option's letter stands anywhere in the text by itself."""
+    return not set(_CAPITAL.findall(text)).isdisjoint(LETTERS[: len(choices)])
 
 
 def letters_before_text(text: str) -> frozenset[str] | None:

@@ -12,7 +12,7 @@ from sharegrpo_rl.rewards.hedges import HEDGED
 from sharegrpo_rl.rewards.key import AnswerKey, Match
 from sharegrpo_rl.rewards.lists import compare_lists
 from sharegrpo_rl.rewards.moments import gold_moment, same_moment
-from sharegrpo_rl.rewards.numeric import compare_numbers, is_prose
+from sharegrpo_rl.rewards.numeric import compare_numbers, is_no_number
 from sharegrpo_rl.rewards.prose_options import settled_option
 from sharegrpo_rl.rewards.quantities import Quantity, parse_quantity
 from sharegrpo_rl.rewards.relations import flipped, function_value
@@ -23,6 +23,9 @@ from sharegrpo_rl.rewards.units import split_unit
 from sharegrpo_rl.rewards.well_known import well_known
 from sharegrpo_rl.rewards.yes_no import parse_boolean
 
+_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*[-=+*/])")
+_SHORT = 60
+_MAX_LINES = 8
 _LABELLED = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
 _LEAD_IN = re.compile(
     r"^(?:(?:so|thus|hence|therefore)\s*,?\s+)?(?:the|my|our)\s+(?:(?:final|correct)\s+)?(?:answer|result|solution)\s+(?:is|:)\s*:?\s*"
@@ -48,6 +51,11 @@ def _compare_choice(answer: str, key: AnswerKey, gold: str) -> Match | None:
     if not right:
         return None
     lettered = multiple_choice.letters_before_text(answer) is not None
+    if not named and _two_letters(answer, key.choices):
+        return Match(False, "several options named")
+    if not named and "\n" in answer:
+        lines = answer.split("\n")[:_MAX_LINES]
+        named = frozenset().union(*(multiple_choice.resolve(line, key.choices) for line in lines))
     if not named and (listed := _listed_options(answer, key.choices)) is not None:
         if len(listed) != 1:
             return Match(listed == right, "the right options" if listed == right else "several options named")
@@ -59,6 +67,12 @@ def _compare_choice(answer: str, key: AnswerKey, gold: str) -> Match | None:
     if _texts(named, key.choices) == _texts(right, key.choices):
         return Match(True, "the right option" if len(right) == 1 else "the right options")
     return Match(False, "another option" if len(_texts(named, key.choices)) == 1 else "several options named")
+
+
+def _two_letters(answer: str, choices: tuple[str, ...]) -> bool:
+    """Whether a short answer holds the letters of two options, such as `A maybe B`; points and angles are no options."""
+    letters = set(_CAPITAL.findall(answer)) & set(multiple_choice.LETTERS[: len(choices)])
+    return len(answer) <= _SHORT and len(letters) > 1
 
 
 def _listed_options(answer: str, choices: tuple[str, ...]) -> frozenset[int] | None:
@@ -168,7 +182,7 @@ def _compare_quantity(answer: str, key: AnswerKey, gold: Quantity) -> Match | No
     many = parse_sequence(answer)
     if many is not None and len(many.items) > 1:
         return Match(False, "several answers where one is right")
-    return Match(False, "words where a number is expected") if is_prose(answer) else None
+    return Match(False, "words or unknowns where a number is expected") if is_no_number(answer) else None
 
 
 def _compare_mathematics(answer: str, key: AnswerKey, gold: str) -> Match:

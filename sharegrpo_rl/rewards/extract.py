@@ -37,7 +37,7 @@ def extract_answers(response: str, key: AnswerKey, mode: ExtractMode = "auto") -
     """
     visible = spans.after_thinking(response)
     if mode in ("auto", "answer"):
-        answers = tuple(dict.fromkeys(_unboxed(answer) for answer in spans.tagged(visible)))
+        answers = tuple(dict.fromkeys(spans.unboxed(answer) for answer in spans.tagged(visible)))
         if answers or mode == "answer":
             return Extraction(tuple(a for a in answers if a), "answer tags")
     if mode in ("auto", "boxed"):
@@ -50,12 +50,6 @@ def extract_answers(response: str, key: AnswerKey, mode: ExtractMode = "auto") -
         return Extraction((rest,), "unclosed answer tag")
     settled = settled_answer(visible, key)
     return Extraction((settled,) if settled else (), "prose")
-
-
-def _unboxed(answer: str) -> str:
-    """`<answer>\\boxed{5}</answer>` holds 5."""
-    boxes = spans.boxes(answer)
-    return boxes[0] if len(boxes) == 1 else answer
 
 
 def _boxed(visible: str, key: AnswerKey, *, lenient: bool) -> Extraction | None:

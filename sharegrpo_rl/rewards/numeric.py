@@ -12,13 +12,18 @@ from sharegrpo_rl.rewards.key import AnswerKey, Match
 from sharegrpo_rl.rewards.number_words import replace_number_words
 from sharegrpo_rl.rewards.quantities import Quantity, decimal_comma, parse_quantity, same_quantity
 
-_NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
+_NUMBER = re.compile(r"(?<![A-Za-z\d])(?<!\d\.)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
 _RANGE = re.compile(r"^-?\d+(?:\.\d+)?\s?-\s?\d+(?:\.\d+)?$")
 _STATED = re.compile(r"\b(?:is|are|equals?|be|of|:)\s+(?:about |approximately )?(\S.*)$")
+_UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_BOUND = re.compile(r"\\(?:int|sum|prod|lim)|=|\\circ")  # letters that a value need not depend on
+_EQUALS = re.compile(r"=|\\approx")
 _ONLY_NUMBERS = re.compile(r"(?=.*\d)[\d\s.,;:/|&-]+")
 _RELATION = re.compile(r"[<>]|!=|\d\s*_")
 _TO = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_WORD = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|exp|mod|lim|max|min|gcd|lcm)[A-Za-z]{2,}"
+)
 _OPERATOR = re.compile(r"[-+*/^]|\\(?:frac|sqrt)")
 
 
@@ -31,7 +36,7 @@ def compare_numbers(answer: str, key: AnswerKey, gold: Quantity) -> Match | None
     if found is None:
         if _ONLY_NUMBERS.fullmatch(plain):
             return Match(False, "several numbers where one is right")
-        sides = [parse_quantity(side) for side in plain.split("=")]
+        sides = [parse_quantity(side) for side in _EQUALS.split(plain)]
         return Match(False, "an equation that is false") if len(sides) > 1 and None not in sides else None
     if not _equal(found, gold, key) and not ("," in answer and _equal(decimal_comma(answer), gold, key)):
         return Match(False, "another number")
@@ -67,8 +72,8 @@ def _approximation(answer: str, key: AnswerKey, gold: Quantity) -> Quantity | No
     values = [q for q in read if q is not None]
     if len(sides) != 2 or len(values) != 2:
         return None
-    low, high = sorted(abs(float(q.value)) for q in values)
-    if high - low > 0.05 * high:
+    low, high = sorted(float(q.value) for q in values)
+    if high - low > 0.05 * max(abs(low), abs(high)):
         return None
     return next((q for q in values if same_quantity(q, gold, precision=key.precision)), values[0])
 
@@ -78,7 +83,7 @@ def _only_number(answer: str) -> Quantity | None:
     plain = canonical(answer)
     head, _, stated = plain.rpartition("=")
     if head and (found := parse_quantity(stated)) is not None and not HEDGED.search(plain):
-        return found if parse_quantity(head) is None else None
+        return None if _NUMBER.search(head) else found
     text = replace_number_words(plain)
     if HEDGED.search(text):
         return None
@@ -90,9 +95,11 @@ def _only_number(answer: str) -> Quantity | None:
     return parse_quantity(numbers.pop()) if len(numbers) == 1 and re.search(r"[a-zA-Z]{2}", text) else None
 
 
-def is_prose(answer: str) -> bool:
-    """Whether the answer holds several words, so that it is no mathematics."""
-    return len(_WORD.findall(canonical(answer))) >= 2
+def is_no_number(answer: str) -> bool:
+    """Whether the answer holds a word or an unknown, which mathematics would take for a product of letters."""
+    plain = canonical(answer)
+    unknowns = set(_UNKNOWN.findall(plain)) - {"e", "i"} if not _BOUND.search(plain) else set()
+    return bool(unknowns) or _WORD.search(plain) is not None
 
 
 def same_ratio(answer: str, gold: str) -> bool | None:

@@ -39,7 +39,7 @@ _STATES = re.compile(
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 _JOINED = (
-    r"\s*\)?\s*(?:,?\s*\(?\s*\b(?:or|and|to|vs\.?|through|versus)\b|或|和|至|到|[-/|;&~]|\\pm(?![a-z])|±|\\(?:vee|lor|cup|text|\\)"
+    r"\s*\)?\s*(?:,?\s*\(?\s*\b(?:or|and|to|vs\.?|through|versus|but|maybe|perhaps|possibly)\b|或|和|至|到|[-/|;&~]|\\pm(?![a-z])|±|\\(?:vee|lor|cup|text|\\)"
     r"|\.\.+|[<>]=?|\\bmod)\s*"
 )
 _AGAIN = r"(?:maybe|perhaps|possibly|even|about|[A-Za-z]\s*=|[-(\[{$€£±\s])*"
@@ -136,9 +136,7 @@ def _before(plain: str, match: re.Match[str]) -> str:
 def _in_terms(plain: str, match: re.Match[str]) -> bool:
     signed = match.group().lstrip().startswith("-")
     before = _UNKNOWN if signed else _UNKNOWN_AND_SIGN
-    return (
-        before.search(_before(plain, match)) is not None or _SIGN_AND_UNKNOWN.match(plain, match.end()) is not None
-    )
+    return before.search(_before(plain, match)) is not None or _SIGN_AND_UNKNOWN.match(plain, match.end()) is not None
 
 
 def numbers_in(text: str) -> list[str]:
@@ -160,7 +158,11 @@ def _with_what_is_joined(plain: str, match: re.Match[str]) -> str:
     """The value; after `at least` or `±`, or before `or 6`, all of that, which no comparison takes for one number."""
     if before := _OPEN_BEFORE.search(_before(plain, match)):
         return (before.group() + plain[match.start() :])[:200]
-    return plain[match.start() :][:200] if _MORE.match(plain[match.end() : match.end() + _WINDOW]) else match.group().strip(" ,")
+    return (
+        plain[match.start() :][:200]
+        if _MORE.match(plain[match.end() : match.end() + _WINDOW])
+        else match.group().strip(" ,")
+    )
 
 
 def _settled_number(text: str, question: str) -> str | None:

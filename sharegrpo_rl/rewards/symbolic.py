@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from sharegrpo_rl.rewards.canonical import canonical
@@ -11,7 +12,12 @@ from sharegrpo_rl.rewards.pool import shared_pool
 _MAX_CHARACTERS = 600
 _MAX_BRACE_DEPTH = 16
 _MATH = re.compile(r"[\\^_=<>+*/|]|\d")
-_HUGE = re.compile(r"\^\s*\{?[^{}\s^]{1,12}\s*\^\s*\{?[^{}\s^]{1,12}\s*\^|\^\s*\{?\s*\(?\d{5,}|\d{60,}|!\s*!")
+_HUGE = re.compile(
+    r"\^\s*\{?[^{}\s^]{1,12}\s*\^\s*\{?[^{}\s^]{1,12}\s*\^|\^\s*\{?\s*\(?\d{5,}|\d{60,}|!\s*!|\d{4,}\s*\)?\s*!|\\binom\s*\{\d{4,}"
+    r"|[)\]]\s*\}?\s*\^\s*[{(]?\s*(?:[4-9]\d|\d{3,})|\^\s*\{?\d+\}?\s*!"
+)
+_POWER_IN_EXPONENT = re.compile(r"\^\s*[{(]?\s*\(?(\d{1,12})\s*\^\s*[{(]?\s*(\d{1,12})")
+_LARGEST_EXPONENT = 10_000
 
 
 def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
@@ -19,11 +25,19 @@ def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
     plain = canonical(answer)
     if not _MATH.search(plain) and len(plain) > 1:
         return Match(False, "words where mathematics is expected")
-    if len(answer) > _MAX_CHARACTERS or _HUGE.search(plain):
+    if len(answer) > _MAX_CHARACTERS or is_huge(plain):
         return Match(False, "too large to be an answer")
     decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
     equal = shared_pool().equal(_mathematics(gold), _mathematics(answer), decimals)
     return Match(equal, "math-verify: equal" if equal else "math-verify: not equal")
+
+
+def is_huge(plain: str) -> bool:
+    """Whether a canonical text holds a value that no answer has and no computer should work out, such as `9^{9^9}`."""
+    if _HUGE.search(plain):
+        return True
+    powers = ((int(base), int(power)) for base, power in _POWER_IN_EXPONENT.findall(plain))
+    return any(base > 1 and power * math.log(base) > math.log(_LARGEST_EXPONENT) for base, power in powers)
 
 
 def nested_too_deeply(text: str) -> bool:

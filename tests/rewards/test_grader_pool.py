@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -66,7 +65,7 @@ def test_threads_share_the_workers(graders: GraderPool) -> None:
 
 def test_a_grader_error_is_reported_with_the_verdict(graders: GraderPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbolic, "shared_pool", lambda: graders)
-    monkeypatch.setattr(symbolic, "_HUGE", re.compile("(?!)"))  # let the tower of powers through to the child
+    monkeypatch.setattr(symbolic, "is_huge", lambda plain: False)  # let the tower of powers through to the child
     graders.warm_up()
     verdict = grade_answer("x^{9^{9^{9^{9}}}} - x^{9^{9^{9^{9}}}} + \\int_0^1 9^{9^{9^{9}}} dx", make_key("x+1"))
     assert verdict.score == 0
