@@ -23,7 +23,7 @@ from sharegrpo_rl.rewards.units import split_unit
 from sharegrpo_rl.rewards.well_known import well_known
 from sharegrpo_rl.rewards.yes_no import parse_boolean
 
-_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*[-=+*/])")
+_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
 _SHORT = 60
 _MAX_LINES = 8
 _LABELLED = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")

@@ -9,6 +9,7 @@ from sharegrpo_rl.rewards.canonical import canonical, squeezed
 from sharegrpo_rl.rewards.expressions import Number, evaluate, same_number
 from sharegrpo_rl.rewards.hedges import HEDGED, REASON
 from sharegrpo_rl.rewards.key import AnswerKey, Match
+from sharegrpo_rl.rewards.moments import MOMENT
 from sharegrpo_rl.rewards.number_words import replace_number_words
 from sharegrpo_rl.rewards.quantities import Quantity, decimal_comma, parse_quantity, same_quantity
 
@@ -17,6 +18,7 @@ _RANGE = re.compile(r"^-?\d+(?:\.\d+)?\s?-\s?\d+(?:\.\d+)?$")
 _STATED = re.compile(r"\b(?:is|are|equals?|be|of|:)\s+(?:about |approximately )?(\S.*)$")
 _UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _BOUND = re.compile(r"\\(?:int|sum|prod|lim)|=|\\circ")  # letters that a value need not depend on
+_MAX_PHRASE = 200
 _EQUALS = re.compile(r"=|\\approx")
 _ONLY_NUMBERS = re.compile(r"(?=.*\d)[\d\s.,;:/|&-]+")
 _RELATION = re.compile(r"[<>]|!=|\d\s*_")
@@ -85,7 +87,7 @@ def _only_number(answer: str) -> Quantity | None:
     if head and (found := parse_quantity(stated)) is not None and not HEDGED.search(plain):
         return None if _NUMBER.search(head) else found
     text = replace_number_words(plain)
-    if HEDGED.search(text):
+    if HEDGED.search(text) or len(text) > _MAX_PHRASE or MOMENT.search(text):
         return None
     if (phrase := _STATED.search(text)) and (found := parse_quantity(phrase.group(1))):
         return found if not _NUMBER.search(text[: phrase.start()]) else None

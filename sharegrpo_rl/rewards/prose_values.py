@@ -76,13 +76,16 @@ _EITHER = re.compile(r"([A-Za-z]\w*)\s*=[^=]{1,40}\bor\s+\1\s*=[^=]{1,40}")  # x
 _NEGATED = re.compile(r"(?:\bnot\s+(?:[a-z']+\s+){0,2}|\bthan\s+)$", re.IGNORECASE)
 _LIST_NUMBER = re.compile(r"^\s*(?:\d+[.)]|step\s+\d+[):.]?)\s+", re.IGNORECASE)
 _WINDOW = 60
+_MAX_LINE = 60
+_MAX_VALUE = 200
 _ASKING = {"how", "many", "much", "what", "which", "when", "where", "who", "unit", "value", "find"}
 
 
 def settled_value(text: str, question: str, *, numeric: bool) -> str | None:
     """The value as written; None where the prose states none. `numeric`: a number is asked for, not an expression."""
-    if "\n" not in text.strip() and len(text) <= 60 and (parse_quantity(text) is not None or not _LETTERS.search(text)):
-        return text.strip()
+    line = text.strip()
+    if "\n" not in line and (len(line) <= _MAX_LINE and parse_quantity(line) is not None or not _LETTERS.search(line)):
+        return line[:_MAX_VALUE]
     for tail, _, _ in reversed(announcements(text)):
         found = _announced(tail, numeric)
         if found is not None:
@@ -157,9 +160,9 @@ def stated(plain: str, asked: Set[str] = frozenset()) -> str | None:
 def _with_what_is_joined(plain: str, match: re.Match[str]) -> str:
     """The value; after `at least` or `±`, or before `or 6`, all of that, which no comparison takes for one number."""
     if before := _OPEN_BEFORE.search(_before(plain, match)):
-        return (before.group() + plain[match.start() :])[:200]
+        return (before.group() + plain[match.start() :])[:_MAX_VALUE]
     return (
-        plain[match.start() :][:200]
+        plain[match.start() :][:_MAX_VALUE]
         if _MORE.match(plain[match.end() : match.end() + _WINDOW])
         else match.group().strip(" ,")
     )
@@ -257,7 +260,7 @@ def _settled_expression(text: str) -> str | None:
             joined.insert(0, spans.pop())
         return ", ".join(_inside(span) for span in joined)
     parts = sentences(text)
-    if not parts or len(parts[-1]) > 200:
+    if not parts or len(parts[-1]) > _MAX_VALUE:
         return None
     last = REASON.sub("", parts[-1]) or parts[-1]
     if not _LETTERS.search(last):

@@ -10,7 +10,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[^\s{]))")
 _PLACEHOLDER = re.compile(r"\\(?:phantom|hspace)\s*\{[^{}]*\}|\\(?:square|Box|quad|qquad|cdots|ldots|dots|_)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _RIVAL = re.compile(
-    r"[\W_]*(?:\d|[A-H](?![A-Za-z]))(?:\\[a-zA-Z]+|[\W\d_]|\b(?:[A-H]|or|and|maybe|not|to|but|possibly|vs|is|the|answer)\b)*",
+    r"[^a-zA-Z\d]*(?:\d|[A-H](?![A-Za-z]))(?:\\[a-zA-Z]+|[^\w\\]|[\d_]|\b(?:[A-H]|or|and|maybe|not|to|but|possibly|vs|is|it|the|answer|because|since)\b)*",
     re.IGNORECASE,
 )
 _MAX_BOXES = 64
@@ -39,8 +39,8 @@ def unboxed(answer: str) -> str:
     if len(found) != 1 or match is None or not match.group().endswith("{"):
         return answer
     end = closing_brace(answer, match.end())
-    beside = answer[: match.start()] + (answer[end + 1 :] if end is not None else "")
-    return answer if _RIVAL.fullmatch(beside) and "=" not in beside else found[0]
+    sides = [answer[: match.start()], answer[end + 1 :] if end is not None else ""]
+    return answer if any(_RIVAL.fullmatch(side) and "=" not in side for side in sides) else found[0]
 
 
 def unclosed_answer(text: str) -> str | None:
