@@ -130,6 +130,8 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "names-elsewhere": ("configuration.md", peers_table),
     "presets-grpo": ("algorithms/grpo.md", lambda: presets_table("GRPO")),
     "presets-grpo-d": ("algorithms/grpo_d.md", lambda: presets_table("GRPOD")),
+    "presets-sft": ("algorithms/sft.md", lambda: presets_table("SFT")),
+    "presets-step-grpo": ("algorithms/step_grpo.md", lambda: presets_table("StepGRPO")),
     "presets-share-grpo": ("algorithms/share_grpo.md", lambda: presets_table("ShareGRPO")),
 }
 

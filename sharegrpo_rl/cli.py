@@ -70,10 +70,39 @@ def train(
 
 
 @app.command()
+def tune(
+    file: RunFileArgument,
+    sets: SetOption = None,
+    imports: ImportOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show the resolved search and its trials; open neither data nor weights")
+    ] = False,
+) -> None:
+    """Show a search over a run file's search space. Running one is not in this version."""
+    from sharegrpo_rl.tune.examples import find_run_file
+    from sharegrpo_rl.tune.search_dry_run import describe_search
+    from sharegrpo_rl.tune.search_file import load_search
+    from sharegrpo_rl.user_code import import_user_files
+
+    path = find_run_file(file)
+    import_user_files(imports or [])
+    spec = load_search(path, sets or [])
+    if not dry_run:
+        raise UserError(
+            f"tune: searching is not in this version; `sharegrpo-rl tune {path} --dry-run` shows the search, `train` runs "
+            f"one setting of it (--set tune=null --set {spec.space[0].key}=VALUE ...), ray.tune.Tuner searches from Python"
+        )
+    sys.stdout.write(describe_search(spec))
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL_OR_CHECKPOINT", help="an exported folder or a checkpoint")],
     env: Annotated[str | None, typer.Option(help="questions of this environment instead of the model's own")] = None,
     data: Annotated[str | None, typer.Option(help="questions of this data set instead of the model's own")] = None,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="KIND,KIND", help="kinds of question instead of the model's own")
+    ] = None,
     split: Annotated[str, typer.Option(help="split to evaluate on")] = "test",
     limit: Annotated[int, typer.Option(min=1, help="the first N questions")] = 500,
     blind: Annotated[bool, typer.Option("--blind", help="swap the images: what does the text alone earn?")] = False,
@@ -85,7 +114,8 @@ def evaluate(
     from sharegrpo_rl.user_code import import_user_files
 
     import_user_files(imports or [])
-    report = evaluate_model(model, env=env, data=data, split=split, limit=limit, blind=blind)
+    wanted = None if kinds is None else [kind.strip() for kind in kinds.split(",")]
+    report = evaluate_model(model, env=env, data=data, kinds=wanted, split=split, limit=limit, blind=blind)
     print_report(report, as_json)
 
 
@@ -113,7 +143,7 @@ def preview(
 def grade(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="rows with `response` and `gold`")],
     extract: Annotated[
-        Literal["auto", "answer", "boxed", "free"], typer.Option(help="where the answer stands in a response")
+        Literal["auto", "answer", "boxed", "steps", "free"], typer.Option(help="where the answer stands in a response")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a row, the summary last")] = False,
 ) -> None:
@@ -121,6 +151,70 @@ def grade(
     from sharegrpo_rl.tune.grade_report import print_grades
 
     print_grades(file, extract, as_json)
+
+
+@app.command()
+def expand(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="a folder, a file, or the name of a data set on the hub")],
+    out: Annotated[Path, typer.Option(help="the folder to write the new data set to")],
+    variants: Annotated[int, typer.Option(min=0, help="rewordings of each question")] = 4,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="an OpenAI-compatible endpoint")] = None,
+    model: Annotated[str | None, typer.Option(help="the endpoint's model to ask")] = None,
+    key_env: Annotated[
+        str, typer.Option(help="environment variable that holds the key, if one is needed")
+    ] = "OPENAI_API_KEY",
+    local: Annotated[str | None, typer.Option(metavar="MODEL_FOLDER", help="a model on this machine instead")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="let the model solve original and rewording, and compare its answers")
+    ] = False,
+    key_steps: Annotated[
+        bool, typer.Option("--key-steps", help="extract the key steps of each reference solution, too")
+    ] = False,
+    split: Annotated[
+        Literal["train", "test", "all"], typer.Option(help="what to expand; the rest is carried over")
+    ] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first N questions of a split")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed that is sent with the requests")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="of rewordings and key steps")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=16, help="most tokens of a reply")] = 2048,
+    attempts: Annotated[int, typer.Option(min=1, help="times that a question is asked for what is still missing")] = 2,
+    concurrency: Annotated[int, typer.Option(min=1, help="questions under way at a time")] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option(min=0.01, help="at most this many, retries too")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds for one try of a request")] = 120.0,
+    retries: Annotated[int, typer.Option(min=0, help="further tries of a request that failed")] = 4,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", metavar="FIELD=NAME", help="a column's name: question=my_column")
+    ] = None,
+    hub_config: Annotated[str | None, typer.Option(help="configuration of a hub data set")] = None,
+) -> None:
+    """Reword every question with a language model, check the rewordings, and write a data set that has them."""
+    from rich.console import Console
+
+    from sharegrpo_rl.expansion.expand import expand as run_expansion
+    from sharegrpo_rl.expansion.options import ExpandOptions, column_choices
+    from sharegrpo_rl.expansion.question import Wanted
+    from sharegrpo_rl.tune.quiet import quiet_libraries
+
+    quiet_libraries()
+    wanted = Wanted(variants, attempts, temperature, max_tokens, seed, verify, key_steps)
+    options = ExpandOptions(
+        data,
+        out,
+        wanted,
+        split=split,
+        limit=limit,
+        columns=column_choices(columns or []),
+        hub_config=hub_config,
+        endpoint=endpoint,
+        model=model,
+        key_env=key_env,
+        local=local,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        timeout=timeout,
+        retries=retries,
+    )
+    typer.echo(run_expansion(options, Console(stderr=True)))
 
 
 @app.command()

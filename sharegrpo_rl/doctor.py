@@ -25,6 +25,7 @@ REQUIRED = (
     "tensorboard",
     "math-verify",
     "peft",
+    "openai",
 )
 OPTIONAL = {"easy-vqa": "data for easy_vqa-tiny: pip install sharegrpo-rl[easy-vqa]"}
 

@@ -74,6 +74,8 @@ _R1_V: dict[str, Any] = {
     "max_completion_tokens": 512,
     "max_pixels": 401_408,
 }
+# A schedule takes the place of the constant weight.
+_GRPO_D: dict[str, Any] = {**_R1_V, "kl_coeff": 0.0, "kl_schedule": "v_shape", "kl_turn": 0.3}
 
 GRPO_PRESETS: dict[str, dict[str, Any]] = {
     # GRPO as R1-ShareVL's comparison has it (the row 72.8 of its Table 2): N = 12 completions of the question itself.
@@ -169,8 +171,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "GRPOD": {
         # OThink-MR1, section 4.1: ranges of the KL weight for its two tasks, the rest as in R1-V.
-        "paper_counting": {**_R1_V, "kl_schedule": "v_shape", "kl_min": 0.04, "kl_max": 0.1, "kl_turn": 0.3},
-        "paper_geometry": {**_R1_V, "kl_schedule": "v_shape", "kl_min": 0.0, "kl_max": 0.02, "kl_turn": 0.3},
+        "paper_counting": {**_GRPO_D, "kl_min": 0.04, "kl_max": 0.1},
+        "paper_geometry": {**_GRPO_D, "kl_min": 0.0, "kl_max": 0.02},
     },
     "StepGRPO": {
         # R1-VL's code, with the holes of its two rewards.

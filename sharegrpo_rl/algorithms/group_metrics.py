@@ -37,8 +37,11 @@ def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) ->
     }
 
 
-def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, float]:
-    """How much the groups can teach; `valid_advantage_ratio`, `reward_density` and `solved_ratio` look at accuracy."""
+def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
+    """How much the groups can teach; `valid_advantage_ratio`, `reward_density` and `solved_ratio` look at accuracy.
+
+    `tasks` has the figures of each task, where the groups belong to several.
+    """
     accuracies = [g.accuracies for g in groups]
     rewards = [g.rewards for g in groups]
     return {
@@ -50,4 +53,24 @@ def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, float
         "num_groups": len(groups),
         "shrunk_groups": sum(len(g.slots) < num_variants for g in groups),
         "transformed_slots": sum(s.transform is not None for g in groups for s in g.slots),
+        **_by_task(groups),
+    }
+
+
+def _by_task(groups: Sequence[Group]) -> dict[str, dict[str, dict[str, float]]]:
+    by_task: dict[str, list[Group]] = {}
+    for group in groups:
+        by_task.setdefault(group.task, []).append(group)
+    if len(by_task) < 2:
+        return {}
+    return {"tasks": {task or "unnamed": _task_metrics(own) for task, own in sorted(by_task.items())}}
+
+
+def _task_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    accuracies = [g.accuracies for g in groups]
+    return {
+        "accuracy": float(np.concatenate([a.ravel() for a in accuracies]).mean()),
+        "reward_mean": float(np.concatenate([g.rewards.ravel() for g in groups]).mean()),
+        "valid_advantage_ratio": valid_ratio(accuracies),
+        "reward_density": reward_density(accuracies),
     }

@@ -70,6 +70,7 @@ def _group(episodes: list[list[Any]]) -> Group:
         rewards=_table(episodes, lambda e: e.get_return()),
         reward_parts={n: _table(episodes, lambda e, n=n: e.custom_data["reward_parts"].get(n, np.nan)) for n in names},
         subtask=first[0]["subtask"],
+        task=first[0]["task"],
     )
 
 

@@ -146,7 +146,9 @@ def _key(config: Any) -> str:
 
 
 def _data_identity(data: Any) -> Any:
-    """Name, size and time of every file of a data set, so that changed data makes a new model."""
+    """Name, size and time of every file of a data set (or of each set of a mixture), so that changed data makes a new model."""
+    if isinstance(data, list):
+        return [_data_identity(mixed["data"]) for mixed in data]
     if data is None or not Path(str(data)).exists():
         return data
     root = Path(str(data)).resolve()

@@ -21,6 +21,7 @@ from sharegrpo_rl.algorithms.model_source import prepare_model
 from sharegrpo_rl.algorithms.over_long import fitting_questions, keep_fitting
 from sharegrpo_rl.algorithms.run_config import RunConfig
 from sharegrpo_rl.data.cursor import QuestionCursor
+from sharegrpo_rl.data.key_steps import rows_without_key_steps
 from sharegrpo_rl.data.types import Group, Prompt, QuestionBank, SeedQuestion, SlotRequest
 from sharegrpo_rl.env_runners.qa_env_runner import render
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
@@ -29,6 +30,8 @@ from sharegrpo_rl.evaluation.evaluate import evaluate
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
 from sharegrpo_rl.models.loading import parameter_table
+
+COUNTED_ROWS = 2000  # first training rows that are looked at for key steps
 
 
 class RunAlgorithm(Algorithm):
@@ -56,6 +59,8 @@ class RunAlgorithm(Algorithm):
         self._trained = fitting_questions(self.bank, encoder, transformed=own.transform_probability > 0)
         self.cursor = QuestionCursor(len(self._trained), own.seed or 0)
         self._env: MultimodalQAEnv | None = None
+        graded = {"key_steps", "key_steps_released"} & set(own.rewards)
+        self._without_key_steps = rows_without_key_steps(self.bank, COUNTED_ROWS) if graded else None
 
     @override(Algorithm)
     def _setup_logdir(self) -> None:
@@ -88,6 +93,8 @@ class RunAlgorithm(Algorithm):
         """Log what the learner returned, and where in the data the run is."""
         self.metrics.log_dict(update, key=(LEARNER_RESULTS, DEFAULT_MODULE_ID), reduce="mean", window=1)
         self.metrics.log_value("over_long_questions", len(self.bank) - len(self._trained), reduce="mean", window=1)
+        if self._without_key_steps is not None:
+            self.metrics.log_value("rows_without_key_steps", self._without_key_steps, reduce="mean", window=1)
         self.metrics.log_value("epoch", self.cursor.get_state()["epoch"], reduce="mean", window=1)
 
     # ---- evaluation, export

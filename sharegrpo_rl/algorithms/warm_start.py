@@ -37,9 +37,10 @@ DEFAULTS = {
 
 
 def target_text(question: SeedQuestion, config: Any) -> str:
-    """The completion that supervised training teaches: the row's solution and answer, else a fixed thought and the answer."""
+    """What supervised training teaches: the row's solution where it has one, else a fixed thought and its key steps."""
     thought = getattr(config, "thought", None) or (config.warm_start or {}).get("template") or THOUGHT
-    return ANSWER_FORMATS[config.answer_format].render(question.solution or thought, question.answer)
+    steps = () if question.solution else tuple(phrasings[0] for phrasings in question.key_steps)
+    return ANSWER_FORMATS[config.answer_format].render(question.solution or thought, question.answer, steps)
 
 
 def warm_start(policy: Policy, config: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "question_id", "qid", "pid"),
     "question": ("problem", "question", "prompt"),
     "answer": ("answer", "reward_model.ground_truth", "solution", "ground_truth", "label"),
-    "images": ("images", "image"),
+    "images": ("images", "image", "image_path"),
     "variants": ("variants", "new_questions", "question_variants"),
     "choices": ("choices",),
     "answer_type": ("answer_type",),

@@ -41,6 +41,14 @@ class HubTable:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._dataset[index]
 
+    def arrow_tables(self, rows: int) -> Iterator[Any]:
+        """All rows in order as Arrow tables of at most `rows` rows, image files read into them."""
+        from datasets.table import embed_table_storage
+
+        description = self._dataset.features.arrow_schema.metadata
+        for table in self._dataset.with_format("arrow").iter(batch_size=rows):
+            yield embed_table_storage(table.replace_schema_metadata(description))
+
     def place(self, index: int) -> str:
         """Data set and row, counted from 0."""
         return f"{self._name} row {index}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.data.columns import Columns
+from sharegrpo_rl.data.key_steps import is_kept_whole, read_key_steps
 from sharegrpo_rl.data.messages import IMAGE_MARK
 from sharegrpo_rl.data.row_images import read_images
 from sharegrpo_rl.data.templates import template_wordings
@@ -15,11 +16,11 @@ from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.data.values import (
     answer_kind,
     answer_text,
-    key_steps,
     last_boxed,
     optional_number,
     optional_text,
     question_text,
+    stated_answer,
 )
 from sharegrpo_rl.data.wordings import needs_visible_choices, other_wordings, string_list, with_choices
 from sharegrpo_rl.errors import UserError
@@ -47,7 +48,8 @@ class RowReader:
         answer_type = answer_kind(values["answer_type"])
         if needs_visible_choices(answer, answer_type, choices):
             wordings = tuple(with_choices(wording, choices) for wording in wordings)
-        steps = key_steps(values["key_steps"])
+        steps_column, steps_value = self.columns.pick(row, "key_steps")
+        steps = read_key_steps(steps_value, steps_column, place)
         return SeedQuestion(
             id=identity,
             question=wordings[0],
@@ -62,18 +64,19 @@ class RowReader:
             key_steps=steps,
             task=optional_text(values["task"]) or "",
             subtask=optional_text(values["subtask"]) or optional_text(values["answer_type"]) or "",
-            extra=self._extra(row, steps_used=bool(steps)),
+            extra=self._extra(row, steps_used=is_kept_whole(steps_value, steps)),
         )
 
     def _answer(self, row: Mapping[str, Any], choices: tuple[str, ...], place: str) -> tuple[str, str | None]:
-        """The ground truth, and the worked solution where the row has one beside it or around its last box."""
+        """The ground truth, and the worked solution where the row has one beside it, or around its last box or section."""
         column, value = self.columns.require(row, "answer", place)
         solution_column, worked = self.columns.pick(row, "solution")
         if column != solution_column:
             return answer_text(value, choices, f"{place}: {column}"), optional_text(worked)
         boxed = last_boxed(worked) if isinstance(worked, str) else None
-        answer = answer_text(value if boxed is None else boxed, choices, f"{place}: {column}")
-        return answer, None if boxed is None else worked
+        inside = stated_answer(worked) if boxed is None and isinstance(worked, str) else boxed
+        answer = answer_text(value if inside is None else inside, choices, f"{place}: {column}")
+        return answer, None if inside is None else worked
 
     def _wordings(self, row: Mapping[str, Any], place: str, has_images: bool) -> tuple[str, ...]:
         """The question, then its own rewordings, those of its subtask and, if asked for, those of the templates."""

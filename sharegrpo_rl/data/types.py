@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,10 +40,11 @@ class SeedQuestion:
     precision: float | None = None
     solution: str | None = None  # a worked reference solution: the target of supervised fine-tuning
     key_steps: tuple[tuple[str, ...], ...] = ()  # each step as its equivalent phrasings
-    task: str = ""  # names the reward and the curve in mixtures
+    task: str = ""  # names its curve where a run has several tasks
     subtask: str = ""  # kind of question, for accuracy by kind; the answer type where a data set names none
     transforms: tuple[str, ...] | None = None  # image transforms that keep the answer; None = decided by the word rule
     extra: dict[str, Any] = field(default_factory=dict)  # the row's other columns, handed to user rewards
+    rewards: Mapping[str, float] | None = None  # weights of its set in a mixture; None = the run's
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -125,6 +127,7 @@ class Group:
     rewards: NDArray[np.float64]
     reward_parts: dict[str, NDArray[np.float64]]
     subtask: str = ""
+    task: str = ""
 
     @property
     def accuracies(self) -> NDArray[np.float64]:

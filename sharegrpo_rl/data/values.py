@@ -16,6 +16,7 @@ _ANSWER_TYPES = {
     **{name: "multiple_choice" for name in ("multi_choice", "choice", "option")},
     **{name: "word" for name in ("text", "string")},
 }
+_FINAL_HEADING = "### The final answer is:"
 _TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
@@ -77,13 +78,10 @@ def answer_kind(value: Any) -> str | None:
     return _ANSWER_TYPES.get(str(value).lower())
 
 
-def key_steps(value: Any) -> tuple[tuple[str, ...], ...]:
-    """A list of lists of strings; () for any other form."""
-    if not isinstance(value, list) or not all(isinstance(step, list) and step for step in value):
-        return ()
-    if not all(isinstance(phrase, str) for step in value for phrase in step):
-        return ()
-    return tuple(tuple(step) for step in value)
+def stated_answer(text: str) -> str | None:
+    """What follows the last heading `### The final answer is:` of a text; None without one, or where nothing does."""
+    _, heading, answer = text.rpartition(_FINAL_HEADING)
+    return answer.strip() or None if heading else None
 
 
 def optional_text(value: Any) -> str | None:

@@ -162,6 +162,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             episode.custom_data.update(
                 request=request,
                 question_id=info["question_id"],
+                task=info["task"],
                 subtask=info["subtask"],
                 sample=sample,
                 prompt=prompt,

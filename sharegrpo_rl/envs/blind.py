@@ -25,7 +25,7 @@ def blind_partner(bank: QuestionBank, index: int) -> int | None:
         other = bank[candidate]
         if len(other.images) != len(question.images) or shown & _fingerprints(other):
             continue
-        if other.subtask == question.subtask:
+        if (other.task, other.subtask) == (question.task, question.subtask):
             return candidate
         lender = candidate if lender is None else lender
     return lender

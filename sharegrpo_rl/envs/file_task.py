@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from random import Random
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 from sharegrpo_rl.data.checking import check_bank
-from sharegrpo_rl.data.loading import load_bank
-from sharegrpo_rl.data.seeding import derive_seed
+from sharegrpo_rl.data.loading import TableBank, load_bank
+from sharegrpo_rl.data.mixture import MixtureBank
 from sharegrpo_rl.data.transforms import DEFAULT_TRANSFORMS, TRANSFORMS, allowed_transforms, dropped_transforms
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.envs.bank_view import BankView
+from sharegrpo_rl.envs.file_options import FileOptions, mixed_sets
+from sharegrpo_rl.envs.mixed_task import load_mixture, reader_of
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
-from sharegrpo_rl.envs.options import EnvOptions, about
+from sharegrpo_rl.envs.options import EnvOptions
+from sharegrpo_rl.envs.row_choice import check_skip, choose_rows
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.rewards.truth import check_ground_truth
 
-
-@dataclass(frozen=True)
-class FileOptions(EnvOptions):
-    """Options of every environment that reads a data set."""
-
-    data: str = field(default="", metadata=about("the data set: a folder, a file, or a hub name"))
-    kinds: list[str] = field(
-        default_factory=list, metadata=about("keep only these kinds of question (`subtask`); empty = all")
-    )
-    columns: dict[str, str] = field(
-        default_factory=dict, metadata=about("field -> the data set's name of that column, where it is not a known one")
-    )
-    test_fraction: float | None = field(
-        default=None,
-        metadata=about("share of a data set with one file only that is its test split", minimum=0, maximum=1),
-    )
-    hub_config: str | None = field(default=None, metadata=about("configuration of a hub data set"))
-    template_wordings: bool = field(
-        default=False, metadata=about("add rule-based wordings to questions that fit a template")
-    )
+Prepare: TypeAlias = Callable[[SeedQuestion], SeedQuestion]
 
 
 class FileTask(MultimodalQAEnv):
@@ -53,7 +36,19 @@ class FileTask(MultimodalQAEnv):
         """The chosen rows of the split. UserError naming file, row or key for whatever is wrong with them."""
         if not options.data:
             raise UserError(f"env_config.data: {cls.id} needs a data set: a folder, a file, or a hub name")
-        rows = load_bank(
+        if isinstance(options.data, list):
+            return load_mixture(cls, options, split, check=check)
+        rows = cls.open_rows(options, split)
+        chosen = choose_rows(rows, options, split)
+        if split == "train":
+            check_skip(options.skip_questions, len(chosen), f"{rows.name} (train)")
+            chosen = chosen[options.skip_questions :]
+        return cls.read(rows, chosen, options, check=check)
+
+    @classmethod
+    def open_rows(cls, options: Any, split: str) -> TableBank:
+        """All rows of the split, as the data set has them."""
+        return load_bank(
             options.data,
             split,
             columns=options.columns or None,
@@ -61,7 +56,13 @@ class FileTask(MultimodalQAEnv):
             hub_config=options.hub_config,
             template_wordings=options.template_wordings,
         )
-        bank = BankView(rows, _choose(rows, options, split), partial(cls.prepare, options=options))
+
+    @classmethod
+    def read(
+        cls, rows: QuestionBank, chosen: Sequence[int], options: Any, *, check: bool, finish: Prepare | None = None
+    ) -> BankView:
+        """The chosen rows, prepared (and `finish`ed, a last change to each); `check` reads them all once."""
+        bank = BankView(rows, chosen, partial(_prepared, task=cls, options=options, finish=finish))
         if check:
             check_bank(bank, check_truth=cls.check)
         return bank
@@ -84,10 +85,18 @@ class FileTask(MultimodalQAEnv):
 
     def dropped_transforms(self, index: int) -> dict[str, str]:
         """Every known transform that this question never gets: not asked for, or forbidden by row or word rule."""
-        requested = self._requested(self.options)
-        bank = cast(BankView, self.bank)
-        why = dropped_transforms(bank.original(index), requested)
+        task, options, question = self._origin(index)
+        requested = task._requested(options)
+        why = dropped_transforms(question, requested)
         return {name: "not asked for (env_config.transforms)" for name in TRANSFORMS if name not in requested} | why
+
+    def _origin(self, index: int) -> tuple[type[FileTask], Any, SeedQuestion]:
+        """Who read a question, by which options, and the question as its data set has it."""
+        if not isinstance(self.bank, MixtureBank):
+            return type(self), self.options, cast(BankView, self.bank).original(index)
+        number, row = self.bank.source(index)
+        spec = mixed_sets(cast(FileOptions, self.options))[number]
+        return reader_of(type(self), spec), spec.rows, cast(BankView, self.bank.sets[number].bank).original(row)
 
     @classmethod
     def check(cls, question: SeedQuestion) -> None:
@@ -95,23 +104,6 @@ class FileTask(MultimodalQAEnv):
         check_ground_truth(question)
 
 
-def _choose(rows: QuestionBank, options: Any, split: str) -> Sequence[int]:
-    """Row numbers in file order: only the wanted kinds; in train at most max_questions, the skipped ones left out."""
-    chosen: Sequence[int] = range(len(rows))
-    if options.kinds:
-        kinds = [rows[index].subtask for index in chosen]
-        if missing := [kind for kind in options.kinds if kind not in kinds]:
-            known = ", ".join(sorted(set(kinds) - {""})) or "none: its rows have no subtask"
-            raise UserError(f"env_config.kinds: {rows.name} ({split}) has no kind {missing[0]!r}; it has {known}")
-        chosen = [index for index in chosen if kinds[index] in options.kinds]
-    if split != "train":
-        return chosen
-    if options.max_questions is not None and options.max_questions < len(chosen):
-        random = Random(derive_seed("subset", options.subset_seed))
-        chosen = sorted(random.sample(chosen, options.max_questions))
-    if options.skip_questions >= len(chosen):
-        raise UserError(
-            f"env_config.skip_questions: {options.skip_questions} are left out of {len(chosen)} questions of "
-            f"{rows.name} (train) and none remains; lower it, or the warm start's rows"
-        )
-    return chosen[options.skip_questions :]
+def _prepared(question: SeedQuestion, task: type[FileTask], options: Any, finish: Prepare | None) -> SeedQuestion:
+    prepared = task.prepare(question, options)
+    return prepared if finish is None else finish(prepared)

@@ -56,6 +56,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         self.rubric = Rubric(dict(DEFAULT_REWARDS if rewards is None else rewards), answer_format)
         self.observation_space = spaces.Dict({"images": ImageList(), "question": UnicodeText()})
         self.action_space = UnicodeText()
+        self._set_rubrics: dict[tuple[tuple[str, float], ...], Rubric] = {}
         self._question: SeedQuestion | None = None
         self._observation: dict[str, Any] = {}
 
@@ -97,6 +98,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
             "question_index": index,
             "variant_index": variant,
             "transform": transform,
+            "task": question.task,
             "subtask": question.subtask,
             "image_keys": keys,
         }
@@ -112,7 +114,17 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         """Grade several answers to the question shown last."""
         if self._question is None:
             raise gym.error.ResetNeeded("call reset() before step() or score(): no question has been shown yet")
-        return self.rubric.score(list(texts), self._question, None if truncated is None else list(truncated))
+        rubric = self.rubric_of(self._question)
+        return rubric.score(list(texts), self._question, None if truncated is None else list(truncated))
+
+    def rubric_of(self, question: SeedQuestion) -> Rubric:
+        """What grades a question: the run's rubric, or in a mixture that of the question's own set."""
+        if question.rewards is None:
+            return self.rubric
+        weights = tuple(sorted(question.rewards.items()))
+        if weights not in self._set_rubrics:
+            self._set_rubrics[weights] = Rubric(question.rewards, self.rubric.form.name)
+        return self._set_rubrics[weights]
 
     def dropped_transforms(self, index: int) -> dict[str, str]:
         """Every known transform that this question never gets, with the reason."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from sharegrpo_rl.data.transforms import check_names
 from sharegrpo_rl.errors import UserError
 
-Options = TypeVar("Options", bound="EnvOptions")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Read = TypeVar("Read", bound="DataclassInstance")
 
 
 def about(
@@ -50,8 +53,8 @@ class EnvOptions:
             check_names(self.transforms)
 
 
-def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    """The options of an environment from `env_config`; UserError where a key is unknown or a value does not fit."""
+def read_options(kind: type[Read], given: Mapping[str, Any], where: str = "env_config") -> Read:
+    """The fields of `kind` from a table at the key `where`; UserError where a key is unknown or a value does not fit."""
     known = {f.name: f for f in fields(kind)}
     hints = get_type_hints(kind)
     values = {}
@@ -59,8 +62,8 @@ def read_options(kind: type[Options], given: Mapping[str, Any]) -> Options:
         if name not in known:
             close = get_close_matches(str(name), list(known), n=1)
             hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-            raise UserError(f"env_config.{name}: unknown key; {hint}")
-        values[name] = _checked(f"env_config.{name}", value, hints[name], known[name].metadata)
+            raise UserError(f"{where}.{name}: unknown key; {hint}")
+        values[name] = _checked(f"{where}.{name}", value, hints[name], known[name].metadata)
     return kind(**values)
 
 
@@ -77,7 +80,8 @@ def _checked(key: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> An
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or value != value:
         raise UserError(f"{key}: expected {_spelled(hint)}, got {value!r}")
     items = [*value, *value.values()] if kind is dict else value if kind is list else []
-    if not all(isinstance(item, get_args(wanted)) for item in items):
+    fitting = (*get_args(wanted), int) if float in get_args(wanted) else get_args(wanted)
+    if not all(isinstance(item, fitting) for item in items):
         raise UserError(f"{key}: expected {_spelled(hint)}, got {value!r}")
     if metadata["choices"] and value not in metadata["choices"]:
         raise UserError(f"{key}: {value!r} is not one of {', '.join(map(str, metadata['choices']))}")
@@ -93,6 +97,7 @@ def _bounds(low: float | None, high: float | None) -> str:
 
 def _spelled(hint: Any) -> str:
     names = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "None": "null"}
-    names |= {"list[str]": "a list of texts", "dict[str, str]": "a mapping of texts"}
+    names |= {"list[str]": "a list of texts", "dict[str, str]": "a mapping of texts", "list": "a list of tables"}
+    names |= {"dict[str, float]": "a mapping of numbers"}
     text = str(hint) if get_args(hint) else hint.__name__
     return " or ".join(names.get(part, part) for part in text.split(" | "))

@@ -53,6 +53,11 @@ _ALL = (
         "GeometryQA-v0", f"{_TASKS}.geometry_qa:GeometryQAEnv", "plane geometry with diagrams; numbers and closed forms"
     ),
     EnvironmentSpec("MathQA-v0", f"{_TASKS}.math_qa:MathQAEnv", "mathematics, with images or without"),
+    EnvironmentSpec(
+        "Arithmetic-v0",
+        f"{_TASKS}.arithmetic:ArithmeticEnv",
+        "generated, text only: two numbers; a share of the number facts held out for the test",
+    ),
     EnvironmentSpec("MultimodalQA-v0", f"{_TASKS}.multimodal_qa:AnyDatasetEnv", "any data set by path"),
 )
 ENVIRONMENTS: dict[str, EnvironmentSpec] = {spec.id: spec for spec in _ALL}

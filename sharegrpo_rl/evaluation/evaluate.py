@@ -55,7 +55,7 @@ def _show(env: MultimodalQAEnv, index: int, *, blind: bool) -> ShownQuestion:
 def _grade(env: MultimodalQAEnv, index: int, completion: GeneratedText) -> EvaluationRecord:
     question = env.bank[index]
     score: Score
-    (score,) = env.rubric.score([completion.text], question, [completion.truncated])
+    (score,) = env.rubric_of(question).score([completion.text], question, [completion.truncated])
     return EvaluationRecord(
         question_id=question.id,
         question_index=index,
@@ -69,4 +69,5 @@ def _grade(env: MultimodalQAEnv, index: int, completion: GeneratedText) -> Evalu
         num_tokens=completion.num_tokens,
         text=completion.text,
         error=score.error,
+        task=question.task,
     )

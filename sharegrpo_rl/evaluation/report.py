@@ -34,6 +34,7 @@ class EvaluationRecord:
     num_tokens: int
     text: str
     error: str | None = None  # what went wrong in the grader; such a row counts as wrong, and is counted
+    task: str = ""
 
     @property
     def correct(self) -> bool:
@@ -43,7 +44,10 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Shares in 0..1; `mean_length` in tokens; `by_kind` and `by_wording`: {name: {"accuracy", "questions"}}."""
+    """Shares in 0..1; `mean_length` in tokens; `by_kind`, `by_task` and `by_wording`: {name: {"accuracy", "questions"}}.
+
+    With one task only `by_task` is empty; with several, `by_kind` names each kind `task/kind`.
+    """
 
     accuracy: float
     questions: int
@@ -53,6 +57,7 @@ class EvaluationReport:
     mean_length: float
     extractor: str
     by_kind: dict[str, dict[str, float]]
+    by_task: dict[str, dict[str, float]]
     by_wording: dict[str, dict[str, float]]
     grader_errors: int
     blind: bool
@@ -74,6 +79,11 @@ def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: b
     if number == 0:
         raise ValueError("an evaluation needs at least one question")
     right = sum(record.accuracy for record in records)
+    tasks = [record.task or "unnamed" for record in records]
+    kinds = [record.subtask for record in records]
+    several = len(set(tasks)) > 1
+    if several:
+        kinds = [f"{task}/{kind}" if kind else task for task, kind in zip(tasks, kinds, strict=True)]
     return EvaluationReport(
         accuracy=right / number,
         questions=number,
@@ -82,7 +92,8 @@ def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: b
         truncated_rate=sum(record.truncated for record in records) / number,
         mean_length=sum(record.num_tokens for record in records) / number,
         extractor=extractor,
-        by_kind=_by([record.subtask for record in records], records),
+        by_kind=_by(kinds, records),
+        by_task=_by(tasks, records) if several else {},
         by_wording=_by([str(record.wording) for record in records], records),
         grader_errors=sum(record.error is not None for record in records),
         blind=blind,

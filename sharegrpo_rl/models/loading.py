@@ -13,6 +13,7 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import keep_layout
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.models.smollm2 import NAME
 
 VISION_PARTS = ("visual", "vision_tower", "vision_model")
 LANGUAGE = "language model"
@@ -63,9 +64,10 @@ def load_model(path: str, dtype: str) -> tuple[Any, Any]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         where = "folder" if Path(path).exists() else "hub model"
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model: cannot load the {where} {path!r} ({reason}); give a Hugging Face folder or name"
-        ) from error
+        remedy = "give a Hugging Face folder or name"
+        if where == "hub model" and Path(path).name == NAME:
+            remedy += f", or write the folder first: python -m sharegrpo_rl.models.smollm2 --out {path}"
+        raise UserError(f"model: cannot load the {where} {path!r} ({reason}); {remedy}") from error
 
 
 def part_of(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import Field, field, fields
+from functools import cache
 from typing import Any, get_type_hints
 
 from sharegrpo_rl.errors import UserError
@@ -52,11 +53,11 @@ def meaning(entry: Field, quote: str = "") -> str:
     return "; ".join(parts)
 
 
-def check_option(options: type[Any], name: str, value: Any) -> Any:
+def check_option(options: type, name: str, value: Any) -> Any:
     """The value as its field wants it (an int for a float field becomes a float); UserError where it does not fit."""
     known = {f.name: f for f in fields(options)}
     spec = known[name].metadata
-    hint = str(get_type_hints(options)[name])
+    hint = _hints(options)[name]
     optional = "None" in hint
     if value is None:
         if optional:
@@ -72,6 +73,12 @@ def check_option(options: type[Any], name: str, value: Any) -> Any:
     if kind in (int, float):
         _check_bounds(name, value, spec)
     return value
+
+
+@cache
+def _hints(options: type) -> dict[str, str]:
+    """Each option's type as text. Kept: reading annotations takes longer than all checks, and a search makes many."""
+    return {name: str(hint) for name, hint in get_type_hints(options).items()}
 
 
 def _check_bounds(name: str, value: float, spec: Any) -> None:

@@ -25,6 +25,7 @@ from sharegrpo_rl.rewards.yes_no import parse_boolean
 
 _CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
 _SHORT = 60
+_NO_OPTION = -1
 _MAX_LINES = 8
 _LABELLED = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
 _LEAD_IN = re.compile(
@@ -57,7 +58,7 @@ def _compare_choice(answer: str, key: AnswerKey, gold: str) -> Match | None:
         lines = answer.split("\n")[:_MAX_LINES]
         named = frozenset().union(*(multiple_choice.resolve(line, key.choices) for line in lines))
     if not named and (listed := _listed_options(answer, key.choices)) is not None:
-        if len(listed) != 1:
+        if len(listed) != 1 or _NO_OPTION in listed:
             return Match(listed == right, "the right options" if listed == right else "several options named")
         named = listed
     if not named and not lettered and (settled := settled_option(answer, key.choices, key.question)):
@@ -76,7 +77,7 @@ def _two_letters(answer: str, choices: tuple[str, ...]) -> bool:
 
 
 def _listed_options(answer: str, choices: tuple[str, ...]) -> frozenset[int] | None:
-    """The options in a list of nothing but options and numbers (a number that is no option counts as index -1)."""
+    """The options in a list of nothing but options and numbers (`_NO_OPTION` for a number that is none)."""
     many = parse_sequence(answer)
     if many is None:
         return None
@@ -84,7 +85,7 @@ def _listed_options(answer: str, choices: tuple[str, ...]) -> frozenset[int] | N
     numbers = [parse_quantity(item) is not None for item in many.items]
     if not all(indices or number for indices, number in zip(named, numbers, strict=True)):
         return None
-    return frozenset().union(*(indices or frozenset({-1}) for indices in named))
+    return frozenset().union(*(indices or frozenset({_NO_OPTION}) for indices in named))
 
 
 def _texts(indices: frozenset[int], choices: tuple[str, ...]) -> set[str]:

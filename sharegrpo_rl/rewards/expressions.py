@@ -12,7 +12,7 @@ _MAX_DEPTH = 40
 _MAX_TOKENS = 200
 _MAX_DIGITS = 200
 _MAX_BITS = 8_000  # of an exact power
-_LARGEST = 10**300  # every value within is a finite float
+_LARGEST: int = 10**300  # every value within is a finite float
 _FEW_BITS = 200  # of an exact value that may be compared with its rounded decimal
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<frac>\\frac)|(?P<sqrt>\\sqrt)|(?P<pi>\\pi)|(?P<sign>[-+*/^(){}\[\]]))"
@@ -228,6 +228,6 @@ def same_number(first: Number, second: Number) -> bool:
     """Equal; or equal to 1e-9 relative, unless both are exact and one has so many digits that rounding is no excuse."""
     if exact(first) and exact(second) and (first == second or _many_digits(first) or _many_digits(second)):
         return first == second
-    if abs(first) > _LARGEST or abs(second) > _LARGEST:
+    if not (-_LARGEST <= first <= _LARGEST and -_LARGEST <= second <= _LARGEST):
         return False
     return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)

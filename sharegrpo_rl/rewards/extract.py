@@ -1,4 +1,4 @@
-"""The answer of a response, found before it is graded: in answer tags, in a box, or in free prose."""
+"""The answer of a response, found before it is graded: in answer tags, a box, a final section, or free prose."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from sharegrpo_rl.rewards.prose_options import settled_option
 from sharegrpo_rl.rewards.prose_values import settled_moment, settled_value
 from sharegrpo_rl.rewards.quantities import parse_quantity
 from sharegrpo_rl.rewards.sequences import parse_sequence
+from sharegrpo_rl.rewards.step_format import stated_answers
 from sharegrpo_rl.rewards.yes_no import parse_boolean
 
-ExtractMode = Literal["auto", "answer", "boxed", "free"]
+ExtractMode = Literal["auto", "answer", "boxed", "steps", "free"]
 EXTRACT_MODES: tuple[str, ...] = get_args(ExtractMode)
 
 
@@ -35,6 +36,8 @@ def extract_answers(response: str, key: AnswerKey, mode: ExtractMode = "auto") -
 
     Of the key only the kind of answer asked for (number, option, yes/no, words) is used, never its value.
     """
+    if mode == "steps":  # this layout has no thinking part
+        return Extraction(tuple(dict.fromkeys(stated_answers(response))), "final answer section")
     visible = spans.after_thinking(response)
     if mode in ("auto", "answer"):
         answers = tuple(dict.fromkeys(spans.unboxed(answer) for answer in spans.tagged(visible)))

@@ -1,16 +1,20 @@
 """Answer formats: what the model is told, what counts as well-formed, and which span is the answer.
 
 A format reward is strict: the thinking part comes first and once, the answer part follows once, neither is empty, and
-nothing stands outside them (in `boxed`, prose may surround the one box). Only the completion is looked at.
+nothing stands outside them (in `boxed`, prose may surround the one box; for `steps` see step_format.py). Only the
+completion is looked at.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.rewards import spans
+from sharegrpo_rl.rewards.step_format import Steps
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _THINK_TAGS = ["<think>", "</think>"]
@@ -34,8 +38,8 @@ class AnswerFormat(Protocol):
     def extract(self, text: str) -> str | None:
         """The answer span; None where the layout gives none, or gives several."""
 
-    def render(self, thought: str, answer: str) -> str:
-        """A well-formed completion, for supervised targets."""
+    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
+        """A well-formed completion, for supervised targets; a layout without steps leaves `steps` out."""
 
 
 def _parts(text: str, tags: list[str]) -> list[str] | None:
@@ -68,7 +72,7 @@ class ThinkAnswer:
             return None
         return spans.unboxed(answers.pop())
 
-    def render(self, thought: str, answer: str) -> str:
+    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
         return f"<think>{thought}</think><answer>{answer}</answer>"
 
 
@@ -93,7 +97,7 @@ class Boxed:
         answers = set(spans.boxes(spans.after_thinking(text)))
         return answers.pop() if len(answers) == 1 else None
 
-    def render(self, thought: str, answer: str) -> str:
+    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
         return f"<think>{thought}</think>\\boxed{{{answer}}}"
 
 
@@ -104,4 +108,11 @@ def _closed(text: str) -> bool:
     return brace >= 0 and spans.closing_brace(text, brace + 1) is not None
 
 
-ANSWER_FORMATS: dict[str, AnswerFormat] = {form.name: form for form in (ThinkAnswer(), Boxed())}
+ANSWER_FORMATS: dict[str, AnswerFormat] = {form.name: form for form in (ThinkAnswer(), Boxed(), Steps())}
+
+
+def find_format(name: str) -> AnswerFormat:
+    """The format of that name; UserError where there is none."""
+    if name not in ANSWER_FORMATS:
+        raise UserError(f"answer_format {name!r} is unknown; choose one of {', '.join(ANSWER_FORMATS)}")
+    return ANSWER_FORMATS[name]

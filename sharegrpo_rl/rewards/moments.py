@@ -32,6 +32,7 @@ MOMENT = re.compile(
     rf"{_YEAR.replace('year', 'later_year')})",
     re.IGNORECASE,
 )
+DAY_OF_MONTH = re.compile(rf"(?<![A-Za-z]){_MONTH}\s+$", re.IGNORECASE)  # before a number that counts nothing
 _HALF = re.compile(r"[ap]\.?\s?m\b", re.IGNORECASE)
 _ASKED = re.compile(r"\b(?:what\s+time|o'clock|clock|when)\b", re.IGNORECASE)
 

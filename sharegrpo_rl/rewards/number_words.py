@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from fractions import Fraction
 
 _SMALL = [
@@ -29,9 +30,8 @@ _SIGNED = re.compile(r"^(?:minus|negative)\s+(?=\S)", re.IGNORECASE)
 _MIXED = re.compile(rf"^(?P<whole>.+?)\s+and\s+(?P<top>a|[a-z]+)[\s-]+(?P<part>{_PART})$", re.IGNORECASE)
 _FRACTION = re.compile(rf"^(?:(?P<top>a|[a-z][a-z\s-]*?)[\s-]+)?(?P<part>{_PART})$", re.IGNORECASE)
 _SCALED = re.compile(rf"^(\d[\d,]{{0,20}}(?:\.\d{{1,20}})?)\s*({_SCALE})$", re.IGNORECASE)
-
-
 _MAX_CHARACTERS = 200
+_LARGEST = 10**15
 
 
 def words_to_number(text: str) -> int | None:
@@ -56,6 +56,8 @@ def words_to_number(text: str) -> int | None:
             last = 100 if value >= 20 else 10
         else:
             return None
+        if total + current > _LARGEST:
+            return None  # a thousand times `hundred` is no number that anybody writes
     return total + current
 
 
@@ -92,11 +94,11 @@ def words_to_value(text: str) -> Fraction | None:
     return _fraction(found.group("top"), found.group("part")) if found else None
 
 
-def replace_number_words(text: str) -> str:
-    """The text with every run of number words as digits."""
+def replace_number_words(text: str, keep: Container[str] = ()) -> str:
+    """The text with every run of number words as digits; the runs in `keep` stay words."""
 
     def digits(match: re.Match[str]) -> str:
-        value = words_to_value(match.group())
+        value = None if match.group().lower() in keep else words_to_value(match.group())
         return match.group() if value is None else str(value)
 
     return _RUN.sub(digits, text)

@@ -7,7 +7,7 @@ from collections.abc import Set
 
 from sharegrpo_rl.rewards.canonical import canonical, content_words, plain_unicode
 from sharegrpo_rl.rewards.hedges import REASON
-from sharegrpo_rl.rewards.moments import MOMENT
+from sharegrpo_rl.rewards.moments import DAY_OF_MONTH, MOMENT
 from sharegrpo_rl.rewards.number_words import replace_number_words
 from sharegrpo_rl.rewards.prose import announcements, first_clause, refuses, sentences
 from sharegrpo_rl.rewards.quantities import parse_quantity
@@ -84,7 +84,9 @@ _ASKING = {"how", "many", "much", "what", "which", "when", "where", "who", "unit
 def settled_value(text: str, question: str, *, numeric: bool) -> str | None:
     """The value as written; None where the prose states none. `numeric`: a number is asked for, not an expression."""
     line = text.strip()
-    if "\n" not in line and (len(line) <= _MAX_LINE and parse_quantity(line) is not None or not _LETTERS.search(line)):
+    if "\n" not in line and (
+        (len(line) <= _MAX_LINE and parse_quantity(line) is not None) or not _LETTERS.search(line)
+    ):
         return line[:_MAX_VALUE]
     for tail, _, _ in reversed(announcements(text)):
         found = _announced(tail, numeric)
@@ -123,12 +125,13 @@ def _with_digits(plain: str) -> str:
 
 
 def _values(plain: str) -> list[re.Match[str]]:
-    """Values that the text states: none that it denies, and no part of an expression with unknowns (`x + 1`)."""
-    return [
-        match
-        for match in _VALUE.finditer(plain)
-        if not (_NEGATED.search(_before(plain, match)) or _in_terms(plain, match))
-    ]
+    """Values that the text states: none that it denies, no day of a month, no part of a term with unknowns (`x + 1`)."""
+    return [match for match in _VALUE.finditer(plain) if not (_is_no_value(plain, match) or _in_terms(plain, match))]
+
+
+def _is_no_value(plain: str, match: re.Match[str]) -> bool:
+    before = _before(plain, match)
+    return _NEGATED.search(before) is not None or DAY_OF_MONTH.search(before) is not None
 
 
 def _before(plain: str, match: re.Match[str]) -> str:

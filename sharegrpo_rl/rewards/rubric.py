@@ -1,4 +1,4 @@
-"""The rubric: accuracy, format and user rewards of a question's completions, weighed into one total."""
+"""The rubric: accuracy, format, step and user rewards of a question's completions, weighed into one total."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.formats import ANSWER_FORMATS, AnswerFormat
+from sharegrpo_rl.rewards.formats import AnswerFormat, find_format
 from sharegrpo_rl.rewards.grading import Verdict, grade_answer, make_key
 from sharegrpo_rl.rewards.key import AnswerKey
+from sharegrpo_rl.rewards.step_rewards import STEP_REWARDS
 
 RewardFunction = Callable[..., Sequence[float | None]]
 """TRL's signature: `fn(completions=[text, ...], **columns) -> [value or None, ...]`; each column is a list as long as
-`completions`. None says that a completion cannot be scored."""
+`completions`, only `answer_format` is one text. None says that a completion cannot be scored."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,6 @@ class Score:
     extracted: str | None = None
     error: str | None = None
     unscored: tuple[str, ...] = field(default=())
-
-
-def _answer_format(name: str) -> AnswerFormat:
-    if name not in ANSWER_FORMATS:
-        raise UserError(f"answer_format {name!r} is unknown; choose one of {', '.join(ANSWER_FORMATS)}")
-    return ANSWER_FORMATS[name]
 
 
 def key_of(question: SeedQuestion) -> AnswerKey:
@@ -57,7 +52,7 @@ def accuracy_reward(
     completions: Sequence[str], *, answer: Sequence[str], answer_format: str = "think_answer", **columns: Any
 ) -> list[float | None]:
     """1 for a right answer, 0 for a wrong one, None where the grader failed."""
-    form, rewards = _answer_format(answer_format), list[float | None]()
+    form, rewards = find_format(answer_format), list[float | None]()
     for i, completion in enumerate(completions):
         known = {n: columns[n][i] for n in ("choices", "question", "answer_type", "unit", "precision") if n in columns}
         verdict = grade_completion(completion, make_key(answer[i], **known), form)
@@ -69,10 +64,10 @@ def format_reward(
     completions: Sequence[str], *, answer_format: str = "think_answer", **columns: Any
 ) -> list[float | None]:
     """1 for a completion laid out exactly as the format asks, else 0."""
-    return [float(_answer_format(answer_format).matches(completion)) for completion in completions]
+    return [float(find_format(answer_format).matches(completion)) for completion in completions]
 
 
-REWARDS: dict[str, RewardFunction] = {"accuracy": accuracy_reward, "format": format_reward}
+REWARDS: dict[str, RewardFunction] = {"accuracy": accuracy_reward, "format": format_reward, **STEP_REWARDS}
 
 
 def register_reward(name: str, function: RewardFunction) -> None:
@@ -93,6 +88,7 @@ def _columns(question: SeedQuestion, count: int) -> dict[str, list[Any]]:
         "answer_type": question.answer_type,
         "unit": question.unit,
         "precision": question.precision,
+        "key_steps": question.key_steps,
         "task": question.task,
         "subtask": question.subtask,
     }
@@ -103,7 +99,7 @@ class Rubric:
     """Weighs named rewards. Accuracy and format are always measured, whatever their weight."""
 
     def __init__(self, weights: Mapping[str, float], answer_format: str = "think_answer") -> None:
-        self.form = _answer_format(answer_format)
+        self.form = find_format(answer_format)
         self.weights = dict(weights)
         for name, weight in self.weights.items():
             if name not in REWARDS:
@@ -119,7 +115,7 @@ class Rubric:
         """Scores of a question's completions, in order; a truncated completion is never well-formed."""
         key, cut = key_of(question), list(truncated or [False] * len(completions))
         verdicts = [grade_completion(completion, key, self.form) for completion in completions]
-        extra = {name: self._user_values(name, completions, question) for name in self._user_names()}
+        extra = {name: self._further_values(name, completions, question, cut) for name in self._further_names()}
         scores = []
         for i, (completion, verdict) in enumerate(zip(completions, verdicts, strict=True)):
             parts = {"accuracy": verdict.score, "format": float(not cut[i] and self.form.matches(completion))}
@@ -130,11 +126,13 @@ class Rubric:
             scores.append(Score(total, parts, verdict.extracted, verdict.error, unscored))
         return scores
 
-    def _user_names(self) -> list[str]:
+    def _further_names(self) -> list[str]:
         return [name for name in self.weights if name not in ("accuracy", "format")]
 
-    def _user_values(self, name: str, completions: Sequence[str], question: SeedQuestion) -> list[float | None]:
-        columns = _columns(question, len(completions))
+    def _further_values(
+        self, name: str, completions: Sequence[str], question: SeedQuestion, cut: Sequence[bool]
+    ) -> list[float | None]:
+        columns = {**_columns(question, len(completions)), "truncated": list(cut), "answer_format": self.form.name}
         values = list(REWARDS[name](completions=list(completions), **columns))
         if len(values) != len(completions):
             raise UserError(f"reward {name!r} returned {len(values)} values for {len(completions)} completions")

@@ -16,6 +16,7 @@ _HUGE = re.compile(
     r"\^\s*\{?[^{}\s^]{1,12}\s*\^\s*\{?[^{}\s^]{1,12}\s*\^|\^\s*\{?\s*\(?\d{5,}|\d{60,}|!\s*!|\d{4,}\s*\)?\s*!|\\binom\s*\{\d{4,}"
     r"|[)\]]\s*\}?\s*\^\s*[{(]?\s*(?:[4-9]\d|\d{3,})|\^\s*\{?\d+\}?\s*!"
 )
+_MAX_RATIOS = 8
 _POWER_IN_EXPONENT = re.compile(r"\^\s*[{(]?\s*\(?(\d{1,12})\s*\^\s*[{(]?\s*(\d{1,12})")
 _LARGEST_EXPONENT = 10_000
 
@@ -25,7 +26,7 @@ def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
     plain = canonical(answer)
     if not _MATH.search(plain) and len(plain) > 1:
         return Match(False, "words where mathematics is expected")
-    if len(answer) > _MAX_CHARACTERS or is_huge(plain):
+    if len(answer) > _MAX_CHARACTERS or plain.count(":") > _MAX_RATIOS or is_huge(plain):
         return Match(False, "too large to be an answer")
     decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
     equal = shared_pool().equal(_mathematics(gold), _mathematics(answer), decimals)

@@ -16,7 +16,7 @@ def minibatches(packs: Sequence[PromptPack], questions: int | None) -> list[list
     for pack in packs:
         by_group.setdefault(pack.group, []).append(pack)
     groups = list(by_group.values())
-    size = questions or len(groups)
+    size = questions or max(1, len(groups))
     return [[p for g in groups[i : i + size] for p in g] for i in range(0, len(groups), size)]
 
 

@@ -25,6 +25,10 @@ ORIGINS: dict[str, str] = {
         "CLEVR and Super-CLEVR renders with their object lists (github.com/psunlpgroup/VisOnlyQA) as train.jsonl, "
         "test.jsonl and images/; the data page of the docs describes the columns"
     ),
+    "mulberry_sft": (
+        "HuanjinYao/Mulberry-SFT on the Hugging Face hub without its reflective rows, each chat as one row with problem, "
+        "solution and images; the papers page of the docs describes it"
+    ),
 }
 
 
@@ -55,10 +59,18 @@ def check_data(env_config: Mapping[str, Any]) -> None:
     data = env_config["data"]
     if not data:
         raise UserError("config.env_config.data: missing; name a data set, such as --set config.env_config.data=FOLDER")
+    if not isinstance(data, list):
+        _check_origin("config.env_config.data", data, " with --set config.env_config.data=PATH")
+        return
+    for number, part in enumerate(data):
+        _check_origin(f"config.env_config.data[{number}].data", part["data"], ", in the run file")
+
+
+def _check_origin(key: str, data: str, how: str) -> None:
     path = Path(data)
     origin = ORIGINS.get(path.name)
     if origin and not path.exists():
         raise UserError(
-            f"config.env_config.data: there is no {data} (looked in {Path.cwd()}); "
-            f"set it to where {path.name} lies with --set config.env_config.data=PATH. It comes from: {origin}"
+            f"{key}: there is no {data} (looked in {Path.cwd()}); "
+            f"set it to where {path.name} lies{how}. It comes from: {origin}"
         )

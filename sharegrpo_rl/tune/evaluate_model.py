@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,25 @@ FIGURES = ("accuracy", "questions", "confidence_interval", "format_rate", "trunc
 
 
 def evaluate_model(
-    path: Path, *, env: str | None, data: str | None, split: str, limit: int, blind: bool
+    path: Path,
+    *,
+    env: str | None,
+    data: str | None,
+    split: str,
+    limit: int,
+    blind: bool,
+    kinds: Sequence[str] | None = None,
 ) -> EvaluationReport:
-    """Greedy accuracy on the first `limit` questions of a split; UserError where model or questions cannot be had."""
+    """Greedy accuracy on the first `limit` questions of a split; UserError where model or questions cannot be had.
+
+    `kinds` asks for other kinds of question than the run's own: evaluation across tasks.
+    """
     quiet_libraries()
     if env is not None:
         check_environment(env)
     folder = find_model_folder(path)
     settings = model_settings(folder)
-    env_id, env_config = choose_questions(settings, env, data)
+    env_id, env_config = choose_questions(settings, env, data, kinds)
     answer_format = settings["answer_format"]
     environment = make_env(env_id, env_config, split=split, answer_format=answer_format)
     generate = _greedy(folder, settings)
@@ -58,8 +68,10 @@ def _greedy(folder: Path, settings: Mapping[str, Any]) -> Generate:
     return greedy_generate(policy, settings["max_completion_tokens"])
 
 
-def choose_questions(settings: Mapping[str, Any], env: str | None, data: str | None) -> tuple[str, dict[str, Any]]:
-    """Environment and its config: the model's own, with only what `--env` and `--data` name replaced."""
+def choose_questions(
+    settings: Mapping[str, Any], env: str | None, data: str | None, kinds: Sequence[str] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Environment and its config: the model's own, with only what `--env`, `--data` and `--kinds` name replaced."""
     env_id = env or settings["env"] or ("MultimodalQA-v0" if data is not None else None)
     if env_id is None:
         raise UserError("this model records no questions of its own; name some with --env or --data")
@@ -73,6 +85,11 @@ def choose_questions(settings: Mapping[str, Any], env: str | None, data: str | N
         if data != env_config.get("data"):
             env_config = {key: value for key, value in env_config.items() if key not in ("columns", "kinds")}
         env_config["data"] = data
+    if kinds is not None:
+        env_config["kinds"] = list(kinds)
+    if isinstance(env_config.get("data"), list):
+        # Weights of rewards change no accuracy, and rewards of the user's own may not be imported here.
+        env_config["data"] = [{k: v for k, v in part.items() if k != "rewards"} for part in env_config["data"]]
     return env_id, check_environment_config(env_id, env_config)
 
 
@@ -94,6 +111,8 @@ def print_report(report: EvaluationReport, as_json_line: bool) -> None:
     for name in ("questions", "format_rate", "truncated_rate", "mean_length", "extractor"):
         value = figures[name]
         table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    for task, entry in report.by_task.items():
+        table.add_row(f"  {task}", f"{entry['accuracy']:.4f}  of {entry['questions']}")
     if len(report.by_kind) > 1:
         for kind, entry in report.by_kind.items():
             table.add_row(f"  {kind or '(unnamed)'}", f"{entry['accuracy']:.4f}  of {entry['questions']}")

@@ -21,11 +21,11 @@ def preview_run(spec: RunSpec, num: int, out: Path, seed: int) -> None:
     )
     settings = PreviewSettings(
         title=spec.name,
-        num_variants=config["num_variants"],
+        num_variants=config.get("num_variants", 1),  # SFT shows each question once
         transform_probability=config["transform_probability"],
-        include_original=config["include_original"],
+        include_original=config.get("include_original", "sampled"),
         wording=config["wording"],
-        strict_variants=config["strict_variants"],
+        strict_variants=config.get("strict_variants", False),
         transforms=config["transforms"],
         seed=seed,
     )

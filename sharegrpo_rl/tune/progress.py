@@ -56,15 +56,23 @@ class Display:
 def describe(result: Mapping[str, Any]) -> str:
     """The few numbers of an iteration that are watched."""
     runners, groups = result.get("env_runners", {}), result.get("groups", {})
+    if "taught_tokens_per_second" in result:
+        update = result.get("learners", {}).get("default_policy", {})
+        parts = [f"loss {_number(update.get('policy_loss'), '.4f')}"]
+        parts.append(f"{_number(result.get('taught_tokens_per_second'), ',.0f')} tok/s")
+        return "  ".join(parts + _evaluated(result))
     parts = [
         f"reward {_number(runners.get('reward_mean'), '.3f')}",
         f"accuracy {_number(runners.get('accuracy'), '.3f')}",
         f"valid {_number(groups.get('valid_advantage_ratio'), '.2f')}",
         f"{_number(result.get('tokens_per_second'), ',.0f')} tok/s",
     ]
-    if (evaluated := result.get("evaluation", {}).get("accuracy")) is not None:
-        parts.append(f"greedy {evaluated:.3f}")
-    return "  ".join(parts)
+    return "  ".join(parts + _evaluated(result))
+
+
+def _evaluated(result: Mapping[str, Any]) -> list[str]:
+    accuracy = result.get("evaluation", {}).get("accuracy")
+    return [] if accuracy is None else [f"greedy {accuracy:.3f}"]
 
 
 def _number(value: Any, form: str) -> str:

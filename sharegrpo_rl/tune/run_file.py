@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.options import check_option, check_together
@@ -14,8 +14,11 @@ from sharegrpo_rl.tune.arithmetic import batch_arithmetic
 from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
 from sharegrpo_rl.tune.nested_options import TABLES, check_table, with_defaults
 from sharegrpo_rl.tune.peer_names import block_suggestion, suggestion
+from sharegrpo_rl.tune.search_options import SearchOptions
 from sharegrpo_rl.tune.settings import ROOTS, Setting, apply_settings, find_search_space, parse_setting
 from sharegrpo_rl.tune.yaml_loader import load_yaml_file
+
+Resolved = TypeVar("Resolved")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,36 @@ class RunSpec:
 
 def load_run(path: Path, sets: Sequence[str] = ()) -> RunSpec:
     """The run that a file and its `--set` texts describe; UserError names file or setting, key and remedy."""
+
+    def resolve(name: str, tree: Mapping[str, Any]) -> RunSpec:
+        _refuse_search(tree, path)
+        return resolve_run(name, tree)
+
+    return read_run(path, sets, resolve)
+
+
+def read_run(path: Path, sets: Sequence[str], resolve: Callable[[str, dict[str, Any]], Resolved]) -> Resolved:
+    """What `resolve(name, tree)` makes of a file with its settings laid over; its complaints get their origin in front."""
     settings = [parse_setting(text) for text in sets]
     name, tree = _read_shape(path)
     try:
         _check_keys(tree, ROOTS)
-        return resolve_run(name, apply_settings(tree, settings))
+        return resolve(name, apply_settings(tree, settings))
     except UserError as error:
         raise UserError(f"{_origin(str(error), path, settings)}: {error}") from None
+
+
+def _refuse_search(tree: Mapping[str, Any], path: Path) -> None:
+    see = f"see the search with `sharegrpo-rl tune {path} --dry-run`"
+    if found := find_search_space(read_table(tree, "config")):
+        raise UserError(
+            f"{found[0]}: {found[1]} is a search space and this command takes one setting; {see}, "
+            f"or give one value, such as --set {found[0]}=VALUE"
+        )
+    if tree.get("tune") is not None:
+        raise UserError(
+            f"tune: settings of a search, and this command takes one setting; {see}, or leave them out: --set tune=null"
+        )
 
 
 def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
@@ -57,13 +83,8 @@ def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
         )
     env = _word(tree, "env")
     check_environment(env)
-    stop = _check_stop(_table(tree, "stop"))
-    given = _table(tree, "config")
-    if found := find_search_space(given):
-        raise UserError(
-            f"{found[0]}: {found[1]} is a search space and `train` runs one setting; use tune, or give one value"
-        )
-    config = _resolve_config(run, env, given)
+    stop = _check_stop(read_table(tree, "stop"))
+    config = _resolve_config(run, env, read_table(tree, "config"))
     if config["total_steps"] is None:
         config["total_steps"] = batch_arithmetic(config, stop["training_iteration"])["optimizer steps"]
     try:
@@ -81,7 +102,7 @@ def _read_shape(path: Path) -> tuple[str, dict[str, Any]]:
     if set(content) & set(ROOTS):
         raise UserError(f"{path}: {next(iter(content))!r} stands at the top; put it under a name for the run: {shape}")
     if len(content) > 1:
-        raise UserError(f"{path}: {len(content)} runs ({', '.join(content)}); `train` takes a file with one")
+        raise UserError(f"{path}: {len(content)} runs ({', '.join(content)}); a file holds one")
     name, tree = next(iter(content.items()))
     if not isinstance(tree, dict):
         raise UserError(f"{path}: {name} must be a table: {shape}")
@@ -103,7 +124,7 @@ def check_folder_name(name: str, where: str) -> str:
 
 def _origin(message: str, path: Path, settings: Sequence[Setting]) -> str:
     """Who gave the key that a message begins with: the `--set` that touches it, else the file."""
-    key = message.split(":")[0]
+    key = message.split(":")[0].split("[")[0]  # an entry of a list is set with its list
     touching = [s for s in settings if key == s.key or key.startswith(f"{s.key}.") or s.key.startswith(f"{key}.")]
     return "--set" if touching else str(path)
 
@@ -112,7 +133,9 @@ def _check_keys(tree: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in tree:
         if key not in known:
             options = {f.name for table in ALGORITHM_OPTIONS.values() for f in fields(table)}
-            hint = f"; put it under config: config.{key}" if key in options else suggestion(key, known)
+            searched = {f.name for f in fields(SearchOptions)}
+            block = "config" if key in options else "tune" if key in searched else ""
+            hint = f"; put it under {block}: {block}.{key}" if block else suggestion(key, known)
             raise UserError(f"{key}: no such key{hint} (a run has {', '.join(known)})")
 
 
@@ -125,7 +148,8 @@ def _word(tree: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
+def read_table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The table under a key, empty where there is none; UserError where something else stands there."""
     value = tree.get(key)
     if value is None:
         return {}

@@ -9,7 +9,7 @@ from typing import Any
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.tune.yaml_loader import load_yaml
 
-ROOTS = ("run", "env", "stop", "config")
+ROOTS = ("run", "env", "stop", "config", "tune")
 SEARCH_WORDS = ("grid_search", "choice", "uniform", "loguniform", "quniform")
 
 
@@ -36,9 +36,9 @@ def parse_setting(text: str) -> Setting:
             f"--set {text}: no such key {path[0]!r}; did you mean config.{key.strip()}? "
             f"(keys begin with {', '.join(ROOTS)})"
         )
-    if len(path) == 1 and path[0] in ("stop", "config"):
-        raise UserError(f"--set {text}: {path[0]} is a table; set one of its keys, such as {path[0]}.KEY=VALUE")
     value = load_yaml(raw, f"--set {key.strip()}")
+    if len(path) == 1 and (path[0] in ("stop", "config") or (path[0] == "tune" and value is not None)):
+        raise UserError(f"--set {text}: {path[0]} is a table; set one of its keys, such as {path[0]}.KEY=VALUE")
     if isinstance(value, str) and raw.strip()[:1] not in ("'", '"') and value != raw.strip():
         raise UserError(f"--set {text}: put the value in quotes, as YAML reads only {value!r} of it")
     return Setting(path, value)

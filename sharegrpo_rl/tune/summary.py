@@ -54,7 +54,8 @@ def build_summary(
         "gain": after["accuracy"] - first["accuracy"],
         "confidence_interval_after": after["confidence_interval"],
         "blind_accuracy_after": blind["accuracy"],
-        "accuracy_by_kind": _by_kind(first, after, blind),
+        "accuracy_by_kind": _by("by_kind", first, after, blind),
+        "accuracy_by_task": _by("by_task", first, after, blind),
         "format_rate_before": first["format_rate"],
         "format_rate_after": after["format_rate"],
         "test_questions": after["questions"],
@@ -69,23 +70,25 @@ def build_summary(
     }
 
 
-def _by_kind(first: Mapping[str, Any], after: Mapping[str, Any], blind: Mapping[str, Any]) -> dict[str, Any]:
-    def accuracy(report: Mapping[str, Any], kind: str) -> float | None:
-        return report["by_kind"].get(kind, {}).get("accuracy")
+def _by(part: str, first: Mapping[str, Any], after: Mapping[str, Any], blind: Mapping[str, Any]) -> dict[str, Any]:
+    """Before, after and blind for each kind (`by_kind`) or task (`by_task`)."""
+
+    def accuracy(report: Mapping[str, Any], name: str) -> float | None:
+        return report.get(part, {}).get(name, {}).get("accuracy")
 
     return {
-        kind: {
+        name: {
             "questions": entry["questions"],
-            "before": accuracy(first, kind),
+            "before": accuracy(first, name),
             "after": entry["accuracy"],
-            "blind": accuracy(blind, kind),
+            "blind": accuracy(blind, name),
         }
-        for kind, entry in after["by_kind"].items()
+        for name, entry in after[part].items()
     }
 
 
 def closing_table(summary: Mapping[str, Any]) -> Table:
-    """Greedy accuracy before, after and blind: all test questions, then each kind."""
+    """Greedy accuracy before, after and blind: all test questions, then each task where there are several, then each kind."""
     table = Table(title=f"{summary['algorithm']} on {summary['env']}, seed {summary['seed']}", title_justify="left")
     table.add_column("greedy accuracy")
     for heading in ("questions", "before", "after", "blind"):
@@ -98,6 +101,7 @@ def closing_table(summary: Mapping[str, Any]) -> Table:
             "blind": summary["blind_accuracy_after"],
         }
     }
+    entries |= summary["accuracy_by_task"]
     kinds = summary["accuracy_by_kind"]
     if len(kinds) > 1 or "" not in kinds:
         entries |= {kind or "(unnamed)": entry for kind, entry in kinds.items()}

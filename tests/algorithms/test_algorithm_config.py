@@ -6,8 +6,11 @@ import pytest
 from ray import tune
 
 from sharegrpo_rl import options, presets
+from sharegrpo_rl.algorithms.model_source import _key
 from sharegrpo_rl.algorithms.registry import ALGORITHMS, CLASSES, build_config, register
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.tune.examples import list_examples
+from sharegrpo_rl.tune.run_file import load_run
 
 
 @pytest.mark.parametrize("run", ALGORITHMS)
@@ -138,3 +141,14 @@ def test_names_are_registered_with_tune():
         assert tune.registry.get_trainable_cls(name) is algorithm
         assert type(algorithm.get_default_config()) is ALGORITHMS[name]
         assert ALGORITHMS[name]().algo_class is algorithm
+
+
+def test_methods_on_drawn_shapes_leave_from_one_model():
+    """The cache of warm-started models has one entry for the tuned examples of all methods, but StepGRPO's own."""
+    examples = list_examples()
+    names = ["share_grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny-dapo"]
+    names += ["grpo_d/drawn_shapes-tiny", "sft/drawn_shapes-tiny", "step_grpo/drawn_shapes-tiny"]
+    specs = [load_run(examples[name]) for name in names]
+    keys = [_key(build_config(spec.run, spec.env, spec.config, 0)) for spec in specs]
+    assert len(set(keys[:5])) == 1
+    assert keys[5] != keys[0]

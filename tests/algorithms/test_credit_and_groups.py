@@ -228,3 +228,26 @@ def test_metrics_by_hand():
     assert made["reward_mean"] == pytest.approx(1.4 / 8, abs=1e-12)
     assert (made["num_completions"], made["sampled_tokens"], made["truncated_rate"]) == (8, 24, 0.5)
     assert made["grader_errors"] == 1
+
+
+def test_metrics_of_each_task_where_there_are_several():
+    counting, geometry = make_group(TABLE), make_group([[1.0, 1.0], [0.1, 0.1]], 1)
+    groups = [
+        replace(counting, task="counting"),
+        replace(geometry, task="geometry"),
+        replace(geometry, task="geometry"),
+    ]
+    found = group_metrics(groups, num_variants=2)["tasks"]
+    assert found["counting"] == pytest.approx(
+        {"accuracy": 0.25, "reward_mean": 0.25, "valid_advantage_ratio": 1.0, "reward_density": 0.25}
+    )
+    assert found["geometry"] == pytest.approx(
+        {"accuracy": 0.5, "reward_mean": 0.55, "valid_advantage_ratio": 1.0, "reward_density": 0.5}
+    )
+    assert "tasks" not in group_metrics(groups[1:], num_variants=2)
+    assert set(group_metrics([counting, groups[1]], num_variants=2)["tasks"]) == {"unnamed", "geometry"}
+
+
+def test_groups_carry_their_task(bank, runner):
+    (group,) = group_episodes(runner.sample(requests=plan_requests(bank, [(0, 3)], runner.config, 0)))
+    assert (group.task, group.subtask) == ("drawn_shapes", "counting")

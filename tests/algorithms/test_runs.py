@@ -178,14 +178,14 @@ def test_a_remote_runner_gives_the_same_run(run):
 class BrokenRunner(QAEnvRunner):
     """Fails in a way that only its text explains."""
 
-    def _prompts(self, requests):
+    def _generate(self, prompts, requests):
         raise KeyError("the lost key of the runner")
 
 
 class ComplainingRunner(QAEnvRunner):
     """Meets wrong input."""
 
-    def _prompts(self, requests):
+    def _generate(self, prompts, requests):
         raise UserError("picture 7 is broken; replace it")
 
 

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "learners": {"ops", "data", "models", "training", "learners"},
 }
 MAY_IMPORT["algorithms"] = set(MAY_IMPORT) | {"algorithms"}
+MAY_IMPORT["expansion"] = {"data", "rewards", "models", "generation", "expansion"}
 TORCH = {"ops", "models", "generation", "training", "env_runners", "learners", "algorithms", "tune"}
 THIRD_PARTY = {
     "torch": TORCH | {"doctor"},
@@ -36,6 +37,8 @@ THIRD_PARTY = {
     "peft": {"models"},
     "vllm": {"generation"},
     "ray": {"env_runners", "learners", "algorithms", "tune"},
+    "openai": {"expansion"},
+    "httpx2": {"expansion"},
     "gymnasium": {"envs", "env_runners", "learners", "algorithms", "tune", "evaluation"},
 }
 
@@ -103,6 +106,12 @@ def test_data_rewards_and_envs_need_no_torch():
         "ray",
         "transformers",
     }
+
+
+def test_expansion_through_an_endpoint_needs_no_torch():
+    assert not loaded_after(
+        "import sharegrpo_rl.expansion.expand, sharegrpo_rl.expansion.endpoint, sharegrpo_rl.expansion.local"
+    ) & {"torch", "ray", "transformers", "datasets"}
 
 
 def test_models_generation_and_training_need_no_ray():

@@ -71,7 +71,8 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 @every_page
 def test_examples_that_are_named_exist(page: Path) -> None:
-    for name in re.findall(r"\b(?:share_)?grpo/\w+-[\w.]+", page.read_text(encoding="utf-8")):
+    folders = "papers/[a-z_]+|share_grpo|grpo|grpo_d|step_grpo|sft"
+    for name in re.findall(rf"(?<![\w/])(?:{folders})/\w+-[\w.-]+", page.read_text(encoding="utf-8")):
         find_run_file(name.removesuffix(".yaml").rstrip("."))
 
 

@@ -14,9 +14,6 @@ import pytest
 import yaml
 
 from sharegrpo_rl.cli import run
-from sharegrpo_rl.tune.arithmetic import batch_arithmetic
-from sharegrpo_rl.tune.examples import list_examples
-from sharegrpo_rl.tune.run_file import load_run
 
 GOOD = """
 mine:
@@ -49,27 +46,6 @@ def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 def test_help_is_printed(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     assert run(arguments) == 0
     assert "sharegrpo-rl" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", list_examples())
-def test_every_tuned_example_resolves(name: str, capsys: pytest.CaptureFixture) -> None:
-    assert run(["train", name, "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    (tree,) = yaml.safe_load(out).values()
-    assert tree["run"] == {"share_grpo": "ShareGRPO", "grpo": "GRPO"}[name.split("/")[0]]
-    assert "completions an iteration" in out
-
-
-@pytest.mark.parametrize("name", [name for name in list_examples() if name.startswith("grpo/")])
-def test_pairs_of_examples_sample_and_step_equally_much(name: str) -> None:
-    """GRPO stands beside Share-GRPO: equal completions, optimizer steps, model, warm start and evaluation."""
-    examples = list_examples()
-    plain, share = load_run(examples[name]), load_run(examples[f"share_{name}"])
-    counts = [batch_arithmetic(spec.config, spec.iterations) for spec in (plain, share)]
-    for key in ("completions", "optimizer steps", "iterations"):
-        assert counts[0][key] == counts[1][key]
-    method = {"num_variants", "num_samples", "wording", "transform_probability"}
-    assert {key for key, value in plain.config.items() if share.config[key] != value} <= method
 
 
 def test_dry_run_is_quick_and_opens_nothing_heavy(run_file: str) -> None:
@@ -110,6 +86,8 @@ def test_dry_run_shows_what_set_and_seed_change(run_file: str, capsys: pytest.Ca
         (["evaluate", ".", "--env", "DrawnShape-v0"], ["DrawnShape-v0", "DrawnShapes-v0"]),
         (["evaluate", "."], ["holds no model"]),
         (["export", "no_checkpoint", "--out", "x"], ["no_checkpoint"]),
+        (["tune", "nowhere.yaml", "--dry-run"], ["nowhere.yaml"]),
+        (["tune", "share_grpo/drawn_shapes-tiny", "--dry-run"], ["no search space", "train"]),
         (["grade", "nowhere.jsonl"], ["nowhere.jsonl"]),
         (["list", "algoritms"], ["algoritms", "algorithms"]),
         (["list", "options", "GPRO"], ["GPRO", "GRPO"]),

@@ -40,6 +40,16 @@ def make_data(tmp_path):
 
 
 @pytest.fixture
+def write_set(tmp_path):
+    """A function that writes one of several data sets: write_set(name, question, answers, number, **columns)."""
+
+    def write(name, question, answers=("1", "2", "3"), number=12, **extra):
+        return str(write_data(tmp_path / name, question, list(answers), extra, number))
+
+    return write
+
+
+@pytest.fixture
 def env_config(tmp_path):
     """A function that gives an environment's smallest working env_config."""
 

@@ -141,3 +141,12 @@ def test_supervised_packs_give_the_gradient_of_the_mean_likelihood(make_policy, 
     assert metrics["policy_loss"] == pytest.approx(loss.item(), abs=1e-5)
     for name, parameter in policy.model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_an_update_without_packs_changes_nothing_and_says_so(make_policy):
+    """Selection may find nothing to train on."""
+    policy = make_policy()
+    before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
+    metrics = TrainingStep(policy, TrainingSettings(lr=1.0)).update([])
+    assert (metrics["optimizer_steps"], metrics["packs"], metrics["policy_loss"]) == (0, 0, 0.0)
+    assert all(torch.equal(p, before[n]) for n, p in policy.model.named_parameters())

@@ -85,3 +85,18 @@ def test_settings_beside_a_model_are_checked(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(UserError, match=word):
             model_settings(model)
+
+
+def test_other_kinds_of_question_replace_the_run_s_own() -> None:
+    env, config = choose_questions(DRAWN, None, None, ["sides", "angle"])
+    assert (env, config["kinds"]) == ("DrawnShapes-v0", ["sides", "angle"])
+    with pytest.raises(UserError, match="corners"):
+        choose_questions(DRAWN, None, None, ["corners"])
+
+
+def test_a_mixture_is_evaluated_without_its_rewards() -> None:
+    """Rewards of the user's own may be missing here, and no accuracy depends on them."""
+    data = [{"data": "a", "rewards": {"not_imported_here": 1.0}}, {"data": "b", "task": "t"}]
+    settings = {"env": "MathQA-v0", "env_config": {"data": data}}
+    assert choose_questions(settings, None, None)[1]["data"] == [{"data": "a"}, {"data": "b", "task": "t"}]
+    assert choose_questions(settings, None, "c")[1]["data"] == "c"

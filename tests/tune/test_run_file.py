@@ -12,6 +12,7 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.tiny import TinyConfig
 from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.tune.dry_run import describe_run
+from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.nested_options import TinyModelOptions
 from sharegrpo_rl.tune.peer_names import ELSEWHERE, PEER_NAMES
 from sharegrpo_rl.tune.run_file import RunSpec, load_run
@@ -221,3 +222,33 @@ def test_names_of_other_trainers_lead_to_options_that_exist() -> None:
         assert ours.split(".")[0] in options, theirs
         assert theirs not in options
     assert not set(ELSEWHERE) & options
+
+
+MIXTURE = """
+mine:
+  run: GRPO
+  env: MathQA-v0
+  stop: {training_iteration: 4}
+  config:
+    env_config:
+      data:
+        - {data: no/such/counting_clevr, weight: 2, env: VisualCounting-v0}
+        - {data: no/such/folder, weight: 1, task: mine, rewards: {accuracy: 1}}
+"""
+
+
+def test_a_mixture_resolves_without_any_data(tmp_path: Path) -> None:
+    spec = load(tmp_path, MIXTURE)
+    printed = load_yaml(describe_run(spec, 0), "dry run")["mine"]["config"]["env_config"]
+    assert printed["data"][0] == {"data": "no/such/counting_clevr", "weight": 2, "env": "VisualCounting-v0"}
+    assert printed["data"][1]["rewards"] == {"accuracy": 1}
+    with pytest.raises(UserError, match=r"env_config\.data\[0\]\.data: there is no no/such/counting_clevr.*comes from"):
+        check_data(spec.config["env_config"])
+
+
+def test_what_is_wrong_with_a_mixture_names_its_entry_and_who_gave_it(tmp_path: Path) -> None:
+    said = refusal(tmp_path, MIXTURE.replace("weight: 1", "wait: 1"))
+    assert said.startswith(str(tmp_path))
+    assert "config.env_config.data[1].wait: unknown key; did you mean weight?" in said
+    said = refusal(tmp_path, MIXTURE, "config.env_config.data=[{data: a, weight: 0}]")
+    assert said.startswith("--set: config.env_config.data[0].weight: 0 must be above 0")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 from stand_in_algorithm import RUN_FILE, StandIn
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.evaluation.report import EvaluationRecord, make_report
 from sharegrpo_rl.tune.examples import find_run_file, list_examples
 from sharegrpo_rl.tune.progress import clock, describe
+from sharegrpo_rl.tune.result_log import ResultLog
 from sharegrpo_rl.tune.rollout_picture import WIDTH, draw_group
 from sharegrpo_rl.tune.run_file import load_run
-from sharegrpo_rl.tune.summary import best_iteration
+from sharegrpo_rl.tune.summary import best_iteration, build_summary, closing_table
 from sharegrpo_rl.tune.tensorboard import flat_scalars
 
 
@@ -77,3 +82,32 @@ def test_times_and_iterations_are_readable() -> None:
     assert "reward 0.500" in text
     assert "accuracy -" in text
     assert "greedy 0.250" in text
+
+
+def test_supervised_training_is_described_by_its_loss() -> None:
+    update = {"default_policy": {"policy_loss": 0.5}}
+    text = describe({"taught_tokens_per_second": 1200.0, "learners": update, "evaluation": {"accuracy": 0.25}})
+    assert text == "loss 0.5000  1,200 tok/s  greedy 0.250"
+
+
+def test_tasks_stand_in_summary_and_table(tmp_path) -> None:
+    def report(right: int):
+        records = [
+            EvaluationRecord(f"q{i}", i, "", 0, "1", "1", float(i < right), True, False, 5, "1", task=task)
+            for task, number in (("counting", 4), ("geometry", 6))
+            for i in range(number)
+        ]
+        return make_report(records, "think_answer", blind=False).summary()
+
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    before = {"evaluation": report(1), "warm_start": None, "warm_start_seconds": 0.0}
+    results = ResultLog(tmp_path / "result.json")
+    summary = build_summary(load_run(tmp_path / "run.yaml"), 0, results, before, report(3), report(0), 1.0)
+    assert summary["accuracy_by_task"] == {
+        "counting": {"questions": 4, "before": 0.25, "after": 0.75, "blind": 0.0},
+        "geometry": {"questions": 6, "before": pytest.approx(1 / 6), "after": 0.5, "blind": 0.0},
+    }
+    text = io.StringIO()
+    Console(file=text, width=120).print(closing_table(summary))
+    assert text.getvalue().count("geometry") == 1
+    assert flat_scalars({"evaluation": report(3)})["evaluation/by_task/geometry/accuracy"] == 0.5

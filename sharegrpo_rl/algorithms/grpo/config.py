@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from sharegrpo_rl.algorithms.run_config import RunConfig
 from sharegrpo_rl.options import GRPOOptions, RunOptions
+from sharegrpo_rl.training.settings import TrainingSettings
 
 
 class GRPOConfig(RunConfig):
@@ -26,4 +27,4 @@ class GRPOConfig(RunConfig):
 
     def uses_reference(self) -> bool:
         """Does a KL to the reference policy take part, at any step?"""
-        return self.kl_coeff > 0 if self.kl_schedule == "constant" else max(self.kl_min, self.kl_max) > 0
+        return TrainingSettings.pick({name: getattr(self, name) for name in self.option_names()}).uses_reference

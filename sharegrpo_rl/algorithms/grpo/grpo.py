@@ -60,7 +60,7 @@ class GRPO(RunAlgorithm):
         self._groups = sampled.groups
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):
             packs = self.resample(self.build_packs(self._rewarded(sampled.kept)), sampled.kept)
-            update = self.learner_group.update(packs) if packs else {}
+            update = self.learner_group.update(packs)
         with self.metrics.log_time((TIMERS, "weight_sync"), reduce="mean", window=1):
             self.push_weights()
         self._log(sampled, update, time.perf_counter() - started)

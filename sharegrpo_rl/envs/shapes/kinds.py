@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import permutations
 from random import Random
 
 from sharegrpo_rl.envs.shapes.scene import CORNERS, Figure
@@ -68,14 +69,15 @@ def _draw_counting(random: Random, answer: str) -> Drawing:
     forms = Counter(form for form, _ in looks)
     steps: list[tuple[str, ...]] = [_some(number, form) for form, number in sorted(forms.items())]
     if len(forms) > 1:
-        addends = [str(number) for _, number in sorted(forms.items())]
-        steps.append((f"{' + '.join(addends)} = {answer}", f"{answer} in total", f"{answer} altogether"))
+        addends = permutations(str(number) for _, number in sorted(forms.items()))
+        sums = dict.fromkeys(f"{' + '.join(order)} = {answer}" for order in addends)
+        steps.append((*sums, f"{answer} in total", f"{answer} altogether"))
     return Drawing(_scatter(random, looks), steps=tuple(steps))
 
 
 def _draw_color(random: Random, answer: str) -> Drawing:
     form = random.choice(FORMS)
-    steps = ((f"one {form}", f"a {form}", f"the {form}"), (f"{answer} {form}", f"{form} is {answer}"))
+    steps = ((f"one {form}", f"1 {form}", f"a {form}", f"the {form}"), (f"{answer} {form}", f"{form} is {answer}"))
     return Drawing(_scatter(random, [(form, answer)]), steps=steps)
 
 
@@ -94,11 +96,15 @@ def _draw_comparing(random: Random, answer: str) -> Drawing:
     fewer, more = sorted(random.sample(range(1, 5), 2))
     counts = {first: more, second: fewer} if answer == "yes" else {first: fewer, second: more}
     looks = [(random.choice(FORMS), paint) for paint, number in counts.items() for _ in range(number)]
-    sign, word = (">", "more") if answer == "yes" else ("<", "less")
+    sign, word, reverse = (">", "more", "<") if answer == "yes" else ("<", "less", ">")
     steps = (
-        _some(counts[first], f"{first} shape"),
-        _some(counts[second], f"{second} shape"),
-        (f"{counts[first]} {sign} {counts[second]}", f"{counts[first]} is {word} than {counts[second]}"),
+        (*_some(counts[first], f"{first} shape"), f"{counts[first]} {first}", f"{first}: {counts[first]}"),
+        (*_some(counts[second], f"{second} shape"), f"{counts[second]} {second}", f"{second}: {counts[second]}"),
+        (
+            f"{counts[first]} {sign} {counts[second]}",
+            f"{counts[second]} {reverse} {counts[first]}",
+            f"{counts[first]} is {word} than {counts[second]}",
+        ),
     )
     return Drawing(_scatter(random, looks), {"first": first, "second": second}, steps)
 
@@ -109,6 +115,7 @@ DIRECTIONS = {
     "top": ("higher up", "upper", "above"),
     "bottom": ("lower down", "lower", "below"),
 }
+OPPOSITES = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 
 
 def _draw_spatial(random: Random, answer: str) -> Drawing:
@@ -124,7 +131,8 @@ def _draw_spatial(random: Random, answer: str) -> Drawing:
     a, b = random.sample([answer, other], 2)  # the order of mention says nothing
     comparative, edge, relation = DIRECTIONS[direction]
     words = {"a": a, "b": b, "comparative": comparative, "edge": edge, "relation": relation}
-    steps = ((f"{paints[0]} {answer}",), (f"{paints[1]} {other}",), (f"{answer} is {relation} the {other}",))
+    converse = f"{other} is {DIRECTIONS[OPPOSITES[direction]][2]} the {answer}"
+    steps = ((f"{paints[0]} {answer}",), (f"{paints[1]} {other}",), (f"{answer} is {relation} the {other}", converse))
     return Drawing(figures, words, steps)
 
 
@@ -152,7 +160,8 @@ def _draw_length(random: Random, answer: str) -> Drawing:
         return Figure("line", paint, x, y, half, turn=slant)
 
     a, b = random.sample([answer, other], 2)
-    steps = ((f"{answer} line", f"{answer} segment"), (f"{answer} is longer", f"{other} is shorter"))
+    longer = (f"{answer} is longer", f"{answer} line is longer", f"{other} is shorter", f"{other} line is shorter")
+    steps = ((f"{answer} line", f"{answer} segment"), longer)
     return Drawing((line(answer, long, places[0]), line(other, short, places[1])), {"a": a, "b": b}, steps)
 
 
