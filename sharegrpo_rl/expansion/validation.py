@@ -146,7 +146,7 @@ def _meaning(text: str, original: Original) -> str | None:
 
 def _answer(text: str, original: Original) -> str | None:
     gold = original.answer
-    if original.choices and (named := resolve(gold, original.choices, gold=True)):
+    if original.choices and (named := resolve(gold, original.choices)):
         gold = original.choices[min(named)]
     if parse_boolean(gold) is not None or letters_named(gold) is not None or not content_words(gold):
         return None

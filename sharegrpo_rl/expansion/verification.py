@@ -9,9 +9,9 @@ from sharegrpo_rl.data.wordings import needs_visible_choices, with_choices
 from sharegrpo_rl.expansion.prompts import solve_prompt
 from sharegrpo_rl.expansion.requests import Request
 from sharegrpo_rl.expansion.session import Session
-from sharegrpo_rl.rewards.compare import AnswerKey
 from sharegrpo_rl.rewards.extract import extract_answers
 from sharegrpo_rl.rewards.grading import Verdict, grade_extraction, make_key
+from sharegrpo_rl.rewards.key import AnswerKey
 
 
 async def disagreement(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str | None:

@@ -43,6 +43,8 @@ _SIGNS = str.maketrans(
         "∪": "\\cup ",
         "∈": "\\in ",
         "≈": "\\approx ",
+        "△": "triangle ",
+        "∆": "triangle ",
         "\u00a0": " ",
         "\u200b": "",
         "\ufeff": "",
@@ -68,6 +70,12 @@ _WORDS = [
     (re.compile(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])"), r"\\sqrt{\1}"),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", re.IGNORECASE), r"\\pi "),
+    (re.compile(r"(?<![a-zA-Z\\])(?:(?:positive|plus)\s+)?infinity(?![a-zA-Z])", re.IGNORECASE), r"\\infty "),
+    (re.compile(r"(?<![a-zA-Z\\])(?:negative|minus)\s+\\infty", re.IGNORECASE), r"-\\infty"),
+    (re.compile(r"\\(?:measured)?angle(?![a-zA-Z])\s*"), "∠"),
+    (re.compile(r"\\triangle(?![a-zA-Z])\s*"), "triangle "),
+    (re.compile(r"\\parallel(?![a-zA-Z])"), "∥"),
+    (re.compile(r"\\perp(?![a-zA-Z])"), "⊥"),
     (re.compile(r"\\(?:times|cdot|ast|bullet)(?![a-zA-Z])"), "*"),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\(?:leq?|leqslant)(?![a-zA-Z])"), "<="),
@@ -80,6 +88,11 @@ _WORDS = [
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\([%$€£#&_{}])"), r"\1"),
     (re.compile(r"\*\*(?=\S)"), "^"),
+    (re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)"), "*"),  # 7.4 x 10^5
+    *(
+        (re.compile(rf"(?<=[\d)])\s+{word}\s+(?=-?[\d(])"), sign)
+        for word, sign in [("plus", "+"), ("minus", "-"), ("times", "*"), (r"divided\s+by", "/")]
+    ),
 ]
 
 
@@ -100,6 +113,11 @@ def plain_unicode(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def _undressed(match: re.Match[str]) -> str:
+    content = match.group(1)
+    return content if content.isdigit() else f" {content} "  # \\text{00}\\text{6} is one number
+
+
 @lru_cache(maxsize=8192)
 def canonical(text: str) -> str:
     """The answer without dollar signs, styling macros and spacing macros; one spelling of roots, fractions, signs."""
@@ -108,13 +126,13 @@ def canonical(text: str) -> str:
     text = _NO_SPACE.sub("", _ESCAPED.sub(r"\\", text))
     text = _SPACES.sub(" ", _DROPPED.sub(" ", text.replace("\\$", "") if "\\$" in text else text))
     for _ in range(4):  # styling nests a few levels deep at most; each pass is linear
-        text, count = _DRESS.subn(r" \1 ", text)
+        text, count = _DRESS.subn(_undressed, text)
         if not count:
             break
     text = _OLD_DRESS.sub(" ", text)
     for pattern, replacement in _WORDS:
         text = pattern.sub(replacement, text)
-    text = _GLUED.sub(r" \1 ", text)
+    text = _REPEATING.sub(_repeating_to_fraction, _GLUED.sub(r" \1 ", text))
     text = re.sub(r"\s+", " ", text).strip().strip("*_`").strip()
     if currency is None:
         text = re.sub(r"(?<=[^.])\.$", "", text)
@@ -123,21 +141,39 @@ def canonical(text: str) -> str:
     ).strip()
 
 
+_REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\{(\d{1,9})\}(?!\d)")
+
+
+def _repeating_to_fraction(match: re.Match[str]) -> str:
+    """`0.1\\overline{6}` as a fraction."""
+    whole, fixed, repeated = match.groups()
+    bottom = 10 ** len(fixed) * (10 ** len(repeated) - 1)
+    top = int((whole or "0") + fixed + repeated) - int((whole or "0") + fixed)
+    return f"\\frac{{{top}}}{{{bottom}}}"
+
+
 _EMPHASIS = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _GLUED = re.compile(r"(?<=[\d)\]}])(or|and)(?=[A-Z(\[{\d\\])")  # 1orx=2
 _ESCAPED = re.compile(r"\\\\(?=(?:text|frac|boxed|left|right|sqrt|pi|mathrm)\b)")  # a macro escaped twice
-_LOOSE = re.compile(r"(?<!\d)\s+|\s+(?!\d)|[{}]+")  # the space between two numbers stays
+_LOOSE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # the space between two numbers stays
+_NEEDLESS_BRACES = re.compile(r"(?<=[\^_])\{(-?\w+)\}|(?<![\}a-zA-Z])\{(\w)\}(?!\{)|^\{([^{}]*)\}$")
 
 
 def squeezed(text: str) -> str:
-    """`canonical` without spaces and braces, in lower case: where these are equal, so are the answers."""
-    return _LOOSE.sub("", canonical(text)).casefold()
+    """`canonical` without spaces and needless braces, in lower case: where these are equal, so are the answers."""
+    plain = _LOOSE.sub("", canonical(text)).casefold()
+    return _NEEDLESS_BRACES.sub(lambda match: next(group for group in match.groups() if group is not None), plain)
 
 
 _ARTICLES = {"a", "an", "the", "is", "are", "was", "be", "it", "its", "of", "to", "at", "in", "on"}
+_SYNONYMS = {"more": "greater", "larger": "greater", "bigger": "greater", "fewer": "less", "smaller": "less"}
+_TOKEN = re.compile(r"[^\W_]+(?:'[a-z]+)?")
+_LABEL_A = re.compile(r"(?<=[a-z] )A(?![^\W_])|(?<![^\W_])A(?=\s*(?:$|[^\w\s])|\s+(?:and|or|is)\b)")
 
 
 def content_words(text: str) -> tuple[str, ...]:
-    """Lower-case words and numbers in order, without articles and small verbs."""
-    found = re.findall(r"[^\W_]+(?:'[a-z]+)?", canonical(text).casefold())
-    return tuple(word for word in found if word not in _ARTICLES)
+    """Lower-case words and numbers in order, without articles and small verbs; a label `A` is no article."""
+    plain = canonical(text)
+    labels = {match.start() for match in _LABEL_A.finditer(plain)}
+    found = ((match.start(), match.group().casefold()) for match in _TOKEN.finditer(plain))
+    return tuple(_SYNONYMS.get(word, word) for place, word in found if word not in _ARTICLES or place in labels)

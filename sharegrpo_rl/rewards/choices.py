@@ -8,21 +8,43 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from sharegrpo_rl.rewards.canonical import canonical, content_words, squeezed
-from sharegrpo_rl.rewards.quantities import parse_quantity, same_quantity
+from sharegrpo_rl.rewards.hedges import HEDGED, REASON
+from sharegrpo_rl.rewards.quantities import Quantity, parse_quantity, same_quantity
+from sharegrpo_rl.rewards.relations import flipped
+from sharegrpo_rl.rewards.units import conversion
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NOUN = r"(?:option|choice|letter|answer|picture|figure|image|diagram|graph|选项|答案|图)"
 _LEAD = (
-    r"(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|most\s+likely)\s+)*"
-    r"(?:answer|option|choice|letter|选项|答案)?\s*(?:letter\s+)?(?:is|would\s+be|should\s+be|:|为|是|选)?\s*(?:option|choice|letter|answer|选项)?\s*:?\s*"
+    r"(?:[解答]\s*[:：]?\s*)?(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best|most\s+likely)\s+)*"
+    rf"{_NOUN}?\s*(?:letter\s+)?(?:is|would\s+be|should\s+be|:|为|是|故?选|故?应?选择?)?\s*{_NOUN}?\s*:?\s*"
 )
-_ALONE = re.compile(rf"^{_LEAD}[\(\[（{{<]*\s*([A-Za-z])\s*[\)\]）}}>]*\s*[.:,;。]?$", re.IGNORECASE)
+_ALONE = re.compile(
+    rf"^{_LEAD}[\(\[（{{<\"']*\s*([A-Za-z])\s*[\)\]）}}>\"']*\s*(?:选项|项|option|choice)?\s*[.:,;。]?$", re.IGNORECASE
+)
 _DRESSED = re.compile(
     rf"^{_LEAD}[\(\[（{{]+\s*([A-Za-z])\s*[\)\]）}}]+\s*[-.:,=]?\s*(\S.*)$", re.IGNORECASE | re.DOTALL
 )
 _MARKED = re.compile(rf"^{_LEAD}([A-Z])\s*(?:[.:)、]\s*|\s[-–—]\s|\s*(?=\())(\S.*)$", re.DOTALL)
-_WORDED = re.compile(rf"^{_LEAD}(?:option|choice)\s+[\(\[]?([A-Z])[\)\]]?\b[.:,]?\s*(.*)$", re.DOTALL | re.IGNORECASE)
+_WORDED = re.compile(
+    rf"^{_LEAD}(?:option|choice)\s+(?:[\(\[]([A-Z])[\)\]]|([A-Z])\s*(?:[.:,]|$))\s*(.*)$", re.DOTALL | re.IGNORECASE
+)
+_PIECES = re.compile(
+    r"[,;/|&\n、～~]|\.{2,}|或|和|\\(?:quad|lor|vee|cup|pm)(?![a-z])|±|\b(?:or|and|vs|to|maybe|but|possibly|not|rather|than)\b",
+    re.I,
+)
+_IN_BRACKETS = re.compile(r"[\(\[（]\s*([A-Z])\s*[\)\]）]")
+_MAX_PLAIN_REST = 60
+_MAX_REST = 200
+_CAPITAL = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
+_OR_ELSE = re.compile(r"\W*(?:or|and|maybe|perhaps|possibly|not)\b", re.IGNORECASE)
 _PLAIN = re.compile(r"^([A-Z])\s+(\S.*)$", re.DOTALL)
-_BETWEEN = re.compile(r"(?:[\s,;/&]|\b(?:or|and|OR|AND)\b)+")
+_BEHIND = re.compile(r"^(\S.*?)\s*\(\s*(?:(?:option|choice)\s+)?([A-Z])\s*\)$", re.DOTALL)
+_ORDINALS = {
+    word: i for i, word in enumerate(["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"])
+}
+_ORDINAL = re.compile(rf"^(?:the\s+)?({'|'.join(_ORDINALS)})\s+(?:option|choice|answer|one)$", re.IGNORECASE)
+_BETWEEN = re.compile(r"(?:[\s,;/&]|(?<=\))(?=\()|\b(?:or|and|OR|AND)\b)+")
 
 
 @lru_cache(maxsize=4096)
@@ -35,32 +57,61 @@ def letters_named(text: str) -> frozenset[str] | None:
     plain = canonical(text)
     if match := _ALONE.match(plain):
         return frozenset(match.group(1).upper())
-    parts = [part.strip("()[].") for part in _BETWEEN.split(plain) if part]
+    parts = [part.strip("()[].\"'") for part in _BETWEEN.split(plain) if part]
     if parts and len(parts) <= len(LETTERS) and all(len(part) == 1 and part in LETTERS for part in parts):
         return frozenset(parts)
     return None
 
 
+def joined_letters(text: str, *, any_order: bool = False) -> frozenset[str] | None:
+    """The letters of `ACD`, several choices written together (in their order); None for any other text."""
+    plain = canonical(text).strip(" .()")
+    letters = sorted(plain) if any_order else list(plain)
+    several = len(plain) > 1 and sorted(set(plain)) == letters and set(plain) <= set(LETTERS[:8])
+    return frozenset(plain) if several else None
+
+
 def _with_letter(plain: str) -> tuple[str, str] | None:
-    """(letter, the text after it) of `(C) 36`, `C. 36`, `C (36)`, `option C, 36`."""
+    """(letter, the text beside it) of `(C) 36`, `C. 36`, `C (36)`, `option C, 36`."""
     for pattern in (_DRESSED, _MARKED, _WORDED):
         if match := pattern.match(plain):
-            return match.group(1).upper(), match.group(2)
+            *letters, rest = match.groups()
+            return next(letter for letter in letters if letter).upper(), rest
     return None
 
 
 def by_text(text: str, choices: tuple[str, ...]) -> frozenset[int]:
     """Indices of the options whose text this is: typed the same, the same number, or the same words."""
-    key = squeezed(text)
-    found = frozenset(i for i, choice in enumerate(_texts(choices)) if choice == key)
+    key, other_way = squeezed(text), squeezed(flipped(text) or "")
+    found = frozenset(i for i, choice in enumerate(_texts(choices)) if choice in (key, other_way or key))
     if found or not key:
         return found
     quantity = parse_quantity(text)
     if quantity is not None:
         others = [parse_quantity(choice) for choice in choices]
-        return frozenset(i for i, other in enumerate(others) if other is not None and same_quantity(quantity, other))
+        same = {i for i, other in enumerate(others) if other is not None and same_quantity(quantity, other)}
+        return frozenset(same) or _rounded(text, quantity, choices)
     words = content_words(text)
     return frozenset(i for i, choice in enumerate(choices) if words and content_words(choice) == words)
+
+
+def _rounded(text: str, said: Quantity, choices: tuple[str, ...]) -> frozenset[int]:
+    """The one option that a decimal rounds (`95.3` for 95.26, `3.46` for 2√3), where all others are far from it."""
+    places = _places(text)
+    offered = [parse_quantity(choice) for choice in choices]
+    if not places or any(other is None or conversion(said.unit, other.unit) != 1 for other in offered):
+        return frozenset()
+    gaps = [abs(float(said.value) - float(other.value)) for other in offered if other is not None]
+    decimals = [min(places, _places(choice) or places) for choice in choices]
+    close = [i for i, gap in enumerate(gaps) if gap <= 0.5 * 10.0 ** -decimals[i] * (1 + 1e-9)]
+    far = all(gap > 0.05 * abs(float(said.value)) for i, gap in enumerate(gaps) if i not in close)
+    return frozenset(close) if len(close) == 1 and far else frozenset()
+
+
+def _places(text: str) -> int:
+    """Decimals of the first number written with any."""
+    found = re.search(r"\d\.(\d{1,9})", canonical(text))
+    return len(found.group(1)) if found else 0
 
 
 def _letter_index(letter: str, choices: tuple[str, ...]) -> frozenset[int]:
@@ -68,7 +119,7 @@ def _letter_index(letter: str, choices: tuple[str, ...]) -> frozenset[int]:
     return frozenset({index}) if index < len(choices) else frozenset()
 
 
-def resolve(text: str, options: Sequence[str], *, gold: bool = False) -> frozenset[int]:
+def resolve(text: str, options: Sequence[str]) -> frozenset[int]:
     """Indices of the options that the text names: one, several where it names several, or none.
 
     A letter followed by the text of another option names both. A gold that is an option's exact text is that option,
@@ -86,12 +137,18 @@ def resolve(text: str, options: Sequence[str], *, gold: bool = False) -> frozens
         if named and not (len(stripped) == 1 and stripped.islower() and by_text(text, choices)):
             return named
         return by_text(text, choices)
-    if (found := by_text(text, choices)) and not gold:
+    if found := by_text(text, choices):
         return found
-    if found:
-        return found
+    if (together := joined_letters(text)) is not None and len(choices) >= len(together):
+        return frozenset().union(*(_letter_index(letter, choices) for letter in together))
+    if ordinal := _ORDINAL.match(plain):
+        return frozenset({_ORDINALS[ordinal.group(1).lower()]} & set(range(len(choices))))
+    if (reason := REASON.search(plain)) and reason.start():
+        return resolve(plain[: reason.start()], choices)
     if (pair := _with_letter(plain)) is not None:
         return _reconcile(*pair, choices)
+    if (behind := _BEHIND.match(plain)) and (before := by_text(behind.group(1), choices)):
+        return before | _letter_index(behind.group(2), choices)  # `36 (C)`; two options where they differ
     if (pair_plain := _PLAIN.match(plain)) and by_text(pair_plain.group(2), choices) == _letter_index(
         pair_plain.group(1), choices
     ):
@@ -109,16 +166,25 @@ def _reconcile(letter: str, rest: str, choices: tuple[str, ...]) -> frozenset[in
     if rest.startswith("(") and rest.endswith(")") and not by_text(rest, choices):
         rest = rest[1:-1]
     by_letter, of_rest = _letter_index(letter, choices), by_text(rest, choices)
+    rest = rest if of_rest else REASON.sub("", rest)
     if not of_rest and any(_contradicts(rest, choices[i]) for i in by_letter):
         return frozenset()  # a letter beside a number that is no option
-    if not of_rest and len(rest) <= 60:
-        by_letter |= resolve(rest, choices)  # `A, or (B)` names both
+    if not of_rest and len(rest) <= (_MAX_REST if HEDGED.search(rest) else _MAX_PLAIN_REST):
+        for piece in filter(None, _PIECES.split(rest)):  # `A, or (B)` and `A 40° or (B) 60°` name both
+            by_letter |= resolve(piece.strip(), choices)
+        for letter in _IN_BRACKETS.findall(rest):
+            by_letter |= _letter_index(letter, choices)
     if by_letter & of_rest or not of_rest:
         return by_letter
     return by_letter | of_rest
 
 
+def names_a_letter(text: str, choices: tuple[str, ...]) -> bool:
+    """Whether an option's letter stands anywhere in the text by itself."""
+    return not set(_CAPITAL.findall(text)).isdisjoint(LETTERS[: len(choices)])
+
+
 def letters_before_text(text: str) -> frozenset[str] | None:
     """The letter of `(A) 36` or `A. 36`, where the options themselves are unknown."""
     pair = _with_letter(canonical(text))
-    return frozenset(pair[0]) if pair is not None else None
+    return frozenset(pair[0]) if pair is not None and not _OR_ELSE.match(pair[1]) else None

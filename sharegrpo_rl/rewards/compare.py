@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 
 from sharegrpo_rl.rewards import choices as multiple_choice
 from sharegrpo_rl.rewards.canonical import MAX_ANSWER_CHARACTERS, canonical, content_words, squeezed
-from sharegrpo_rl.rewards.number_words import replace_number_words
-from sharegrpo_rl.rewards.pool import shared_pool
+from sharegrpo_rl.rewards.hedges import HEDGED
+from sharegrpo_rl.rewards.key import AnswerKey, Match
+from sharegrpo_rl.rewards.lists import compare_lists
+from sharegrpo_rl.rewards.moments import gold_moment, same_moment
+from sharegrpo_rl.rewards.numeric import compare_numbers, is_no_number
 from sharegrpo_rl.rewards.prose_options import settled_option
-from sharegrpo_rl.rewards.quantities import Quantity, decimal_comma, parse_quantity, same_quantity
-from sharegrpo_rl.rewards.sequences import Sequence, interval_of, parse_sequence, same_sequence
+from sharegrpo_rl.rewards.quantities import Quantity, parse_quantity
+from sharegrpo_rl.rewards.relations import flipped, function_value
+from sharegrpo_rl.rewards.sequences import parse_sequence
 from sharegrpo_rl.rewards.spans import boxes
+from sharegrpo_rl.rewards.symbolic import compare_symbolic, nested_too_deeply
 from sharegrpo_rl.rewards.units import split_unit
+from sharegrpo_rl.rewards.well_known import well_known
 from sharegrpo_rl.rewards.yes_no import parse_boolean
 
-_MAX_MATH_CHARACTERS = 600
-_MAX_BRACE_DEPTH = 16
-_ORDER = re.compile(r"\b(?:order|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I)
-_PERCENT = re.compile(r"percent|%", re.I)
-_MATH = re.compile(r"[\\^_=<>+*/|]|\d")
-_NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
-_HEDGED = re.compile(r"\b(?:not|n't|less|more|fewer|greater|least|most|between|cannot|isn't|never|or|either)\b", re.I)
+_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
+_SHORT = 60
+_NO_OPTION = -1
+_MAX_LINES = 8
 _LABELLED = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
-
-
-@dataclass(frozen=True)
-class AnswerKey:
-    """What a response is graded against; everything but `gold` only narrows the reading of an answer."""
-
-    gold: str
-    choices: tuple[str, ...] = ()
-    question: str = ""
-    answer_type: str | None = None
-    unit: str | None = None
-    precision: float | None = None
-
-    @property
-    def percent_asked(self) -> bool:
-        return _PERCENT.search(self.question) is not None or (self.unit or "") in ("%", "percent")
-
-
-@dataclass(frozen=True)
-class Match:
-    """`equal`, and how that was found."""
-
-    equal: bool
-    reason: str
+_LEAD_IN = re.compile(
+    r"^(?:(?:so|thus|hence|therefore)\s*,?\s+)?(?:the|my|our)\s+(?:(?:final|correct)\s+)?(?:answer|result|solution)\s+(?:is|:)\s*:?\s*"
+    r"|^(?:所以|因此)?\s*[,，]?\s*(?:最终|正确)?(?:答案|结果)\s*(?:是|为|:|：)+\s*",
+    re.IGNORECASE,
+)
+_BASED = re.compile(r"^\w+_\{?\d+\}?$")
+_TWICE = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x
+_SAYS = re.compile(r"\b(?:is|are|was|were)\b(?:\s+\w+\s+(?=on\b|in\b|at\b))?|:")
+_KINDS = {"color", "colour", "shape", "object", "one", "answer", "side", "direction", "name", "word", "day", "month"}
 
 
 @lru_cache(maxsize=4096)
@@ -59,26 +47,37 @@ def gold_span(gold: str) -> str:
 
 
 def _compare_choice(answer: str, key: AnswerKey, gold: str) -> Match | None:
-    right = multiple_choice.resolve(gold, key.choices, gold=True)
+    right = multiple_choice.resolve(gold, key.choices)
     named = multiple_choice.resolve(answer, key.choices)
     if not right:
         return None
     lettered = multiple_choice.letters_before_text(answer) is not None
+    if not named and _two_letters(answer, key.choices):
+        return Match(False, "several options named")
+    if not named and "\n" in answer:
+        lines = answer.split("\n")[:_MAX_LINES]
+        named = frozenset().union(*(multiple_choice.resolve(line, key.choices) for line in lines))
     if not named and (listed := _listed_options(answer, key.choices)) is not None:
-        if len(listed) != 1:
-            return Match(listed == right, "several options named")
+        if len(listed) != 1 or _NO_OPTION in listed:
+            return Match(listed == right, "the right options" if listed == right else "several options named")
         named = listed
     if not named and not lettered and (settled := settled_option(answer, key.choices, key.question)):
         named = multiple_choice.resolve(settled, key.choices)
     if not named:
         return Match(False, "no option named")
-    if len(named) > 1 and not _same_texts(named, key.choices):
-        return Match(named == right, "the same options" if named == right else "several options named")
-    return Match(bool(named & right), "the right option" if named & right else "another option")
+    if _texts(named, key.choices) == _texts(right, key.choices):
+        return Match(True, "the right option" if len(right) == 1 else "the right options")
+    return Match(False, "another option" if len(_texts(named, key.choices)) == 1 else "several options named")
+
+
+def _two_letters(answer: str, choices: tuple[str, ...]) -> bool:
+    """Whether a short answer holds the letters of two options, such as `A maybe B`; points and angles are no options."""
+    letters = set(_CAPITAL.findall(answer)) & set(multiple_choice.LETTERS[: len(choices)])
+    return len(answer) <= _SHORT and len(letters) > 1
 
 
 def _listed_options(answer: str, choices: tuple[str, ...]) -> frozenset[int] | None:
-    """The options in a list of nothing but options and numbers (a number that is no option counts as index -1)."""
+    """The options in a list of nothing but options and numbers (`_NO_OPTION` for a number that is none)."""
     many = parse_sequence(answer)
     if many is None:
         return None
@@ -86,147 +85,43 @@ def _listed_options(answer: str, choices: tuple[str, ...]) -> frozenset[int] | N
     numbers = [parse_quantity(item) is not None for item in many.items]
     if not all(indices or number for indices, number in zip(named, numbers, strict=True)):
         return None
-    return frozenset().union(*(indices or frozenset({-1}) for indices in named))
+    return frozenset().union(*(indices or frozenset({_NO_OPTION}) for indices in named))
 
 
-def _same_texts(indices: frozenset[int], choices: tuple[str, ...]) -> bool:
-    return len({squeezed(choices[i]) for i in indices}) == 1
+def _texts(indices: frozenset[int], choices: tuple[str, ...]) -> set[str]:
+    return {squeezed(choices[i]) for i in indices}
 
 
 def _compare_labels(answer: str, gold: str) -> Match | None:
     """A gold that is a letter (or several) where no options are at hand."""
     if not _LABELLED.match(canonical(gold)):
         return None
-    right, named = multiple_choice.letters_named(gold), multiple_choice.letters_named(answer)
+    right = multiple_choice.letters_named(gold) or multiple_choice.joined_letters(gold)
     if right is None:
         return None
-    if named is None:
-        named = multiple_choice.letters_before_text(answer)
+    named = multiple_choice.letters_named(answer) or multiple_choice.letters_before_text(answer)
+    named = named or multiple_choice.joined_letters(answer, any_order=True)
     if named is None:
         return None
     return Match(named == right, "the right letter" if named == right else "another letter")
 
 
-def _compare_numbers(answer: str, key: AnswerKey, gold: Quantity) -> Match | None:
-    found = parse_quantity(answer)
-    if found is None:
-        found = _approximation(answer, key, gold) or decimal_comma(answer) or _only_number(answer)
-    if found is None:
-        return None
-    equal = same_quantity(found, gold, precision=key.precision, percent_asked=key.percent_asked)
-    if not equal and "," in answer and (other := decimal_comma(answer)) is not None:
-        equal = same_quantity(other, gold, precision=key.precision, percent_asked=key.percent_asked)
-    return Match(equal, "equal numbers" if equal else "another number")
-
-
-def _approximation(answer: str, key: AnswerKey, gold: Quantity) -> Quantity | None:
-    """`24\\sqrt{2} \\approx 33.94`: the side that equals the gold, where both sides are one number."""
-    sides = re.split(r"\\approx|≈|~=", canonical(answer))
-    read = [parse_quantity(side) for side in sides]
-    values = [q for q in read if q is not None]
-    if len(sides) != 2 or len(values) != 2:
-        return None
-    low, high = sorted(abs(float(q.value)) for q in values)
-    if high - low > 0.05 * high:
-        return None
-    return next((q for q in values if same_quantity(q, gold, precision=key.precision)), values[0])
-
-
-def _only_number(answer: str) -> Quantity | None:
-    """The one number that a short phrase states (`The area is 12 square units`); None for several or for a hedge."""
-    plain = canonical(answer)
-    stated = plain.rpartition("=")[2] if "=" in plain else plain
-    if "=" in plain and (found := parse_quantity(stated)) is not None and not _HEDGED.search(plain):
-        return found
-    text = replace_number_words(plain)
-    if _HEDGED.search(text):
-        return None
-    if (phrase := re.search(r"\b(?:is|are|equals?|be|of|:)\s+(?:about |approximately )?([^a-z]*\d.*)$", text)) and (
-        found := parse_quantity(phrase.group(1))
-    ):
-        numbers = {n.replace(" ", "") for n in _NUMBER.findall(text[: phrase.start()])}
-        return found if not numbers else None
-    if "\\" in text or re.search(r"[\d)]\s*[*/^+]|[a-z]\d|\d[a-z]\b", text):
-        return None
-    numbers = {n.replace(",", "").replace(" ", "") for n in _NUMBER.findall(text)}
-    return parse_quantity(numbers.pop()) if len(numbers) == 1 and re.search(r"[a-zA-Z]{2}", text) else None
-
-
-def _read_sequences(answer: str, gold: str) -> tuple[Sequence | None, Sequence | None]:
-    """Both as lists; an inequality is an interval where the other side is one."""
-    said, right = parse_sequence(answer), parse_sequence(gold)
-    if said is None and right is not None and right.opening:
-        said = interval_of(answer)
-    elif right is None and said is not None and said.opening:
-        right = interval_of(gold)
-    return said, right
-
-
-def _compare_sequences(answer: Sequence | None, gold: Sequence | None, key: AnswerKey) -> Match | None:
-    if answer is None or gold is None:
-        return None
-    ordered = bool(_ORDER.search(key.question))
-    equal = same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=ordered)
-    if not equal and ordered and same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=False):
-        return Match(False, "another order")
-    return Match(True, "equal parts") if equal else None
-
-
-def _same_part(answer: str, gold: str, key: AnswerKey) -> bool:
-    if squeezed(answer) == squeezed(gold):
-        return True
-    left, right = parse_quantity(answer), parse_quantity(gold)
-    if left is not None and right is not None:
-        return same_quantity(left, right, precision=key.precision)
-    inner_left, inner_right = parse_sequence(answer), parse_sequence(gold)
-    if inner_left is not None and inner_right is not None:
-        return same_sequence(inner_left, inner_right, lambda a, g: _same_part(a, g, key), order_matters=False)
-    return bool(content_words(answer)) and content_words(answer) == content_words(gold)
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "{([") - (character in "})]")
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _tower(text: str) -> bool:
-    """A power of powers, or an exponent of many digits: values that no answer has and no computer holds."""
-    return bool(
-        re.search(r"\^\s*\{?[^{}\s^]{1,12}\s*\^\s*\{?[^{}\s^]{1,12}\s*\^|\^\s*\{?\s*\(?\d{5,}|\d{60,}|!\s*!", text)
-    )
-
-
-def _mathematics(text: str) -> str:
-    """The span as math-verify takes it: canonical signs, one pair of dollars."""
-    spans = re.findall(r"\$([^$]+)\$", text) if re.search(r"[A-Za-z]{3}.*\$.+\$", text) else []
-    body = canonical(spans[0] if len(spans) == 1 else text).replace("°", "^\\circ ").replace("%", "\\%")
-    body = body.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\neq ")
-    return f"${body}$"
-
-
-def _compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
-    """math-verify in a child process; raises GraderError where it gives no verdict."""
-    if not _MATH.search(canonical(answer)) and len(canonical(answer)) > 1:
-        return Match(False, "words where mathematics is expected")
-    if len(answer) > _MAX_MATH_CHARACTERS or _depth(answer) > _MAX_BRACE_DEPTH or _tower(canonical(answer)):
-        return Match(False, "too large to be an answer")
-    decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
-    equal = shared_pool().equal(_mathematics(gold), _mathematics(answer), decimals)
-    return Match(equal, "math-verify: equal" if equal else "math-verify: not equal")
-
-
 def _compare_words(answer: str, gold: str) -> Match:
     """The same words, plural or not, alone or at the end of `the ball is red`."""
-    right = [word.rstrip("s") for word in content_words(gold)]
-    said = [word.rstrip("s") for word in content_words(answer)]
-    stated = re.split(r"\b(?:is|are|was|were)\b|:", canonical(answer))[-1]
-    told = [word.rstrip("s") for word in content_words(stated)]
-    if right and (said == right or (told == right and not _HEDGED.search(answer))):
+    right, said = _word_stems(gold), _word_stems(answer)
+    told = _word_stems(_SAYS.split(canonical(answer))[-1])
+    if right and (right in (said, _bare(said)) or (right in (told, _bare(told)) and not HEDGED.search(answer))):
         return Match(True, "the same words")
     return Match(False, "other words")
+
+
+def _word_stems(text: str) -> list[str]:
+    return [word.rstrip("s") for word in content_words(text)]
+
+
+def _bare(words: list[str]) -> list[str]:
+    """Without a word for the kind of thing: `the color red`, `a red one`."""
+    return [word for word in words if word not in _KINDS]
 
 
 def is_plain_words(gold: str) -> bool:
@@ -241,10 +136,13 @@ def compare(answer: str, key: AnswerKey) -> Match:
     Order: same text, options, yes/no, letters, numbers with units, lists, words, and mathematics last.
     """
     gold = gold_span(key.gold)
+    answer = _LEAD_IN.sub("", answer.strip(), count=1) or answer
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
     if squeezed(answer) and squeezed(answer) == squeezed(gold):
         return Match(True, "the same text")
+    if nested_too_deeply(answer):
+        return Match(False, "nested too deeply to be an answer")
     if key.choices and (match := _compare_choice(answer, key, gold)) is not None:
         return match
     if (match := _compare_boolean(answer, gold) or _compare_labels(answer, gold)) is not None:
@@ -261,20 +159,50 @@ def _compare_boolean(answer: str, gold: str) -> Match | None:
 
 
 def _compare_values(answer: str, key: AnswerKey, gold: str) -> Match:
-    number, (many_said, many_right) = parse_quantity(gold), _read_sequences(answer, gold)
-    if number is not None and number.unit is None and key.unit:
-        number = Quantity(number.value, split_unit(f"1 {key.unit}")[1], number.ratio)
-    if number is not None:
-        if (match := _compare_numbers(answer, key, number)) is not None:
-            return match
-        if many_said is not None and len(many_said.items) > 1:
-            return Match(False, "several answers where one is right")
-    elif (match := _compare_sequences(many_said, many_right, key)) is not None:
+    if (name := well_known(gold)) is not None and well_known(answer) == name:
+        return Match(True, f"{name} by another name")
+    if (moment := gold_moment(gold, key.question)) is not None:
+        equal = same_moment(answer, gold, moment)
+        return Match(equal, "the same moment" if equal else "another moment or none")
+    number = parse_quantity(gold)
+    match = compare_lists(answer, gold, key) if number is None else _compare_quantity(answer, key, number)
+    if match is not None:
         return match
     if is_plain_words(gold):
         return _compare_words(answer, gold)
-    if number is None and many_right is None and many_said is not None and not many_said.opening:
-        return Match(False, "several answers where one is right")
     if multiple_choice.letters_named(gold) is not None and len(canonical(gold)) <= 3:
         return Match(False, "no option named")
-    return _compare_symbolic(answer, key, gold)
+    return _compare_mathematics(answer, key, gold)
+
+
+def _compare_quantity(answer: str, key: AnswerKey, gold: Quantity) -> Match | None:
+    if gold.unit is None and key.unit:
+        gold = replace(gold, unit=split_unit(f"1 {key.unit}")[1])
+    if (match := compare_numbers(answer, key, gold)) is not None:
+        return match
+    many = parse_sequence(answer)
+    if many is not None and len(many.items) > 1:
+        return Match(False, "several answers where one is right")
+    return Match(False, "words or unknowns where a number is expected") if is_no_number(answer) else None
+
+
+def _compare_mathematics(answer: str, key: AnswerKey, gold: str) -> Match:
+    many = parse_sequence(answer)
+    if parse_sequence(gold) is None and many is not None and not many.opening and parse_quantity(gold) is None:
+        return Match(False, "several answers where one is right")
+    if _TWICE.search(canonical(answer)) and not _TWICE.search(canonical(gold)):
+        return Match(False, "two equations where one is right")
+    left = canonical(answer).partition("=")
+    if left[1] and "=" not in canonical(gold) and parse_quantity(left[0]) is not None:
+        return Match(False, "an equation where an expression is right")
+    other = flipped(answer)
+    if other is not None and squeezed(other) == squeezed(gold):
+        return Match(True, "the same relation")
+    if _BASED.search(canonical(gold)):
+        return Match(False, "another number or base")
+    value, right = function_value(answer), function_value(gold)
+    if value is not None and right is not None:
+        if squeezed(value) == squeezed(right):
+            return Match(True, "the same function")
+        return compare_symbolic(value, key, right)
+    return compare_symbolic(answer, key, gold)

@@ -11,7 +11,9 @@ Number = Fraction | float
 _MAX_DEPTH = 40
 _MAX_TOKENS = 200
 _MAX_DIGITS = 200
-_MAX_BITS = 2_000  # of an exact power
+_MAX_BITS = 8_000  # of an exact power
+_LARGEST: int = 10**300  # every value within is a finite float
+_FEW_BITS = 200  # of an exact value that may be compared with its rounded decimal
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<frac>\\frac)|(?P<sqrt>\\sqrt)|(?P<pi>\\pi)|(?P<sign>[-+*/^(){}\[\]]))"
 )
@@ -35,8 +37,8 @@ def _literal(text: str) -> Fraction:
 
 
 def _finite(value: Number) -> Number:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise NotANumber("infinite")
+    if not -_LARGEST <= value <= _LARGEST:
+        raise NotANumber("out of bounds")
     return value
 
 
@@ -79,6 +81,7 @@ class _Parser:
             position = match.end()
         self.place = 0
         self.depth = 0
+        self.unfinished = False  # whether arithmetic on exact numbers is left to do
 
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.place] if self.place < len(self.tokens) else ("end", "")
@@ -105,6 +108,7 @@ class _Parser:
         value = self.product()
         while sign := self.accept("+-"):
             term = self.product()
+            self.unfinished |= exact(value) and exact(term)
             value = value + term if sign == "+" else value - term
         return value
 
@@ -112,14 +116,21 @@ class _Parser:
         value = self.signed()
         while True:
             if sign := self.accept("*/"):
+                ten = self.tokens[self.place : self.place + 2] == [("number", "10"), ("sign", "^")]
                 factor = self.signed()
-                if sign == "/" and factor == 0:
-                    raise NotANumber("division by zero")
-                value = value * factor if sign == "*" else value / factor
+                self.unfinished |= sign == "*" and not ten and exact(value) and exact(factor)
+                value = value * factor if sign == "*" else self.quotient(value, factor)
             elif self.peek()[0] in ("number", "frac", "sqrt", "pi") or self.peek()[1] in ("(", "["):
                 value = self.juxtaposed(value)
             else:
                 return value
+
+    def quotient(self, top: Number, bottom: Number) -> Number:
+        if bottom == 0:
+            raise NotANumber("division by zero")
+        value = top / bottom
+        self.unfinished |= exact(top) and exact(bottom) and bottom != 1 and value == int(value)
+        return value
 
     def juxtaposed(self, value: Number) -> Number:
         before, (kind, _) = self.tokens[self.place - 1], self.peek()
@@ -128,6 +139,7 @@ class _Parser:
             return self.mixed_number(value, factor)
         if kind == "frac" and before[0] == "number" and exact(factor) and value == int(value) and 0 < factor < 1:
             return value + factor if value >= 0 else value - factor  # 1\frac{1}{4}
+        self.unfinished |= exact(value) and exact(factor)
         return value * factor
 
     def mixed_number(self, value: Number, top: Number) -> Number:
@@ -159,15 +171,14 @@ class _Parser:
         if kind == "pi":
             return math.pi
         if kind == "frac":
-            top, bottom = self.group("{"), self.group("{")
-            if bottom == 0:
-                raise NotANumber("division by zero")
-            return top / bottom
+            return self.quotient(self.group("{"), self.group("{"))
         if kind == "sqrt":
             degree = self.group("[") if self.peek()[1] == "[" else Fraction(2)
             if not exact(degree) or degree != int(degree) or not 1 <= degree <= 20:
                 raise NotANumber("odd root")
-            return _root(self.group("{"), int(degree))
+            root = _root(self.group("{"), int(degree))
+            self.unfinished |= exact(root)
+            return root
         if text in _CLOSERS:
             self.place -= 1
             return self.group(text)
@@ -194,11 +205,29 @@ def evaluate(text: str) -> Number | None:
         return None
 
 
-def same_number(first: Number, second: Number) -> bool:
-    """Equal exactly where both are exact with few digits, else to 1e-9 relative."""
-    if exact(first) and exact(second) and first == second:
-        return True
-    try:
-        return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
-    except OverflowError:
+def unfinished(text: str) -> bool:
+    """Whether a canonical expression leaves work that a number need not: `3*4`, `10+2`, `36/2`, `\\sqrt{144}`.
+
+    Fractions, powers, scientific notation and anything irrational are finished.
+    """
+    if not text or len(text) > 4 * _MAX_TOKENS:
         return False
+    try:
+        parser = _Parser(text)
+        parser.whole()
+    except (NotANumber, OverflowError, ZeroDivisionError):
+        return False
+    return parser.unfinished
+
+
+def _many_digits(value: Number) -> bool:
+    return isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > _FEW_BITS
+
+
+def same_number(first: Number, second: Number) -> bool:
+    """Equal; or equal to 1e-9 relative, unless both are exact and one has so many digits that rounding is no excuse."""
+    if exact(first) and exact(second) and (first == second or _many_digits(first) or _many_digits(second)):
+        return first == second
+    if not (-_LARGEST <= first <= _LARGEST and -_LARGEST <= second <= _LARGEST):
+        return False
+    return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)

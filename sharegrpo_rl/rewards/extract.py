@@ -7,10 +7,13 @@ from typing import Literal, get_args
 
 from sharegrpo_rl.rewards import spans
 from sharegrpo_rl.rewards.choices import letters_named
-from sharegrpo_rl.rewards.compare import AnswerKey, gold_span, is_plain_words
+from sharegrpo_rl.rewards.compare import gold_span, is_plain_words
+from sharegrpo_rl.rewards.key import AnswerKey
+from sharegrpo_rl.rewards.moments import gold_moment
 from sharegrpo_rl.rewards.prose import announcements, response_text, sentences
-from sharegrpo_rl.rewards.prose_options import settled_option, stated_verdict
-from sharegrpo_rl.rewards.prose_values import settled_value
+from sharegrpo_rl.rewards.prose_mentions import settled_verdict
+from sharegrpo_rl.rewards.prose_options import settled_option
+from sharegrpo_rl.rewards.prose_values import settled_moment, settled_value
 from sharegrpo_rl.rewards.quantities import parse_quantity
 from sharegrpo_rl.rewards.sequences import parse_sequence
 from sharegrpo_rl.rewards.step_format import stated_answers
@@ -37,7 +40,7 @@ def extract_answers(response: str, key: AnswerKey, mode: ExtractMode = "auto") -
         return Extraction(tuple(dict.fromkeys(stated_answers(response))), "final answer section")
     visible = spans.after_thinking(response)
     if mode in ("auto", "answer"):
-        answers = tuple(dict.fromkeys(_unboxed(answer) for answer in spans.tagged(visible)))
+        answers = tuple(dict.fromkeys(spans.unboxed(answer) for answer in spans.tagged(visible)))
         if answers or mode == "answer":
             return Extraction(tuple(a for a in answers if a), "answer tags")
     if mode in ("auto", "boxed"):
@@ -50,12 +53,6 @@ def extract_answers(response: str, key: AnswerKey, mode: ExtractMode = "auto") -
         return Extraction((rest,), "unclosed answer tag")
     settled = settled_answer(visible, key)
     return Extraction((settled,) if settled else (), "prose")
-
-
-def _unboxed(answer: str) -> str:
-    """`<answer>\\boxed{5}</answer>` holds 5."""
-    boxes = spans.boxes(answer)
-    return boxes[0] if len(boxes) == 1 else answer
 
 
 def _boxed(visible: str, key: AnswerKey, *, lenient: bool) -> Extraction | None:
@@ -77,13 +74,15 @@ def settled_answer(text: str, key: AnswerKey) -> str | None:
     gold = gold_span(key.gold)
     if key.choices:
         return settled_option(text, key.choices, key.question)
+    if gold_moment(gold, key.question) is not None:
+        return settled_moment(text)
     if parse_boolean(gold) is not None:
-        verdict = stated_verdict(sentences(text), key.question)
+        verdict = settled_verdict(text, key.question)
         return None if verdict is None else ("yes" if verdict else "no")
     if letters_named(gold) is not None and len(gold) <= 4:
         return settled_option(text, tuple(f"option {i}" for i in range(26)), key.question)
     numeric = parse_quantity(gold) is not None
     if not numeric and parse_sequence(gold) is None and is_plain_words(gold):
         tails = announcements(text)
-        return tails[-1][0] if tails else text
+        return tails[-1][0] if tails else sentences(text)[-1]
     return settled_value(text, key.question, numeric=numeric)

@@ -70,9 +70,7 @@ class ThinkAnswer:
         answers = set(spans.tagged(spans.after_thinking(text))) - {""}
         if len(answers) != 1:
             return None
-        answer = answers.pop()
-        boxes = spans.boxes(answer)
-        return boxes[0] if len(boxes) == 1 else answer
+        return spans.unboxed(answers.pop())
 
     def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
         return f"<think>{thought}</think><answer>{answer}</answer>"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharegrpo_rl.rewards.choices import resolve
-from sharegrpo_rl.rewards.compare import AnswerKey, Match, compare, gold_span
+from sharegrpo_rl.rewards.choices import names_a_letter, resolve
+from sharegrpo_rl.rewards.compare import compare, gold_span
 from sharegrpo_rl.rewards.extract import Extraction, ExtractMode, extract_answers
+from sharegrpo_rl.rewards.key import AnswerKey, Match
 from sharegrpo_rl.rewards.pool import GraderError
 from sharegrpo_rl.rewards.quantities import parse_quantity
 
@@ -74,8 +75,8 @@ def grade_extraction(found: Extraction, key: AnswerKey) -> Verdict:
 
 def _claims(found: Extraction, key: AnswerKey) -> tuple[str, ...]:
     """For multiple choice, boxes that name no option (steps of the working) do not count beside one that does."""
-    if len(found.answers) > 1 and key.choices:
-        naming = tuple(answer for answer in found.answers if resolve(answer, key.choices))
+    if len(found.answers) > 1 and key.choices and found.place == "box":
+        naming = tuple(a for a in found.answers if resolve(a, key.choices) or names_a_letter(a, key.choices))
         return naming or found.answers[-1:]
     return found.answers
 

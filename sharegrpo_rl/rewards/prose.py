@@ -8,6 +8,7 @@ _MAX_CHARACTERS = 12_000  # of a response; the middle of a longer one is left ou
 _MAX_NEXT_LINE = 60  # an answer on the line after `the answer is:` is short
 _MAX_ANNOUNCEMENTS = 16  # the last ones of a text that repeats itself
 _MAX_TAIL = 400
+_MAX_SENTENCES = 200
 _LISTED = re.compile(r"^\W*\(?([A-Z]{1,2})\)[\s.:]*\S|^\W*([A-Z])[.)]\s+\S|^\d+\.\s*\(([A-Z])\)")
 _CONTINUED = re.compile(
     r"\n\s*#*\s*(?:Question|Human|User|Problem|Q)\s*(?:\d+\s*)?:|\.\./|<\|(?:im_start|im_end|endoftext|eot_id)[^>]*\|>"
@@ -23,19 +24,22 @@ _SENTENCE = re.compile(
 )
 _CUE = re.compile(
     r"(?:(?P<final>\bfinal\s+(?:\w+\s+){0,2}(?:answer|value|result)|\*\*\s*answer)"
-    r"|\b(?:correct|right|best)\s+(?!to\b|in\b|for\b)[a-z]+(?:\s+letter)?|\banswer|\boption\s+letter)"
+    r"|\b(?:correct|best)\s+(?!to\b|in\b|for\b)[a-z]+(?:\s+letter)?|\bright\s+(?:answer|option|choice|letter|one)"
+    r"|\banswer|\boption\s+letter)"
     r"(?:\s+(?:to\s+(?:the|your|this)\s+question|to\s+choose|here))?\s*\**\s*"
     r"(?:(?:is|would\s+be|should\s+be|must\s+be|will\s+be|becomes)\b|:|=)"
     r"\s*(?:therefore|thus|then|indeed|clearly|given\s+by)?\s*,?\s*:?\s*\**\s*"
+    r"|\ban\s+answer\s+of\s+"
     r"|(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|:|：)+\s*"
-    r"|(?:所以|因此|故|应|应该|正确)\s*(?:选择?|答案)\s*(?:是|为|:|：)?\s*",
+    r"|(?:所以|因此|故|应|应该|正确)\s*(?:选(?!项)择?|答案)\s*(?:是|为|:|：)?\s*",
     re.IGNORECASE,
 )
 _NO_ANSWER_FOLLOWS = re.compile(r"(?:e\.g\.|i\.e\.|not\b|based\b|in\b|that\b)", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|can not|unable|impossible|not possible|insufficient|isn't enough|don't have"
-    r"|not (?:be )?(?:determined|provided|given|specified|enough|sufficient|listed|in the options|an option|available)"
-    r"|(?:do(?:es)? not|doesn't) (?:provide|specify|contain|have enough|have any|include|mention|say|state)"
+    r"|not (?:be )?(?:determined|definitively|provided|given|specified|enough|sufficient|listed|in the options|an option"
+    r"|available)"
+    r"|(?:do(?:es)? not|doesn't) (?:provide|specify|contain|have enough|have any|give|include|mention|say|state)"
     r"|whether"
     r"|needs? more|more information|unknown|undefined|N/A|sorry|apologi[sz]e|please provide"
     r"|without (?:more|additional|further|any|knowing|seeing|specific)"
@@ -61,9 +65,13 @@ def _one_line(block: re.Match[str]) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences and lines in order, without empty ones; displayed mathematics belongs to the sentence that it ends."""
+    """Sentences and lines in order, without empty ones; displayed mathematics belongs to the sentence that it ends.
+
+    Of very many, which no answer has, the ones in the middle are left out.
+    """
     text = _COLON.sub(": ", _DISPLAY.sub(_one_line, text))
-    return [part.strip() for part in _SENTENCE.split(text) if part and part.strip()]
+    parts = [part.strip() for part in _SENTENCE.split(text) if part and part.strip()]
+    return parts if len(parts) <= _MAX_SENTENCES else parts[: _MAX_SENTENCES // 4] + parts[-3 * _MAX_SENTENCES // 4 :]
 
 
 def announcements(text: str) -> list[tuple[str, bool, int]]:

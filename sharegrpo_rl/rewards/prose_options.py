@@ -1,67 +1,72 @@
-"""The option that free prose settles on: by letter, by the text of an option, or by a yes or no in its own words."""
+"""The option that free prose settles on: by letter, by a number, or by what prose_mentions reads in its words."""
 
 from __future__ import annotations
 
 import re
 
-from sharegrpo_rl.rewards.canonical import canonical, content_words
+from sharegrpo_rl.rewards.canonical import canonical
 from sharegrpo_rl.rewards.choices import LETTERS, by_text, resolve
 from sharegrpo_rl.rewards.prose import announcements, first_clause, refuses, sentences, without_listed_options
+from sharegrpo_rl.rewards.prose_mentions import NEGATION, is_yes_no, mentioned, own_words
 from sharegrpo_rl.rewards.prose_values import settled_value
 from sharegrpo_rl.rewards.quantities import parse_quantity
-from sharegrpo_rl.rewards.yes_no import parse_boolean
 
 _DRESSED = re.compile(
-    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选)\s*\(?([A-Z])\b\)?|^\W*([A-Z])\s*[).:、]\s+\S"
-    r"|\b([A-Z])\s+is\s+(?:selected|chosen|correct|right|the\s+answer)\b|\b(?:[Cc]hoose|[Ss]elect)\s+\(?([B-Z])\b"
+    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选)\s*\(?([A-Z])(?![A-Za-z])\)?|^\W*([A-Z])\s*[).:、]\s+\S"
+    r"|(?<!angle )\b([A-Z])\s+is\s+(?:selected|chosen|correct|the\s+(?:(?:correct|right|best)\s+)?(?:answer|option|choice|one))\b"
+    r"|\b(?:[Cc]hoose|[Ss]elect|[Pp]ick)\s+\(?([B-Z]\b|A(?=\s*[,.;)]|$))"
+    r"|\b(?:must|should|would|has\s+to)\s+be\s+([A-Z])(?=\s*[,.;]|$)"
 )
 _LEADING = re.compile(
     r"^[\s\"'*_(\[（{$]*(?:\\(?:text|textbf|mathrm|boxed)\s*\{\s*)*\(?\s*([A-Z])\s*[)\]）}]*(?=$|[\s.,:;\"'*)（(。，\\$-])"
 )
 _NONE_OF_THEM = re.compile(r"\W*(?:none|not)\b", re.IGNORECASE)
-_AUXILIARY = {"would", "will", "could", "can", "may", "might", "and", "or", "its", "population", "this", "that"}
-_NEGATION = re.compile(r"\b(?:not|no|n't|never|neither|nor|none)\b|n't\b", re.IGNORECASE)
+_ALTERNATIVE = re.compile(
+    r"\s*(?:[,;/|&]|\b(?:or|and|but)\b|或|和)\s*(?:(?:maybe|possibly|perhaps|also|either|both)\b\s*)*"
+)
+_MAX_WHOLE = 300
 
 
 def settled_option(text: str, choices: tuple[str, ...], question: str) -> str | None:
-    """The option as `(C)`, or a text that names none of them; None where the prose settles on nothing."""
+    """The option's letter, or a text that names none of them or several; None where the prose settles on nothing."""
     text = without_listed_options(text)
-    whole = resolve(text, choices) if len(text) <= 300 else frozenset()
-    if len(whole) == 1:
-        return _label(whole)
-    for tail, _, _ in reversed(announcements(text)):
-        named = _in_announcement(tail, choices)
-        if named:
-            return _label(named) if len(named) == 1 else tail
+    said = announcements(text)
+    if len(text) <= _MAX_WHOLE and not said and (whole := resolve(text, choices)):
+        return _label(whole) if len(whole) == 1 else text
+    for tail, _, _ in reversed(said):
+        if named := _in_announcement(tail, choices):
+            return _label(named) if len(named) == 1 else _all_labels(named)
         if refuses(tail) or _NONE_OF_THEM.match(tail):
             return None
-        if _LEADING.match(tail):  # a letter that is no option
+        if _LEADING.match(tail) and not is_yes_no(choices):  # a letter that is no option
             return tail
     parts = sentences(text)
     if parts and all(parse_quantity(choice) is not None for choice in choices):
         return _named_in_sentences(parts, choices) or _number_told(text, choices, question)
-    return (
-        _named_in_sentences(parts, choices)
-        or _mentioned(parts, choices, question)
-        or _own_words(parts, choices, question)
-    )
+    found = _named_in_sentences(parts, choices)
+    if found is None:
+        indices = mentioned(parts, choices, question) or own_words(parts, choices, question)
+        found = _label(indices) if indices else None
+    return found
 
 
 def _label(indices: frozenset[int]) -> str:
-    return f"({LETTERS[min(indices)]})"
+    return LETTERS[min(indices)]
+
+
+def _all_labels(indices: frozenset[int]) -> str:
+    return ", ".join(LETTERS[i] for i in sorted(indices))
 
 
 def _in_announcement(tail: str, choices: tuple[str, ...]) -> frozenset[int]:
-    """Options that `C (3 mm). Because ...` names."""
+    """Options that `C (3 mm). Because ...` names; several for `B or C`."""
     clause = first_clause(tail).rstrip(".")
-    for candidate in (tail, clause, re.split(r"[,;，]", clause)[0]):
-        if named := resolve(candidate, choices):
-            return named
+    if named := resolve(tail, choices) or resolve(clause, choices):
+        return named
+    if named := _alternatives(clause, choices):
+        return named
     letter = _LEADING.match(tail)
     if letter and not (letter.group(1) in "AI" and re.match(r"^[AI]\s+[a-z]", tail)):
-        rest = tail[letter.end() :]
-        if more := re.match(r"\s*(?:,|or|and|/)\s*\(?([A-Z])\b\)?(?!\w)", rest):
-            return resolve(letter.group(1), choices) | resolve(more.group(1), choices)
         return resolve(letter.group(1), choices)
     dressed = _letters(clause)
     if len(dressed) == 1:
@@ -69,15 +74,37 @@ def _in_announcement(tail: str, choices: tuple[str, ...]) -> frozenset[int]:
     return _begins_with_option(tail, choices)
 
 
+def _alternatives(clause: str, choices: tuple[str, ...]) -> frozenset[int]:
+    """Options that a clause offers at its start, one after the other: `60, 120`, `B, but maybe C`, `yes and no`."""
+    named: frozenset[int] = frozenset()
+    for piece in filter(None, _ALTERNATIVE.split(clause)):
+        found = resolve(piece.strip(), choices) or _number_at_start(piece, choices)
+        if not found:
+            break
+        named |= found
+    return named
+
+
+def _number_at_start(piece: str, choices: tuple[str, ...]) -> frozenset[int]:
+    return by_text(piece, choices) if parse_quantity(piece) is not None else frozenset()
+
+
 def _begins_with_option(tail: str, choices: tuple[str, ...]) -> frozenset[int]:
+    """The longest option that the text begins with, and the one that follows it at once: `yes no` names two."""
     plain = canonical(tail).casefold()
+    first, rest = _option_at_start(plain, choices)
+    return first | _option_at_start(rest.lstrip(" ,;/|&-"), choices)[0] if first else first
+
+
+def _option_at_start(plain: str, choices: tuple[str, ...]) -> tuple[frozenset[int], str]:
     best: frozenset[int] = frozenset()
-    length = 0
+    rest = ""
     for index, choice in enumerate(choices):
         text = canonical(choice).casefold()
-        if len(text) > length and re.match(rf"(?:the\s+|a\s+)?{re.escape(text)}(?!\w)", plain):
-            best, length = frozenset({index}), len(text)
-    return best
+        match = re.match(rf"(?:the\s+|a\s+)?{re.escape(text)}(?!\w)", plain) if text else None
+        if match and (not best or len(plain) - match.end() < len(rest)):
+            best, rest = frozenset({index}), plain[match.end() :]
+    return best, rest
 
 
 def _letters(sentence: str) -> set[str]:
@@ -101,59 +128,5 @@ def _named_in_sentences(parts: list[str], choices: tuple[str, ...]) -> str | Non
             return None
         if letters:
             named = resolve(letters.pop(), choices)
-            return _label(named) if named and not _NEGATION.search(part) else None
-    return None
-
-
-def _stem(word: str) -> str:
-    for ending in ("ing", "es", "ed", "s", "d", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)]
-    return word
-
-
-def _mentioned(parts: list[str], choices: tuple[str, ...], question: str) -> str | None:
-    """The one option whose words the last telling sentence holds; one inside a longer option gives way to it."""
-    if _is_yes_no(choices):
-        return None
-    words = [{_stem(w) for w in content_words(choice)} - _AUXILIARY for choice in choices]
-    for part in [*reversed(parts)]:
-        if refuses(part):
-            continue
-        said = {_stem(word) for word in content_words(part)}
-        there = [i for i, need in enumerate(words) if need and need <= said]
-        there = [i for i in there if not any(words[i] < words[j] for j in there)]
-        if len(there) == 1:
-            return _label(frozenset(there))
-        if len(there) > 1:
-            asked = {_stem(word) for word in content_words(question)}
-            there = [i for i in there if not words[i] <= asked]
-            return _label(frozenset(there)) if len(there) == 1 else None
-    return None
-
-
-def _is_yes_no(choices: tuple[str, ...]) -> bool:
-    return len(choices) == 2 and {parse_boolean(choice) for choice in choices} == {True, False}
-
-
-def _own_words(parts: list[str], choices: tuple[str, ...], question: str) -> str | None:
-    """For yes or no: a sentence that begins with it, or that repeats the question as a statement or its denial."""
-    verdict = stated_verdict(parts, question) if _is_yes_no(choices) else None
-    if verdict is None:
-        return None
-    return _label(frozenset(i for i, choice in enumerate(choices) if parse_boolean(choice) is verdict))
-
-
-def stated_verdict(parts: list[str], question: str) -> bool | None:
-    """Yes or no as the prose says it; None where it refuses or says neither."""
-    for part in parts:
-        if (said := parse_boolean(part, verbose=True)) is not None:
-            return said
-    asked = {_stem(word) for word in content_words(question)} - _AUXILIARY - {"do", "does", "ther"}
-    for part in parts:
-        if refuses(part) or not asked:
-            continue
-        said_words = {_stem(word) for word in content_words(part)}
-        if len(asked & said_words) >= 0.6 * len(asked):
-            return _NEGATION.search(part) is None
+            return _label(named) if named and not NEGATION.search(part) else None
     return None

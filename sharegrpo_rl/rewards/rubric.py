@@ -9,9 +9,9 @@ from typing import Any
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.compare import AnswerKey
 from sharegrpo_rl.rewards.formats import AnswerFormat, find_format
 from sharegrpo_rl.rewards.grading import Verdict, grade_answer, make_key
+from sharegrpo_rl.rewards.key import AnswerKey
 from sharegrpo_rl.rewards.step_rewards import STEP_REWARDS
 
 RewardFunction = Callable[..., Sequence[float | None]]

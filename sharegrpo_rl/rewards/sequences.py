@@ -10,8 +10,6 @@ from sharegrpo_rl.rewards.canonical import canonical
 
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 _MAX_ITEMS = 64
-_BETWEEN = re.compile(r"^([^<>=]+)(<=?)\s*[A-Za-z]\s*(<=?)([^<>=]+)$")
-_BOUND = re.compile(r"^[A-Za-z]\s*([<>]=?)([^<>=]+)$")
 _AND = re.compile(r"\s*,?\s*(?:\b(?:and|or)\b|&|\\(?:and|or|text)\b|与|和|或)\s*", re.IGNORECASE)
 _THOUSANDS = re.compile(r"^-?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)")
 
@@ -28,6 +26,16 @@ class Sequence:
     def ordered(self) -> bool:
         """Whether the brackets make order matter; a bare list is decided by the question."""
         return self.opening in ("(", "[")
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether it could be one."""
+        return self.ordered and len(self.items) == 2
+
+    @property
+    def needs_brackets(self) -> bool:
+        """Whether its brackets say more than that it is a list: `[0, 1)` is an interval, `(0, 1)` may be a point."""
+        return self.is_interval and "[" in self.opening + self.closing.replace("]", "[")
 
 
 def _split(text: str) -> list[str] | None:
@@ -67,35 +75,47 @@ def _closing_of(text: str) -> int:
     return -1
 
 
+_LABEL = re.compile(
+    r"^(?:the\s+)?(?:(?:ordered\s+pair|points?|vector|interval|set|vertex|coordinates?)\s+(?:is\s+|are\s+)?|(?-i:[A-Z])'?\s*(?=\())(?=[(\[{\\])",
+    re.IGNORECASE,
+)
+
+
+def _unlabelled(text: str) -> str:
+    """`the point (3, 4)` and `P(3, 4)` without the name."""
+    rest = _LABEL.sub("", text)
+    return rest if rest and rest[0] in _PAIRS and _closing_of(rest) == len(rest) - 1 else text
+
+
 def parse_sequence(text: str) -> Sequence | None:
     """A tuple, interval, set or bare list of two parts or more, or a bracketed single part; else None."""
     text = re.sub(r"^(?:[A-Za-z]\w*\s*(?:=|\\in)\s*)(?=[(\[{\\])", "", canonical(text)).strip()
-    text = re.sub(r"^\([a-z](?:\s*,\s*[a-z])+\)\s*=\s*", "", text)
+    text = _unlabelled(re.sub(r"^\([a-z](?:\s*,\s*[a-z])+\)\s*=\s*", "", text))
+    text = re.sub(r"^\\langle(?![a-zA-Z])(.*)\\rangle$", r"(\1)", text)
     if not text:
         return None
     if text[0] in _PAIRS and _closing_of(text) == len(text) - 1:
-        items = _split(text[1:-1])
+        items = _with_both_signs(_split(text[1:-1]))
         if items and (len(items) > 1 or text[0] in "[{"):
             return Sequence(tuple(items), text[0], text[-1])
         return None
-    if both := re.match(r"(?:±|\\pm)\s*([^,;]+)$", text):
-        return Sequence((both.group(1), f"-{both.group(1)}"))
-    items = _split(text)
+    items = _with_both_signs(_split(text))
     return Sequence(tuple(items)) if items and len(items) > 1 else None
 
 
-def interval_of(text: str) -> Sequence | None:
-    """The interval that an inequality in one unknown says: `x <= 4` is (-infinity, 4], `1 < x <= 4` is (1, 4]."""
-    plain = canonical(text)
-    if between := _BETWEEN.match(plain):
-        low, first, second, high = between.groups()
-        return Sequence((low.strip(), high.strip()), "[" if "=" in first else "(", "]" if "=" in second else ")")
-    if (bound := _BOUND.match(plain)) is None:
-        return None
-    sign, value = bound.groups()
-    if sign.startswith("<"):
-        return Sequence(("-\\infty", value.strip()), "(", "]" if "=" in sign else ")")
-    return Sequence((value.strip(), "\\infty"), "[" if "=" in sign else "(", ")")
+def _with_both_signs(items: list[str] | None) -> list[str] | None:
+    """`1 ± x` as `1 + x` and `1 - x`."""
+    if items is None or len(items) * 2 > _MAX_ITEMS:
+        return items
+    return [part for item in items for part in _expanded(item)]
+
+
+def _expanded(item: str) -> list[str]:
+    head, sign, tail = re.sub(r"\\pm(?![a-zA-Z])", "±", item).partition("±")
+    if not sign or "±" in tail:
+        return [item]
+    plus = "" if not head.strip() or head.rstrip()[-1] in "=({[" else "+"
+    return [f"{head}{plus}{tail}".strip(), f"{head}-{tail}".strip()]
 
 
 def same_sequence(answer: Sequence, gold: Sequence, same: Callable[[str, str], bool], *, order_matters: bool) -> bool:

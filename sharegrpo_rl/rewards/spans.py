@@ -9,6 +9,10 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[^\s{]))")
 _PLACEHOLDER = re.compile(r"\\(?:phantom|hspace)\s*\{[^{}]*\}|\\(?:square|Box|quad|qquad|cdots|ldots|dots|_)")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_RIVAL = re.compile(
+    r"[^a-zA-Z\d]*(?:\d|[A-H](?![A-Za-z]))(?:\\[a-zA-Z]+|[^\w\\]|[\d_]|\b(?:[A-H]|or|and|maybe|not|to|but|possibly|vs|is|it|the|answer|because|since)\b)*",
+    re.IGNORECASE,
+)
 _MAX_BOXES = 64
 _MAX_BOX_CHARACTERS = 8_000
 
@@ -26,6 +30,17 @@ def tagged(text: str) -> list[str]:
     if "</answer>" not in text.lower():
         return []
     return [match.group(1).strip() for match in _ANSWER.finditer(text)]
+
+
+def unboxed(answer: str) -> str:
+    """The content of the one box in an answer part, where nothing beside it could be another answer; else all of it."""
+    found = boxes(answer)
+    match = _BOX.search(answer)
+    if len(found) != 1 or match is None or not match.group().endswith("{"):
+        return answer
+    end = closing_brace(answer, match.end())
+    sides = [answer[: match.start()], answer[end + 1 :] if end is not None else ""]
+    return answer if any(_RIVAL.fullmatch(side) and "=" not in side for side in sides) else found[0]
 
 
 def unclosed_answer(text: str) -> str | None:

@@ -33,7 +33,7 @@ def ground_truth_fault(question: SeedQuestion) -> str | None:
 
 def _kind_fault(question: SeedQuestion, gold: str) -> str | None:
     kind = (question.answer_type or "").lower()
-    if question.choices and not resolve(gold, question.choices, gold=True):
+    if question.choices and not resolve(gold, question.choices):
         return f"the answer {gold[:60]!r} is none of the {len(question.choices)} choices, neither by letter nor by text"
     if question.choices:
         return None

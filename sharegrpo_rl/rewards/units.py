@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-# "dimension factor-to-its-base-unit": the names of the unit
+# "dimension factor-to-its-base-unit": the names of the unit; a volume is a length to the third power
 _TABLE: dict[str, str] = {
     "length 0.001": "mm millimeter millimetre 毫米",
     "length 0.01": "cm centimeter centimetre 厘米",
@@ -30,13 +30,13 @@ _TABLE: dict[str, str] = {
     "week 1": "week",
     "month 1": "month",
     "year 1": "yr year 年",
-    "volume 0.001": "ml mL milliliter millilitre 毫升",
-    "volume 1": "l L liter litre litres 升",
-    "angle 1": "° deg degree 度",
+    "length^3 0.000001": "ml mL milliliter millilitre 毫升",
+    "length^3 0.001": "l L liter litre 升",
+    "angle 1": "° deg degree 度 °T",
     "radian 1": "rad radian",
     "percent 1": "% percent percentage pct",
     "dollar 1": "$ dollar usd USD 美元",
-    "cent 1": "cent ¢",
+    "dollar 0.01": "cent ¢",
     "euro 1": "€ euro eur",
     "sterling 1": "£ gbp",
     "yuan 1": "¥ yuan 元",
@@ -52,8 +52,8 @@ _TABLE: dict[str, str] = {
     "kelvin 1": "K kelvin",
     "celsius 1": "°C celsius",
     "fahrenheit 1": "°F fahrenheit",
-    "bearing 1": "°T",
-    "speed 1": "mph",
+    "length/time 1609.344/3600": "mph",
+    "length/time 1000/3600": "kmph kph kmh",
     "unit 1": "unit 单位 units",
 }
 
@@ -67,14 +67,17 @@ class Unit:
     factor: Fraction
 
 
-def _entries() -> dict[str, tuple[str, Fraction]]:
-    entries: dict[str, tuple[str, Fraction]] = {}
+def _entries() -> dict[str, Unit]:
+    entries: dict[str, Unit] = {}
     for head, names in _TABLE.items():
         dimension, factor = head.split()
+        top, _, bottom = factor.partition("/")
+        base, _, power = dimension.partition("^")
+        unit = Unit(base, int(power or 1), Fraction(top) / Fraction(bottom or 1))
         for name in names.split():
-            entries[name] = (dimension, Fraction(factor))
+            entries[name] = unit
             if len(name) > 2 and name.isascii() and name.isalpha() and not name.endswith("s"):
-                entries.setdefault(name + "s", entries[name])
+                entries.setdefault(name + "s", unit)
     return entries
 
 
@@ -83,31 +86,47 @@ _NAME = "|".join(re.escape(name) for name in sorted(_UNITS, key=len, reverse=Tru
 _POWER = r"(?:\s*\^?\s*\{?\s*(?P<power>[23])\s*\}?)?"
 _AREA_WORDS = {"square": 2, "sq": 2, "sq.": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _SUFFIX = re.compile(
-    rf"(?<![A-Za-z\\])(?P<area>square|sq\.?|cubic|cu\.?|平方|立方)?\s*\*?\s*(?P<name>{_NAME})(?:{_POWER}|\s*(?P<word>squared|cubed))"
-    r"(?:\s*(?:/|per\s)\s*[A-Za-z]+(?:\s*\^?\s*\{?-?\d\}?)?)?\.?\s*$"
+    rf"(?<![A-Za-z\\])(?P<area>square|sq\.?|cubic|cu\.?|平方|立方)?\s*\*?\s*(?P<name>{_NAME})"
+    rf"(?:{_POWER}|\s*(?P<word>squared|cubed))(?P<rate>\s*(?:/|per\s)\s*(?P<per>[A-Za-z]+|[\u4e00-\u9fff])"
+    r"(?:\s*\^?\s*\{?(?P<per_power>-?\d)\}?)?)?\.?\s*$"
 )
-_PREFIX = re.compile(r"^\s*(?P<name>[$€£¥₹])\s*")
+_PREFIX = re.compile(r"^\s*(?:[A-Z]{0,2}(?P<dollar>\$)|(?P<name>[€£¥₹]))\s*")
+_WORD_POWERS = {"squared": 2, "cubed": 3}
 
 
-def _unit(name: str, power: int) -> Unit:
-    dimension, factor = _UNITS[name]
-    return Unit(dimension, power, factor**power)
+def _power(match: re.Match[str]) -> int:
+    written = match.group("power") or _AREA_WORDS.get((match.group("area") or "").rstrip("."), 0)
+    return int(written or _WORD_POWERS.get(match.group("word"), 1))
+
+
+def _raised(unit: Unit, power: int) -> Unit:
+    return unit if power == 1 else Unit(unit.dimension, unit.power * power, unit.factor**power)
+
+
+def _rate(unit: Unit, per: str, power: str | None) -> Unit:
+    """`km/h`; a rate by something that is no unit (`km/trip`) fits every other."""
+    below = _UNITS.get(per) or _UNITS.get(per.lower())
+    if below is None or abs(int(power or 1)) not in (1, 2, 3):
+        return Unit("rate", 1, Fraction(1))
+    below = _raised(below, abs(int(power or 1)))
+    head = unit.dimension if unit.power == 1 else f"{unit.dimension}^{unit.power}"
+    tail = below.dimension if below.power == 1 else f"{below.dimension}^{below.power}"
+    return Unit(f"{head}/{tail}", 1, unit.factor / below.factor)
 
 
 def split_unit(text: str) -> tuple[str, Unit | None]:
     """A canonical text as (what stands before its unit, the unit); (text, None) where there is none."""
     if prefix := _PREFIX.match(text):
-        return text[prefix.end() :].strip(), _unit(prefix.group("name"), 1)
+        return text[prefix.end() :].strip(), _UNITS[prefix.group("dollar") or prefix.group("name")]
+    text = re.sub(r"°\s+(?=[TCF]$)", "°", text)
     match = _SUFFIX.search(text) or _SUFFIX.search(_folded(text))
     if match is None:
         return text, None
-    words = {"squared": 2, "cubed": 3}
-    power = int(
-        match.group("power") or _AREA_WORDS.get(match.group("area") or "", 0) or words.get(match.group("word"), 1)
-    )
-    rate = "/" in match.group() or " per " in match.group()
-    unit = Unit("rate", 1, Fraction(1)) if rate else _unit(match.group("name"), power)
-    return text[: match.start()].strip(), unit
+    unit, power = _UNITS[match.group("name")], _power(match)
+    if power > 1 and unit.dimension not in ("length", "unit"):
+        return text, None
+    unit = _raised(unit, power)
+    return text[: match.start()].strip(), _rate(unit, match["per"], match["per_power"]) if match["rate"] else unit
 
 
 def _folded(text: str) -> str:
@@ -115,19 +134,12 @@ def _folded(text: str) -> str:
     return re.sub(r"[A-Za-z]{3,}", lambda word: word.group().lower(), text)
 
 
-def is_unit_word(word: str) -> bool:
-    """Whether the word alone names a unit."""
-    return word in _UNITS or word.lower() in _UNITS
+_FITS_ALL = {"unit", "rate"}
 
 
 def conversion(first: Unit | None, second: Unit | None) -> Fraction | None:
     """Factor that brings a number in the first unit to the second; 1 where either has none; None where they clash."""
-    if (
-        first is None
-        or second is None
-        or "unit" in (first.dimension, second.dimension)
-        or "rate" in (first.dimension, second.dimension)
-    ):
+    if first is None or second is None or _FITS_ALL & {first.dimension, second.dimension}:
         return Fraction(1)
     if (first.dimension, first.power) != (second.dimension, second.power):
         return None

@@ -16,7 +16,10 @@ _WORDS = {
     "incorrect": False,
     "否": False,
 }
-_FIRST = re.compile(r"^(yes|no|true|false)\b(?!\s+(?:one|more|other|matter|change|effect))", re.IGNORECASE)
+_FIRST = re.compile(
+    r"^(yes|no|true|false)\b(?!\s+(?:one|more|other|matter|change|effect)|\s*,?\s*\(?(?:or|and|maybe|vs)\b|\s*[/&|~=])",
+    re.IGNORECASE,
+)
 _ANY = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sharegrpo_rl.rewards import compare, pool
+from sharegrpo_rl.rewards import pool, symbolic
 from sharegrpo_rl.rewards.grading import grade_answer, make_key
 from sharegrpo_rl.rewards.pool import GraderError, GraderPool
 
@@ -64,8 +64,8 @@ def test_threads_share_the_workers(graders: GraderPool) -> None:
 
 
 def test_a_grader_error_is_reported_with_the_verdict(graders: GraderPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "shared_pool", lambda: graders)
-    monkeypatch.setattr(compare, "_tower", lambda text: False)  # let the tower of powers through to the child
+    monkeypatch.setattr(symbolic, "shared_pool", lambda: graders)
+    monkeypatch.setattr(symbolic, "is_huge", lambda plain: False)  # let the tower of powers through to the child
     graders.warm_up()
     verdict = grade_answer("x^{9^{9^{9^{9}}}} - x^{9^{9^{9^{9}}}} + \\int_0^1 9^{9^{9^{9}}} dx", make_key("x+1"))
     assert verdict.score == 0
