@@ -62,7 +62,8 @@ def results_of(seed: int, options: argparse.Namespace) -> dict[str, dict[str, fl
             "config.warm_start=null",
             f"config.env_config.kinds=[{', '.join(kinds)}]",
         ]
-        own += ["config.env_config.skip_questions=11200", f"stop.training_iteration={options.iterations}"]
+        own += ["config.env_config.skip_questions=28800", f"stop.training_iteration={options.iterations}"]
+        own += ["config.evaluation_interval=10"]  # for accuracy by step
         for method, sets in METHODS.items():
             model = train(f"{method.lower()}-{task}", seed, [*own, *sets], options.out)
             results[f"{method} on {task}"] = accuracies(model)

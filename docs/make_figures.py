@@ -2,10 +2,12 @@
 
 python docs/make_figures.py curve runs/share_grpo-0 runs/share_grpo-1 ... runs/grpo-0 runs/grpo-1 ...
 python docs/make_figures.py rollout runs/share_grpo-0
+python docs/make_figures.py steps runs/cross_task/grpo-d-counting-* runs/cross_task/sft-counting-*
 
 `curve` writes docs/images/learning_curve.png: greedy accuracy on held-out questions and reward in training, the mean
 over seeds with a band from the lowest to the highest seed. `rollout` writes docs/images/rollout.png: one training
-question as the exported model of a run is asked it, in each variant, with its completions and their rewards.
+question as the exported model of a run is asked it, in each variant, with its completions and their rewards. `steps`
+writes docs/images/accuracy_by_step.png: greedy accuracy by optimizer step, RL and SFT on one axis (OThink-MR1, Figure 1).
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGES = Path(__file__).resolve().parent / "images"
-LABELS = {"ShareGRPO": "Share-GRPO", "GRPO": "GRPO"}
-COLORS = {"ShareGRPO": "#0b6e8f", "GRPO": "#c8702a"}
+LABELS = {"ShareGRPO": "Share-GRPO", "GRPO": "GRPO", "GRPOD": "GRPO-D", "StepGRPO": "StepGRPO", "SFT": "SFT"}
+COLORS = {"ShareGRPO": "#0b6e8f", "GRPO": "#c8702a", "GRPOD": "#0b6e8f", "StepGRPO": "#7a5195", "SFT": "#6c757d"}
 SMOOTHED = 8  # iterations that a reward is averaged over
 QUESTIONS_TRIED = 64  # for the picture of a rollout
 
@@ -58,6 +60,13 @@ class Run:
         evaluated = [row for row in self.rows if "accuracy" in row.get("evaluation", {})]
         return points | {float(sampled[r["training_iteration"]]): r["evaluation"]["accuracy"] for r in evaluated}
 
+    def by_step(self) -> dict[int, float]:
+        """Greedy accuracy on the test questions by optimizer step."""
+        taken = [row["learners"]["default_policy"]["optimizer_steps"] for row in self.rows]
+        evaluated = {s: r["evaluation"] for s, r in zip(taken, self.rows, strict=True) if "evaluation" in r}
+        points = {int(step): report["accuracy"] for step, report in evaluated.items() if "accuracy" in report}
+        return {0: self.summary["accuracy_before"], int(taken[-1]): self.summary["accuracy_after"]} | points
+
     def reward(self) -> NDArray[np.float64]:
         """Mean reward of each iteration, averaged over the last few."""
         values = np.array([row["env_runners"]["reward_mean"] for row in self.rows])
@@ -70,10 +79,7 @@ class Run:
 def draw_curve(runs: Sequence[Run], out: Path) -> None:
     """Two panels: greedy accuracy on held-out questions, and reward in training."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharex=True, constrained_layout=True)
-    by_algorithm: dict[str, list[Run]] = {}
-    for run in runs:
-        by_algorithm.setdefault(run.summary["algorithm"], []).append(run)
-    for name, seeds in by_algorithm.items():
+    for name, seeds in _by_algorithm(runs).items():
         shared = sorted(set.intersection(*(set(run.greedy()) for run in seeds)))
         _band(left, name, np.array(shared), np.array([[run.greedy()[x] for x in shared] for run in seeds]), "o-")
         length = min(len(run.rows) for run in seeds)
@@ -92,6 +98,27 @@ def draw_curve(runs: Sequence[Run], out: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     _save(figure, out)
+
+
+def draw_steps(runs: Sequence[Run], out: Path) -> None:
+    """One panel: greedy accuracy by optimizer step, a line for each algorithm."""
+    figure, axes = plt.subplots(figsize=(5.6, 3.8), constrained_layout=True)
+    for name, seeds in _by_algorithm(runs).items():
+        shared = sorted(set.intersection(*(set(run.by_step()) for run in seeds)))
+        _band(axes, name, np.array(shared), np.array([[run.by_step()[x] for x in shared] for run in seeds]), "o-")
+    axes.set_title(f"Greedy accuracy, {runs[0].summary['test_questions']} held-out questions", loc="left", fontsize=10)
+    axes.set_xlabel("optimizer steps")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, out)
+
+
+def _by_algorithm(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.summary["algorithm"], []).append(run)
+    return found
 
 
 def _band(axes: Any, name: str, x: NDArray[Any], values: NDArray[Any], style: str = "-") -> None:
@@ -233,12 +260,14 @@ def _save(figure: Any, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("curve", "rollout"))
+    parser.add_argument("what", choices=("curve", "rollout", "steps"))
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument("--out", type=Path, help="the picture to write")
     options = parser.parse_args()
     if options.what == "curve":
         draw_curve([Run.read(folder) for folder in options.runs], options.out or IMAGES / "learning_curve.png")
+    elif options.what == "steps":
+        draw_steps([Run.read(folder) for folder in options.runs], options.out or IMAGES / "accuracy_by_step.png")
     else:
         draw_rollout(*sample_group(options.runs[0]), options.out or IMAGES / "rollout.png")
 

@@ -14,7 +14,11 @@ class RunOptions:
     # model
     model: str = option("tiny", "`tiny` (built from config), a local folder, or a hub name")
     model_config: dict = option({}, "sizes of the tiny model: hidden_size, num_layers, vision_layers, patch_size, ...")
-    dtype: str = option("float32", "dtype of the weights in training", choices=("float32", "bfloat16"))
+    dtype: str = option(
+        "float32",
+        "type that the model computes in; the optimizer keeps bfloat16 weights in float32 too",
+        choices=("float32", "bfloat16"),
+    )
     freeze_vision_tower: bool = option(False, "keep the vision tower's weights fixed")
     freeze_projector: bool = option(False, "keep the projector (vision to language) fixed")
     lora: dict | None = option(None, "LoRA through peft: rank, alpha, dropout, targets (language, vision, projector)")

@@ -8,18 +8,19 @@ import torch
 
 from sharegrpo_rl.models.loading import LANGUAGE, part_of
 from sharegrpo_rl.ops.schedules import lr_multiplier
+from sharegrpo_rl.training.master_weights import MasterWeightsAdamW
 from sharegrpo_rl.training.settings import TrainingSettings
 
 
 def build_optimizer(model: Any, settings: TrainingSettings) -> torch.optim.AdamW:
-    """One group for each pair (language or vision, decayed or not); vectors are not decayed."""
+    """One group for each pair (language or vision, decayed or not); vectors are not decayed. Its weights are float32."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((part_of(name) != LANGUAGE, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise ValueError("the model has no trainable parameters")
-    return torch.optim.AdamW(
+    return MasterWeightsAdamW(
         [
             {
                 "params": parameters,

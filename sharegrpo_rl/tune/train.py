@@ -238,7 +238,8 @@ class _Training:
         folder = self.folder
         evaluated = algorithm.evaluate_accuracy()
         after = evaluated.summary()
-        blind = algorithm.evaluate_accuracy(blind=True).summary()
+        has_images = any(record.image_keys for record in evaluated.records)  # else there is nothing to swap
+        blind = algorithm.evaluate_accuracy(blind=True).summary() if has_images else {**after, "blind": True}
         log.scalars({"evaluation": after, "blind_evaluation": blind}, self.spec.iterations)
         folder.replace_folder("export", algorithm.export)
         folder.write_rows(PREDICTIONS, evaluated.rows())

@@ -96,7 +96,20 @@ class StandIn:
         chance = 0.1 if blind else self.skill
         number = self.spec.config["evaluation_questions"]
         records = [
-            EvaluationRecord(f"q{i}", i, "counting", 0, "1", "1", float(i < chance * number), True, False, 5, "1")
+            EvaluationRecord(
+                f"q{i}",
+                i,
+                "counting",
+                0,
+                "1",
+                "1",
+                float(i < chance * number),
+                True,
+                False,
+                5,
+                "1",
+                image_keys=(f"{i}",),
+            )
             for i in range(number)
         ]
         return make_report(records, "think_answer", blind=blind)
