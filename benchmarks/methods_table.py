@@ -32,7 +32,6 @@ METHODS: dict[str, list[str]] = {
     "  no sharing of completions": [*SIX, "config.pairing=native"],
     "GRPO-D, v_shape": [*DYNAMIC, "config.kl_schedule=v_shape"],
     "GRPO-D, linear_increase": [*DYNAMIC, "config.kl_schedule=linear_increase"],
-    "GRPO, constant KL 0.01": [*TWELVE, "config.kl_coeff=0.01"],
     "GRPO + dynamic sampling": [*TWELVE, "config.selection=dynamic_sampling"],
     "GRPO + online filter": [*TWELVE, "config.selection=online_filter"],
     "GRPO + replay": [*TWELVE, "config.replay_size=2000"],
