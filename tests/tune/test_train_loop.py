@@ -31,6 +31,7 @@ CLOCKS = {
     "seconds_without_warm_start",
     "seconds_of_training",
     "tokens_per_second",
+    "peak_memory_bytes",
 }
 WANTED = [
     "algorithm",
