@@ -67,6 +67,7 @@ def plan_methods(
     labels = [t.label or label for t, label in zip(targets, automatic, strict=True)]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise UserError(f"two methods are called {min(twice)!r}; give them names: NAME=FILE")
+    _refuse_alike(specs, labels)
     budget = completions or min((c for spec in specs if (c := planned_completions(spec))), default=None)
     planned = []
     for target, spec, label in zip(targets, specs, labels, strict=True):
@@ -78,6 +79,17 @@ def plan_methods(
                 PlannedMethod(f"{label}, permuted rewards", target.place, twin, load_run(target.place, twin), label)
             )
     return planned
+
+
+def _refuse_alike(specs: Sequence[RunSpec], labels: Sequence[str]) -> None:
+    """Equal settings and seeds make equal runs: nothing could differ."""
+    for i, spec in enumerate(specs):
+        for j in range(i):
+            if (spec.run, spec.env, spec.stop, spec.config) == (specs[j].run, specs[j].env, specs[j].stop, specs[j].config):
+                raise UserError(
+                    f"{labels[j]} and {labels[i]} have the same settings and would give the same runs; change one, "
+                    "such as by NAME=FILE and --set NAME:KEY=VALUE"
+                )
 
 
 def planned_completions(spec: RunSpec) -> int | None:
