@@ -156,7 +156,8 @@ def zero_gradient(method: Method) -> list[dict[str, Any]]:
     for run in method.finished:
         for row in run.rows:
             for kind, figures in row.get("groups", {}).get("kinds", {}).items():
-                n = figures["num_groups"]
+                if not (n := figures["num_groups"]):  # null where the iteration asked nothing of this kind
+                    continue
                 sums = totals.setdefault(kind, [0.0, 0.0, 0.0])
                 sums[0] += n
                 sums[1] += n * (1 - figures["solved_ratio"])

@@ -88,6 +88,19 @@ def events(folder: Path) -> EventAccumulator:
     return accumulator
 
 
+def test_a_run_ends_at_its_completions_and_stays_finished(run_file: Path, tmp_path: Path) -> None:
+    """12 completions an iteration: the third one reaches 30; the folder is that of a finished run."""
+    code, _ = go(run_file, tmp_path, "stop.completions=30", name="short")
+    assert (code, len(lines(tmp_path / "short"))) == (0, 3)
+    summary = json.loads((tmp_path / "short" / "summary.json").read_text())
+    assert (summary["iterations"], summary["completions"]) == (3, 36)
+    assert summary["peak_memory_bytes"] > 10**7
+    assert summary["checkpoint"] == "checkpoints/000003"
+    assert "finished" in go(run_file, tmp_path, "stop.completions=30", name="short")[1]
+    go(run_file, tmp_path, name="whole")
+    assert [r["env_runners"] for r in lines(tmp_path / "whole")[:3]] == [r["env_runners"] for r in lines(tmp_path / "short")]
+
+
 def test_a_run_leaves_everything_it_promises(run_file: Path, tmp_path: Path) -> None:
     code, text = go(run_file, tmp_path / "runs", "config.evaluation_interval=4", name="one", seed=5)
     folder = tmp_path / "runs" / "one"
