@@ -85,7 +85,12 @@ def _refuse_alike(specs: Sequence[RunSpec], labels: Sequence[str]) -> None:
     """Equal settings and seeds make equal runs: nothing could differ."""
     for i, spec in enumerate(specs):
         for j in range(i):
-            if (spec.run, spec.env, spec.stop, spec.config) == (specs[j].run, specs[j].env, specs[j].stop, specs[j].config):
+            if (spec.run, spec.env, spec.stop, spec.config) == (
+                specs[j].run,
+                specs[j].env,
+                specs[j].stop,
+                specs[j].config,
+            ):
                 raise UserError(
                     f"{labels[j]} and {labels[i]} have the same settings and would give the same runs; change one, "
                     "such as by NAME=FILE and --set NAME:KEY=VALUE"

@@ -109,7 +109,12 @@ def _row(iteration: int, seed: int) -> dict:
             "reward_density": 0.4,
             "solved_ratio": 0.75,
             "kinds": {
-                "color": {"num_groups": 3, "valid_advantage_ratio": 1 / 3, "reward_density": 0.5, "solved_ratio": 2 / 3},
+                "color": {
+                    "num_groups": 3,
+                    "valid_advantage_ratio": 1 / 3,
+                    "reward_density": 0.5,
+                    "solved_ratio": 2 / 3,
+                },
                 "form": dict.fromkeys(("num_groups", "valid_advantage_ratio", "reward_density", "solved_ratio")),
                 "counting": {"num_groups": 1, "valid_advantage_ratio": 0.0, "reward_density": 1.0, "solved_ratio": 1.0},
             },

@@ -94,9 +94,9 @@ def test_a_seed_counts_once(maker, tmp_path, capsys):
 def test_methods_are_cut_to_equal_completions(maker):
     targets = [read_target(f"few={maker.file()}"), read_target(str(maker.file("ShareGRPO")))]
     sets = ["few:config.num_samples=6", "few:config.selection=dynamic_sampling", "config.lr=1e-3"]
-    few, sharing, control = plan_methods(targets, sets, None, control=False) + plan_methods(
-        targets[:1], sets[:1], None, control=True
-    )[1:]
+    few, sharing, control = (
+        plan_methods(targets, sets, None, control=False) + plan_methods(targets[:1], sets[:1], None, control=True)[1:]
+    )
     assert few.spec.config["lr"] == sharing.spec.config["lr"] == 1e-3
     assert (few.spec.iterations, few.spec.config["num_samples"]) == (4, 6)
     assert few.spec.stop["completions"] == 96  # selection may sample more than planned
@@ -122,7 +122,10 @@ def sleeper(tmp_path: Path, name: str, code: str) -> Job:
 
 def test_jobs_run_and_a_failure_keeps_its_last_line(tmp_path):
     said: list[str] = []
-    jobs = [sleeper(tmp_path, "good", "print(1)"), sleeper(tmp_path, "bad", "print('what went wrong'); raise SystemExit(3)")]
+    jobs = [
+        sleeper(tmp_path, "good", "print(1)"),
+        sleeper(tmp_path, "bad", "print('what went wrong'); raise SystemExit(3)"),
+    ]
     outcome = run_jobs(jobs, 2, said.append)
     assert outcome.failures == {"bad": "ended with 3: what went wrong"}
     assert outcome.code is None

@@ -36,7 +36,10 @@ def test_the_simulation_is_not_blind_to_a_difference(program):
     """The same tests find a difference of three standard deviations of a run, nearly always at ten seeds."""
     spread = program.Spread(0.6, warm_start=0.04, run=0.02)
     source = program.Experiments(spread, 10, np.random.default_rng(0))
-    found = [paired_difference(a.mean(1) + 0.06, b.mean(1)).p_value < 0.05 for a, b, _, _ in (source.draw() for _ in range(60))]
+    found = [
+        paired_difference(a.mean(1) + 0.06, b.mean(1)).p_value < 0.05
+        for a, b, _, _ in (source.draw() for _ in range(60))
+    ]
     assert np.mean(found) > 0.95
 
 

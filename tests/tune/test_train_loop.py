@@ -98,7 +98,9 @@ def test_a_run_ends_at_its_completions_and_stays_finished(run_file: Path, tmp_pa
     assert summary["checkpoint"] == "checkpoints/000003"
     assert "finished" in go(run_file, tmp_path, "stop.completions=30", name="short")[1]
     go(run_file, tmp_path, name="whole")
-    assert [r["env_runners"] for r in lines(tmp_path / "whole")[:3]] == [r["env_runners"] for r in lines(tmp_path / "short")]
+    assert [r["env_runners"] for r in lines(tmp_path / "whole")[:3]] == [
+        r["env_runners"] for r in lines(tmp_path / "short")
+    ]
 
 
 def test_a_run_leaves_everything_it_promises(run_file: Path, tmp_path: Path) -> None:
