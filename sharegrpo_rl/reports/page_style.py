@@ -24,7 +24,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .scroll { overflow-x: auto; margin: 0 -24px; padding: 0 24px; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: min(100%, 30rem); }
 th { color: var(--soft); font-weight: 500; font-size: .82rem; vertical-align: bottom; line-height: 1.3; }
-th, td { text-align: right; padding: 7px 0 7px 20px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { text-align: right; padding: 7px 0 7px 15px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { white-space: normal; min-width: 5.2em; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
 th:first-child, td:first-child { padding-left: 0; }
