@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) ->
 def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
     """How much the groups can teach; `valid_advantage_ratio`, `reward_density` and `solved_ratio` look at accuracy.
 
-    `tasks` has the figures of each task, where the groups belong to several.
+    `tasks` has the figures of each task, where the groups belong to several; `kinds` those of each kind of question.
     """
     accuracies = [g.accuracies for g in groups]
     rewards = [g.rewards for g in groups]
@@ -53,17 +53,30 @@ def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
         "num_groups": len(groups),
         "shrunk_groups": sum(len(g.slots) < num_variants for g in groups),
         "transformed_slots": sum(s.transform is not None for g in groups for s in g.slots),
-        **_by_task(groups),
+        **_by("tasks", [g.task for g in groups], groups, _task_metrics),
+        **_by("kinds", [g.subtask for g in groups], groups, _kind_metrics),
     }
 
 
-def _by_task(groups: Sequence[Group]) -> dict[str, dict[str, dict[str, float]]]:
-    by_task: dict[str, list[Group]] = {}
-    for group in groups:
-        by_task.setdefault(group.task, []).append(group)
-    if len(by_task) < 2:
+def _by(
+    part: str, names: Sequence[str], groups: Sequence[Group], figures: Callable[[Sequence[Group]], dict[str, float]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    parts: dict[str, list[Group]] = {}
+    for name, group in zip(names, groups, strict=True):
+        parts.setdefault(name, []).append(group)
+    if len(parts) < 2:
         return {}
-    return {"tasks": {task or "unnamed": _task_metrics(own) for task, own in sorted(by_task.items())}}
+    return {part: {name or "unnamed": figures(own) for name, own in sorted(parts.items())}}
+
+
+def _kind_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    accuracies = [g.accuracies for g in groups]
+    return {
+        "num_groups": len(groups),
+        "valid_advantage_ratio": valid_ratio(accuracies),
+        "reward_density": reward_density(accuracies),
+        "solved_ratio": solved_ratio(accuracies),
+    }
 
 
 def _task_metrics(groups: Sequence[Group]) -> dict[str, float]:

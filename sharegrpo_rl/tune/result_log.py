@@ -103,6 +103,10 @@ class ResultLog:
         values = [value for row in self.rows if isinstance(value := _at(row, path), int | float)]
         return sum(values) / len(values) if values else None
 
+    def highest(self, *path: str) -> float | None:
+        """Largest value of one metric over all iterations that have it; None where none has."""
+        return max((value for row in self.rows if isinstance(value := _at(row, path), int | float)), default=None)
+
     def total(self, *path: str) -> float:
         """Sum of one metric over all iterations."""
         return sum(value for row in self.rows if isinstance(value := _at(row, path), int | float))

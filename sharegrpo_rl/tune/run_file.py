@@ -19,6 +19,7 @@ from sharegrpo_rl.tune.settings import ROOTS, Setting, apply_settings, find_sear
 from sharegrpo_rl.tune.yaml_loader import load_yaml_file
 
 Resolved = TypeVar("Resolved")
+STOPS = ("training_iteration", "completions")  # whichever comes first; schedules are planned by the iterations
 
 
 @dataclass(frozen=True)
@@ -160,14 +161,15 @@ def read_table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _check_stop(stop: Mapping[str, Any]) -> dict[str, int]:
     for key in stop:
-        if key != "training_iteration":
-            raise UserError(f"stop.{key}: no such key; a run stops at stop.training_iteration")
-    value = stop.get("training_iteration")
-    if value is None:
+        if key not in STOPS:
+            raise UserError(f"stop.{key}: no such key; a run stops at {' or '.join(f'stop.{name}' for name in STOPS)}")
+    if stop.get("training_iteration") is None:
         raise UserError("stop.training_iteration: missing; say how many iterations to train")
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"stop.training_iteration: expected a whole number of at least 1, got {value!r}")
-    return {"training_iteration": value}
+    given = {key: stop[key] for key in STOPS if stop.get(key) is not None}
+    for key, value in given.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"stop.{key}: expected a whole number of at least 1, got {value!r}")
+    return given
 
 
 def _resolve_config(run: str, env: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def build_summary(
         "completions": int(results.total("env_runners", "num_completions")),
         "sampled_tokens": int(tokens),
         "tokens_per_second": tokens / training_seconds if training_seconds else None,
+        "peak_memory_bytes": results.highest("peak_memory_bytes"),
+        "peak_gpu_memory_bytes": results.highest("peak_gpu_memory_bytes"),
         "warm_start": before["warm_start"],
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from sharegrpo_rl.data.types import Group, SeedQuestion
 from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.interrupt import Interruption
+from sharegrpo_rl.tune.memory import peak_memory
 from sharegrpo_rl.tune.progress import Display, clock
 from sharegrpo_rl.tune.quiet import quiet_libraries
 from sharegrpo_rl.tune.result_log import as_json
@@ -158,7 +160,7 @@ class _Training:
                 log.scalars({"evaluation": before["evaluation"]}, 0)
             with Interruption() as interruption:
                 self._loop(algorithm, log, interruption)
-            if interruption.code and len(self.folder.results) < self.spec.iterations:
+            if interruption.code and not self._complete():
                 _say(
                     self.console,
                     f"stopped after iteration {len(self.folder.results)}, saved. To go on: {self._resume_command()}",
@@ -197,9 +199,11 @@ class _Training:
         pictured = max(1, iterations // PICTURED_TIMES)
         try:
             for iteration in range(done + 1, iterations + 1):
+                if self._complete():
+                    break
                 began = time.monotonic()
                 row = self._row(algorithm.train(), iteration, began)
-                self._save(algorithm, row, last=iteration == iterations or interruption.code is not None)
+                self._save(algorithm, row, last=self._complete(row) or interruption.code is not None)
                 log.scalars(row, iteration)
                 if iteration % pictured == 0 or iteration == 1:
                     log.groups(algorithm.sampled_groups()[:PICTURED_GROUPS], algorithm.question, iteration)
@@ -210,13 +214,20 @@ class _Training:
         finally:
             display.stop()
 
+    def _complete(self, row: Mapping[str, Any] | None = None) -> bool:
+        """Has the run all its iterations, or all its completions; `row` is one that is not written yet."""
+        rows = [*self.folder.results.rows, *([row] if row else [])]
+        sampled = sum(r.get("env_runners", {}).get("num_completions", 0) for r in rows)
+        return len(rows) >= self.spec.iterations or sampled >= self.spec.stop.get("completions", math.inf)
+
     def _row(self, result: dict[str, Any], iteration: int, began: float) -> dict[str, Any]:
         if result["training_iteration"] != iteration:
             raise RuntimeError(
                 f"the algorithm reports iteration {result['training_iteration']} where {iteration} was due"
             )
         kept = {key: value for key, value in result.items() if key != "config"}  # params.json has it, once
-        return as_json({**kept, "iteration_seconds": time.monotonic() - began, "run_seconds": self.seconds()})
+        clocks = {"iteration_seconds": time.monotonic() - began, "run_seconds": self.seconds()}
+        return as_json({**kept, **clocks, **peak_memory()})
 
     def _save(self, algorithm: TrainableAlgorithm, row: dict[str, Any], last: bool) -> None:
         config, folder = self.spec.config, self.folder

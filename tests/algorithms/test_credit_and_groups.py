@@ -248,6 +248,17 @@ def test_metrics_of_each_task_where_there_are_several():
     assert set(group_metrics([counting, groups[1]], num_variants=2)["tasks"]) == {"unnamed", "geometry"}
 
 
+def test_metrics_of_each_kind_where_there_are_several():
+    mixed, solved = make_group(TABLE), make_group([[1.0, 1.0], [1.0, 1.0]], 1)
+    groups = [replace(mixed, subtask="form"), replace(solved, subtask="form"), replace(solved, subtask="color")]
+    found = group_metrics(groups, num_variants=2)["kinds"]
+    assert found["form"] == pytest.approx(
+        {"num_groups": 2, "valid_advantage_ratio": 0.5, "reward_density": 5 / 8, "solved_ratio": 1.0}
+    )
+    assert found["color"]["valid_advantage_ratio"] == 0.0
+    assert "kinds" not in group_metrics(groups[:2], num_variants=2)
+
+
 def test_groups_carry_their_task(bank, runner):
     (group,) = group_episodes(runner.sample(requests=plan_requests(bank, [(0, 3)], runner.config, 0)))
     assert (group.task, group.subtask) == ("drawn_shapes", "counting")

@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # part of the package -> parts that it may import; `errors` is free for all.
 MAY_IMPORT = {
     "ops": set(),
+    "statistics": {"statistics"},
     "options": {"options"},
     "presets": {"options"},
     "user_code": set(),
@@ -39,6 +40,8 @@ THIRD_PARTY = {
     "ray": {"env_runners", "learners", "algorithms", "tune"},
     "openai": {"expansion"},
     "httpx2": {"expansion"},
+    "scipy": {"statistics"},
+    "matplotlib": {"reports"},
     "gymnasium": {"envs", "env_runners", "learners", "algorithms", "tune", "evaluation"},
 }
 

@@ -144,6 +144,7 @@ def test_a_wrong_line_is_named_with_its_remedy(tmp_path: Path, line: str, words:
         ("stop.training_iteration=0", ["training_iteration"]),
         ("stop.training_iteration=1.5", ["training_iteration"]),
         ("stop.iterations=5", ["stop.iterations", "training_iteration"]),
+        ("stop.completions=0", ["stop.completions", "at least 1"]),
         ("stop.training_iteration=null", ["training_iteration", "missing"]),
     ],
 )

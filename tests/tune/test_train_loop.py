@@ -31,6 +31,7 @@ CLOCKS = {
     "seconds_without_warm_start",
     "seconds_of_training",
     "tokens_per_second",
+    "peak_memory_bytes",
 }
 WANTED = [
     "algorithm",
@@ -85,6 +86,21 @@ def events(folder: Path) -> EventAccumulator:
     accumulator = EventAccumulator(str(folder), size_guidance={"images": 50, "scalars": 0})
     accumulator.Reload()
     return accumulator
+
+
+def test_a_run_ends_at_its_completions_and_stays_finished(run_file: Path, tmp_path: Path) -> None:
+    """12 completions an iteration: the third one reaches 30; the folder is that of a finished run."""
+    code, _ = go(run_file, tmp_path, "stop.completions=30", name="short")
+    assert (code, len(lines(tmp_path / "short"))) == (0, 3)
+    summary = json.loads((tmp_path / "short" / "summary.json").read_text())
+    assert (summary["iterations"], summary["completions"]) == (3, 36)
+    assert summary["peak_memory_bytes"] > 10**7
+    assert summary["checkpoint"] == "checkpoints/000003"
+    assert "finished" in go(run_file, tmp_path, "stop.completions=30", name="short")[1]
+    go(run_file, tmp_path, name="whole")
+    assert [r["env_runners"] for r in lines(tmp_path / "whole")[:3]] == [
+        r["env_runners"] for r in lines(tmp_path / "short")
+    ]
 
 
 def test_a_run_leaves_everything_it_promises(run_file: Path, tmp_path: Path) -> None:

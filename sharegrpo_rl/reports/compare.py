@@ -1,0 +1,131 @@
+"""`compare`: run what is missing, read what is there, write the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.reports.checks import check_confidence, check_metric
+from sharegrpo_rl.reports.children import Job, Outcome, run_jobs
+from sharegrpo_rl.reports.methods import Method, read_methods, write_methods
+from sharegrpo_rl.reports.plan import (
+    RUNS,
+    PlannedMethod,
+    check_folders,
+    default_jobs,
+    plan_methods,
+    read_target,
+)
+from sharegrpo_rl.reports.run_reading import read_run
+from sharegrpo_rl.reports.scores import Settings
+from sharegrpo_rl.reports.wording import findings, partial_notes
+from sharegrpo_rl.reports.write_report import write_report
+from sharegrpo_rl.tune.run_folder import RunFolder, storage_errors
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What the command line gives."""
+
+    files: Sequence[str]
+    out: Path
+    seeds: int = 5
+    sets: Sequence[str] = ()
+    jobs: int | None = None
+    completions: int | None = None
+    control: bool = False
+    settings: Settings = field(default_factory=Settings)
+    imports: Mapping[str, str] = field(default_factory=dict)
+    import_files: Sequence[Path] = ()
+    report_only: bool = False
+
+
+def compare(options: CompareOptions, console: Console) -> int:
+    """The exit code: 0, 1 where a run failed, 130 or 143 where a signal stopped it. Whatever is finished is reported."""
+    check_metric(options.settings.metric)
+    targets = [read_target(text) for text in options.files]
+    planned = plan_methods([t for t in targets if not t.is_folder], options.sets, options.completions, options.control)
+    seeds = list(range(options.seeds)) if planned else []
+    if planned:
+        check_confidence(options.settings.confidence, options.seeds)
+        check_folders(planned, seeds, options.out, options.imports)
+    elif options.sets or options.control or options.completions:
+        raise UserError("--set, --completions and --control are for run files; these are folders of finished runs")
+    read = [method for t in targets if t.is_folder for method in read_methods(t.place, t.label)]
+    _refuse_same_names([*(m.label for m in planned), *(m.label for m in read)])
+    outcome = _run(planned, seeds, options, console) if planned and not options.report_only else Outcome()
+    methods = [*_read_planned(planned, seeds, options, outcome), *read]
+    return _report(methods, outcome, options, console)
+
+
+def _report(methods: Sequence[Method], outcome: Outcome, options: CompareOptions, console: Console) -> int:
+    if outcome.code is not None and not any(m.finished for m in methods):
+        _say(console, "stopped before a run was finished; the same command goes on")
+        return outcome.code
+    report = write_report(methods, options.settings, options.out, _notes(options))
+    for line in findings(report):
+        _say(console, line)
+    if missing := partial_notes(report):
+        _say(console, f"PARTIAL: {'; '.join(missing)}. The same command goes on with what is missing.")
+    _say(console, f"wrote {options.out / 'report.html'}, report.md, report.json and pictures")
+    return outcome.code or (1 if outcome.failures else 0)
+
+
+def _run(planned: Sequence[PlannedMethod], seeds: Sequence[int], options: CompareOptions, console: Console) -> Outcome:
+    with storage_errors(options.out):
+        (options.out / RUNS).mkdir(parents=True, exist_ok=True)
+        folders = {(m.label, s): options.out / RUNS / m.folder_name(s) for m in planned for s in seeds}
+        write_methods(options.out, [Method(m.label, [], list(seeds), m.control_of) for m in planned], folders)
+    # The first method's seeds come first: they make the warm starts that the others find in the cache.
+    wanted = [(m, s) for m in planned for s in seeds]
+    left = [(m, s) for m, s in wanted if not RunFolder(folders[m.label, s]).is_finished]
+    at_a_time = options.jobs or default_jobs(planned)
+    _say(
+        console,
+        f"{len(planned)} methods x {len(seeds)} seeds: {len(wanted) - len(left)} runs are finished, {len(left)} to go, "
+        f"{min(at_a_time, max(1, len(left)))} at a time",
+    )
+    jobs = [_job(m, s, options) for m, s in left]
+    return run_jobs(jobs, at_a_time, lambda line: _say(console, line))
+
+
+def _job(method: PlannedMethod, seed: int, options: CompareOptions) -> Job:
+    name = method.folder_name(seed)
+    command = [sys.executable, "-m", "sharegrpo_rl.cli", "train", str(method.file), "--name", name]
+    command += ["--storage-path", str(options.out / RUNS), "--seed", str(seed), "--resume", "auto"]
+    command += [word for text in method.sets for word in ("--set", text)]
+    command += [word for file in options.import_files for word in ("--import", str(file))]
+    return Job(name, tuple(command), options.out / "logs" / f"{name}.log")
+
+
+def _read_planned(
+    planned: Sequence[PlannedMethod], seeds: Sequence[int], options: CompareOptions, outcome: Outcome
+) -> list[Method]:
+    methods = []
+    for m in planned:
+        places = [options.out / RUNS / m.folder_name(seed) for seed in seeds]
+        runs = [read_run(place) for place in places if (place / "params.json").exists()]
+        failures = {s: outcome.failures[n] for s in seeds if (n := m.folder_name(s)) in outcome.failures}
+        methods.append(Method(m.label, runs, list(seeds), m.control_of, failures))
+    return methods
+
+
+def _notes(options: CompareOptions) -> list[str]:
+    files = [target.place for target in map(read_target, options.files)]
+    return [f"Made by `sharegrpo-rl compare` from {', '.join(map(str, files))}."]
+
+
+def _refuse_same_names(labels: Sequence[str]) -> None:
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise UserError(f"two methods are called {twice[0]!r}; give them names: NAME=FILE or NAME=FOLDER")
+
+
+def _say(console: Console, text: str) -> None:
+    with suppress(BrokenPipeError):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)

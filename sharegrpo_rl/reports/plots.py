@@ -1,0 +1,259 @@
+"""The report's pictures: one panel each, so that they stay readable on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharegrpo_rl.reports.methods import Method
+from sharegrpo_rl.reports.run_reading import Run
+from sharegrpo_rl.statistics.curves import Curve, make_band, smoothed
+
+COLORS = ("#0b6e8f", "#c8702a", "#4f7d3a", "#8a4f9e", "#a8323e", "#5c6b7a", "#a58a1f", "#2f8f83")
+INK, SOFT, GRID = "#1b2330", "#5d6878", "#dfe3e9"
+SMOOTHED = 8  # iterations that a figure of training is averaged over
+DPI = 170
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG beside the report: file name, and what it shows."""
+
+    name: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class CurvePlot:
+    """One curve picture: where its values come from, axis and wording."""
+
+    name: str
+    title: str
+    caption: str
+    read: Callable[[Run], Curve | None]
+    axis: str = "completions"
+    share: bool = True
+    marked: bool = False
+
+
+AXIS_LABELS = {"completions": "completions sampled", "seconds": "seconds of training"}
+
+
+def draw_all(methods: Sequence[Method], analysis: dict[str, Any], folder: Path) -> list[Picture]:
+    """Write every picture that the runs have figures for."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.edgecolor": GRID,
+            "axes.labelcolor": SOFT,
+            "xtick.color": SOFT,
+            "ytick.color": SOFT,
+            "text.color": INK,
+            "axes.titleweight": "semibold",
+            "axes.titlesize": 10,
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    colors = method_colors(methods)
+    pictures = [draw_final(analysis, colors, folder)]
+    if analysis["comparisons"]:
+        pictures.append(draw_differences(analysis, folder))
+    for plot in curve_plots(methods):
+        if picture := draw_curves(plot, methods, colors, analysis, folder):
+            pictures.append(picture)
+    if any(analysis["zero_gradient"].values()):
+        pictures.append(draw_zero_gradient(analysis, folder))
+    return pictures
+
+
+def method_colors(methods: Sequence[Method]) -> dict[str, str]:
+    """A color for each method; a control has its method's."""
+    own = [m.label for m in methods if m.control_of is None]
+    colors = {label: COLORS[i % len(COLORS)] for i, label in enumerate(own)}
+    return colors | {m.label: colors.get(m.control_of, SOFT) for m in methods if m.control_of is not None}
+
+
+def curve_plots(methods: Sequence[Method]) -> list[CurvePlot]:
+    """The pictures over training, in the order of the report."""
+    parts = sorted(
+        {
+            name
+            for method in methods
+            for run in method.runs
+            for row in run.rows[:1]
+            for name in row.get("env_runners", {}).get("reward_parts", {})
+        }
+    )
+
+    def over(name: str, title: str, metric: str, caption: str, share: bool = True) -> CurvePlot:
+        return CurvePlot(name, title, caption, lambda run: _smooth(run.curve(metric)), share=share)
+
+    smooth = f"averaged over {SMOOTHED} iterations"
+    learner = "learners/default_policy"
+    return [
+        CurvePlot(
+            "accuracy_by_completions",
+            "Greedy accuracy on the test questions",
+            "By completions sampled. Line: mean over seeds; band: pointwise interval; thin lines: single seeds.",
+            lambda run: run.greedy(),
+            marked=True,
+        ),
+        CurvePlot(
+            "accuracy_by_seconds",
+            "Greedy accuracy by wall time",
+            "By seconds of training, the warm start left out. Dotted: the smallest final time, where the table reads them.",
+            lambda run: run.greedy("seconds"),
+            axis="seconds",
+            marked=True,
+        ),
+        *(
+            over(
+                f"reward_{part}", f"Reward part: {part}", f"env_runners/reward_parts/{part}", f"In training, {smooth}."
+            )
+            for part in parts
+        ),
+        over(
+            "valid_advantage_ratio",
+            "Valid-advantage ratio",
+            "groups/valid_advantage_ratio",
+            f"Share of questions whose completions are not all alike in accuracy, {smooth}.",
+        ),
+        over("reward_density", "Reward density", "groups/reward_density", f"Share of right completions, {smooth}."),
+        over("kl", "KL to the reference", f"{learner}/kl", f"Where the loss has a KL; {smooth}.", False),
+        over("entropy", "Entropy", f"{learner}/entropy", f"Of a trained token's distribution, {smooth}.", False),
+        over("length", "Completion length", "env_runners/completion_length_mean", f"Tokens, {smooth}.", False),
+    ]
+
+
+def _smooth(curve: Curve | None) -> Curve | None:
+    return curve and Curve(curve.x, smoothed(list(curve.y), SMOOTHED))
+
+
+def draw_curves(
+    plot: CurvePlot, methods: Sequence[Method], colors: dict[str, str], analysis: dict[str, Any], folder: Path
+) -> Picture | None:
+    """Mean over seeds with a band, and each seed as a thin line; None where no run has the figure, or all are 0."""
+    found = {m.label: [c for run in m.runs if (c := plot.read(run)) and len(c.x) > 1] for m in methods}
+    found = {label: each for label, each in found.items() if each}
+    if not found or all((c.y == 0).all() for each in found.values() for c in each):
+        return None
+    figure, axes = _figure(plot.title)
+    controls = {m.label for m in methods if m.control_of is not None}
+    for label, each in found.items():
+        color, style = colors[label], "--" if label in controls else "-"
+        for curve in each:
+            axes.plot(curve.x, curve.y, color=color, alpha=0.3, linewidth=0.7, linestyle=style)
+        band = make_band(each, analysis["confidence"])
+        axes.plot(
+            band.x,
+            band.mean,
+            color=color,
+            linewidth=1.8,
+            linestyle=style,
+            marker="o" if plot.marked and len(band.x) < 40 else None,
+            markersize=3.5,
+            label=f"{label}, {len(each)} seed{'s' if len(each) > 1 else ''}",
+        )
+        if len(each) > 1:
+            low, high = (np.clip(v, 0, 1) if plot.share else v for v in (band.low, band.high))
+            axes.fill_between(band.x, low, high, color=color, alpha=0.13, linewidth=0)
+    if plot.share:
+        axes.set_ylim(-0.02, 1.02)
+    if plot.axis == "seconds" and analysis["wall_time"]:
+        axes.axvline(analysis["wall_time"]["seconds"], color=SOFT, linestyle=":", linewidth=1)
+    axes.set_xlabel(AXIS_LABELS[plot.axis])
+    return _save(figure, axes, folder, plot.name, f"{plot.title}. {plot.caption}")
+
+
+def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -> Picture:
+    """Each seed's final figure as a dot, the mean with its interval; blind accuracy hollow beside it."""
+    entries = [m for m in analysis["methods"] if m["final"]]
+    figure, axes = _figure("Final accuracy", height=0.9 + 0.5 * len(entries))
+    share = analysis["metric"] != "gain"
+    for row, entry in enumerate(reversed(entries)):
+        color, final = colors[entry["label"]], entry["final"]
+        axes.plot(final["values"], [row] * len(final["values"]), "o", color=color, alpha=0.35, markersize=5)
+        if final["seeds"]:
+            _interval(axes, final["seeds"], row, color, clip=share)
+        if entry["blind"] and analysis["metric"] == "accuracy_after":
+            axes.plot(entry["blind"]["value"], row, "o", color=color, markerfacecolor="white", markersize=6)
+    axes.set_yticks(range(len(entries)), [entry["label"] for entry in reversed(entries)])
+    axes.set_ylim(-0.6, len(entries) - 0.4)
+    if share:
+        axes.set_xlim(0, 1)
+    axes.set_xlabel(analysis["metric_meaning"])
+    caption = "Filled: single seeds, and their mean with its interval. Hollow: the same questions with swapped images."
+    return _save(figure, axes, folder, "final", caption, legend=False)
+
+
+def draw_differences(analysis: dict[str, Any], folder: Path) -> Picture:
+    """Differences of all pairs with their intervals over seeds."""
+    pairs = analysis["comparisons"]
+    figure, axes = _figure("Differences between methods", height=0.9 + 0.45 * len(pairs))
+    for row, pair in enumerate(reversed(pairs)):
+        _interval(axes, pair["difference"], row, INK)
+    axes.axvline(0, color=SOFT, linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(pairs)), [f"{p['a']}\nminus {p['b']}" for p in reversed(pairs)])
+    axes.set_ylim(-0.6, len(pairs) - 0.4)
+    axes.set_xlabel(f"difference in {analysis['metric_meaning']}")
+    caption = "With intervals over seeds, not corrected for the number of pairs."
+    return _save(figure, axes, folder, "differences", caption, legend=False)
+
+
+def _interval(axes: Any, estimate: dict[str, Any], row: int, color: str, clip: bool = False) -> None:
+    axes.plot(estimate["value"], row, "D", color=color, markersize=6)
+    if estimate["low"] is not None and np.isfinite(estimate["low"]):
+        ends = np.clip([estimate["low"], estimate["high"]], 0, 1) if clip else [estimate["low"], estimate["high"]]
+        axes.plot(ends, [row, row], color=color, linewidth=2)
+
+
+def draw_zero_gradient(analysis: dict[str, Any], folder: Path) -> Picture:
+    """Stacked bars by kind of question, hardest first: all wrong, all right."""
+    bars = [(label, e) for label, entries in analysis["zero_gradient"].items() for e in entries]
+    order = {kind: i for i, kind in enumerate(dict.fromkeys(e["kind"] for _, e in bars))}
+    bars.sort(key=lambda bar: order[bar[1]["kind"]])
+    figure, axes = _figure("Questions without a gradient", height=1.2 + 0.3 * len(bars))
+    for row, (_, entry) in enumerate(reversed(bars)):
+        axes.barh(row, entry["all_wrong"], color="#a8323e", height=0.62, label="all wrong" if row == 0 else None)
+        right = {"left": entry["all_wrong"], "color": "#9fb8a4", "height": 0.62}
+        axes.barh(row, entry["all_right"], **right, label="all right" if row == 0 else None)
+    names = [f"{e['kind']}, {label}" for label, e in reversed(bars)]
+    axes.set_yticks(range(len(bars)), names)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the groups in training")
+    caption = (
+        "Share of groups that teach nothing, by kind of question; the kind that was hardest before training first."
+    )
+    return _save(figure, axes, folder, "zero_gradient", caption)
+
+
+def _figure(title: str, height: float = 2.9) -> tuple[Any, Any]:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(4.4, height), constrained_layout=True)
+    axes.set_title(title, loc="left")
+    axes.grid(axis="both", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=0)
+    return figure, axes
+
+
+def _save(figure: Any, axes: Any, folder: Path, name: str, caption: str, legend: bool = True) -> Picture:
+    import matplotlib.pyplot as plt
+
+    if legend:
+        handles, labels = axes.get_legend_handles_labels()
+        columns = 2 if max(map(len, labels), default=0) < 28 else 1
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    file = "".join(c if c.isalnum() or c in "-_" else "_" for c in name) + ".png"
+    figure.savefig(folder / file, dpi=DPI, metadata={"Software": None})
+    plt.close(figure)
+    return Picture(file, caption)

@@ -1,0 +1,172 @@
+"""The report from finished run folders: its figures, its files, what it says where something is missing."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from sharegrpo_rl.reports.analysis import analyse
+from sharegrpo_rl.reports.examples import disagreements, sample_rollouts
+from sharegrpo_rl.reports.methods import make_labels, read_methods
+from sharegrpo_rl.reports.scores import Settings
+from sharegrpo_rl.reports.write_report import write_report
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and all visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def two_methods(maker, **changes):
+    for seed, (low, high) in enumerate([(0.5, 0.8), (0.55, 0.75), (0.45, 0.85)]):
+        maker.run("GRPO", seed, low, **changes)
+        maker.run("ShareGRPO", seed, high, **changes)
+    return maker.folder / "runs"
+
+
+def test_the_report_is_three_files_and_pictures_and_needs_no_network(maker, tmp_path):
+    out = tmp_path / "out"
+    evil = "<script>alert('x')</script>|`*{}</answer>"
+    report = write_report(read_methods(two_methods(maker, text=evil)), Settings(), out)
+    page = Page((out / "report.html").read_text())
+    assert [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object")] == []
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"https?://", (out / "report.html").read_text())
+    assert "<script>alert('x')</script>" in page.words  # shown as text
+    assert "Share-GRPO is ahead of GRPO by 30.0 points" in page.words
+    for picture in report["pictures"]:
+        with Image.open(out / picture["name"]) as image:
+            assert min(image.size) > 100
+    names = {picture["name"] for picture in report["pictures"]}
+    assert {"final.png", "differences.png", "accuracy_by_completions.png", "accuracy_by_seconds.png"} <= names
+    assert {"reward_format.png", "entropy.png", "length.png", "zero_gradient.png", "reward_density.png"} <= names
+    assert "kl.png" not in names  # 0 everywhere
+    text = (out / "report.md").read_text()
+    assert "    <script>" in text  # an indented block: text, not markup
+    assert all(f"]({name})" in text for name in names)
+    assert json.loads((out / "report.json").read_text())["partial"] is False
+
+
+def test_figures_are_those_of_scipy(maker):
+    found = analyse(read_methods(two_methods(maker)), Settings())
+    a, b = [0.5, 0.55, 0.45], [0.8, 0.75, 0.85]
+    (pair,) = found["comparisons"]
+    assert (pair["a"], pair["b"], pair["paired_by_seed"], pair["seeds"]) == ("GRPO", "Share-GRPO", True, [3, 3])
+    expected = stats.ttest_rel(a, b)
+    assert pair["difference"]["value"] == pytest.approx(-0.3, abs=1e-9)
+    assert pair["difference"]["p_value"] == pytest.approx(expected.pvalue, abs=1e-9)
+    assert pair["p_corrected"] == pair["difference"]["p_value"]
+    assert pair["probability_of_improvement"]["value"] == 0.0
+    grpo = found["methods"][0]
+    low, high = stats.t.interval(0.95, 2, np.mean(a), stats.sem(a))
+    assert (grpo["final"]["seeds"]["low"], grpo["final"]["seeds"]["high"]) == pytest.approx((low, high), abs=1e-9)
+    assert grpo["final"]["other_questions"]["low"] <= low
+    assert found["test_set"]["images"] == 20
+    assert sum(pair["right_only"]) > 0
+    assert grpo["cost"]["completions"] == 48
+
+
+def test_wall_time_is_read_where_the_fastest_run_ended(maker):
+    """Seed 0 takes 8 seconds, seed 1 takes 12: its curve from .31 to .55 is read two thirds along."""
+    maker.run("GRPO", 0, 0.5)
+    maker.run("GRPO", 1, 0.55)
+    wall = analyse(read_methods(maker.folder / "runs"), Settings(confidence=0.8))["wall_time"]
+    assert wall["seconds"] == 8.0
+    assert wall["accuracy"]["GRPO"]["value"] == pytest.approx((0.5 + 0.31 + 2 / 3 * 0.24) / 2, abs=1e-9)
+
+
+def test_questions_without_a_gradient_are_counted_by_kind(maker):
+    kinds = analyse(read_methods(two_methods(maker)), Settings())["zero_gradient"]["GRPO"]
+    color = next(entry for entry in kinds if entry["kind"] == "color")
+    assert (color["groups"], color["all_wrong"], color["all_right"]) == pytest.approx((36, 1 / 3, 1 / 3))
+    counting = next(entry for entry in kinds if entry["kind"] == "counting")
+    assert (counting["all_wrong"], counting["all_right"]) == (0.0, 1.0)
+
+
+def test_other_starts_are_not_paired(maker):
+    for seed in range(3):
+        maker.run("GRPO", seed, 0.5 + 0.02 * seed)
+        maker.run("ShareGRPO", seed, 0.7 + 0.03 * seed**2 / 4, before=0.5)
+    (pair,) = analyse(read_methods(maker.folder / "runs"), Settings())["comparisons"]
+    assert pair["paired_by_seed"] is False
+    assert pair["difference"]["degrees"] > 2
+
+
+def test_examples_follow_their_rules(maker):
+    methods = read_methods(two_methods(maker))
+    found = analyse(methods, Settings())
+    (pair,) = disagreements(methods, found["comparisons"])
+    for winner, side in ((pair.a, pair.only_a), (pair.b, pair.only_b)):
+        for example in side:
+            assert [answer.right for answer in example.answers].count(True) == 1
+            assert next(answer.label for answer in example.answers if answer.right) == winner
+    grids = {m.label: np.array([[r["correct"] for r in run.predictions] for run in m.finished]) for m in methods}
+    gaps = grids["Share-GRPO"].mean(0) - grids["GRPO"].mean(0)
+    best = int(np.argmax(gaps))  # the first of the largest
+    assert pair.only_b[0].question_id == methods[0].runs[0].predictions[best]["question_id"]
+    kinds = [example.kind for example in sample_rollouts(methods)]
+    assert len(kinds) == len(set(kinds)) > 1
+
+
+def test_runs_without_predictions_are_reported_and_said_so(maker, tmp_path):
+    report = write_report(read_methods(two_methods(maker, predictions=False)), Settings(), tmp_path / "out")
+    assert report["comparisons"][0]["these_models"] is None
+    assert report["comparisons"][0]["difference"]["p_value"] is not None
+    assert any("predictions.jsonl" in note for note in report["notes"])
+
+
+def test_an_unfinished_run_of_a_planned_method_makes_the_report_partial(maker, tmp_path):
+    runs = two_methods(maker)
+    maker.run("GRPO", 3, finished=False)
+    entries = [
+        {"label": label, "control_of": None, "runs": {str(s): f"{name}-{s}" for s in range(5)}}
+        for label, name in (("plain", "grpo"), ("sharing", "sharegrpo"))
+    ]
+    (runs / "methods.json").write_text(json.dumps({"methods": entries}))
+    report = write_report(read_methods(runs), Settings(), tmp_path / "out")
+    assert report["partial"] is True
+    assert report["partial_notes"] == [
+        "plain lacks seed 3 (2 of 4 iterations), seed 4 (not begun)",
+        "sharing lacks seed 3 (not begun), seed 4 (not begun)",
+    ]
+    assert "Partial results." in (tmp_path / "out" / "report.html").read_text()
+    assert "**Partial results.**" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_labels_tell_settings_apart(maker):
+    maker.run("GRPO", 0, name="a")
+    maker.run("GRPO", 0, name="b", sets=("config.selection=dynamic_sampling",))
+    maker.run("GRPO", 0, name="c", sets=("config.permute_rewards=true",))
+    labels = sorted(m.label for m in read_methods(maker.folder / "runs"))
+    assert labels == ["GRPO (selection=dynamic_sampling)", "GRPO (selection=none)", "GRPO, permuted rewards"]
+    same = {"run": "GRPOD", "env": "x", "stop": {}, "config": {}}
+    assert make_labels([same, same]) == ["GRPO-D 1", "GRPO-D 2"]
+
+
+def test_unequal_completions_are_said(maker):
+    from sharegrpo_rl.reports.wording import stop_notes
+
+    maker.run("GRPO", 0)
+    path = maker.run("ShareGRPO", 0)
+    rows = (path / "result.json").read_text().splitlines()
+    (path / "result.json").write_text("\n".join(rows[:2]) + "\n")
+    notes = stop_notes(analyse(read_methods(maker.folder / "runs"), Settings()))
+    assert notes[0] == "GRPO stopped after 48 completions in 4 iterations."
+    assert notes[-1] == "Completions are not equal: the largest mean is 2.00 times the smallest."
