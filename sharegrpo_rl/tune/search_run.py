@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Read by Tune: its own loggers and reports stay off, Ctrl-C is ours, a missing metric is no error of a trial.
 TUNE_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -228,20 +230,12 @@ def _local_ray(at_once: int, cores: int) -> Iterator[None]:
 def _tune(search: _Search, scratch: Path, interruption: Interruption) -> None:
     """Hand plan, trials and scheduler to Ray Tune. What it writes is scratch; the folder is written by the trials."""
     from ray import tune
-    from ray.tune import Stopper
 
-    from sharegrpo_rl.tune.search_scheduler import JournaledScheduler, make_scheduler
+    from sharegrpo_rl.tune.search_scheduler import EndOfSearch, JournaledScheduler, make_scheduler
     from sharegrpo_rl.tune.search_source import OptunaDraws, PlannedDraws, TrialSource
     from sharegrpo_rl.tune.search_trial import SearchTrial
 
     spec, plan = search.spec, search.plan()
-
-    class Ends(Stopper):
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return interruption.code is not None or search.budget_is_spent()
 
     scheduler = JournaledScheduler(make_scheduler(spec, plan), search.journal, search.options.seed, search.seconds)
     seed = search.options.seed
@@ -255,7 +249,7 @@ def _tune(search: _Search, scratch: Path, interruption: Interruption) -> None:
         storage_path=str(scratch),
         search_alg=source,
         scheduler=scheduler,
-        stop=Ends(),
+        stop=EndOfSearch(lambda: interruption.code is not None or search.budget_is_spent()),
         callbacks=[search.display.callback(scheduler, search.seconds)],
         max_failures=spec.options["max_failures"],
         reuse_actors=True,

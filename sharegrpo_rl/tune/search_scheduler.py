@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from ray import tune
+from ray.tune import Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     ASHAScheduler,
@@ -211,6 +212,22 @@ class JournaledScheduler(TrialScheduler):
             self.inner.on_trial_complete(None, trial, _last_result(self.journal, trial.trial_id))
         elif event["event"] == "end":
             self.inner.on_trial_error(None, trial)
+
+
+class EndOfSearch(Stopper):
+    """Ends all trials once a question is answered with yes."""
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self.is_over = is_over
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.is_over()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # for Tune's own snapshots, from which nothing is ever restored
 
 
 def _reported(event: Mapping[str, Any]) -> dict[str, Any]:

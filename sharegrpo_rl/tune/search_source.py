@@ -106,9 +106,13 @@ class TrialSource(SearchAlgorithm):
         return True
 
     def add_configurations(self, experiments: Any) -> None:
-        """Tune's start signal: trials can be made now. Play what an earlier process has seen."""
+        """Tune's start signal: trials can be made now."""
         (self._experiment,) = [experiments] if isinstance(experiments, Experiment) else experiments
         self._parser = _make_parser()
+        self.begin()
+
+    def begin(self) -> None:
+        """Play what an earlier process has seen to scheduler and searcher; its unfinished trials come first."""
         trials = {name: self._trial(name) for name in self.journal.trials}
         for event in self.journal.events:
             if "trial" in event:
