@@ -213,6 +213,7 @@ def _local_ray(at_once: int, cores: int) -> Iterator[None]:
     if ray.is_initialized():
         raise RuntimeError("a search starts a Ray of its own; call ray.shutdown() before")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # on a loaded machine 30 s are not enough
     ray.init(
         address="local",
         num_cpus=at_once * cores,
