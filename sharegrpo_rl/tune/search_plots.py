@@ -36,7 +36,8 @@ def draw_curves(folder: Path, results: Mapping[str, Any], rows: Mapping[str, Seq
             curves[name] = known
     target = folder / PLOTS[1]
     if not curves:
-        return remove(target)
+        remove(target)
+        return
     figure, axes = _figure(8.0)
     best = (results["best"] or {}).get("name")
     for place, (name, points) in enumerate(curves.items()):
@@ -49,7 +50,7 @@ def draw_curves(folder: Path, results: Mapping[str, Any], rows: Mapping[str, Seq
     axes.set_ylabel(results["metric"])
     axes.grid(alpha=0.3)
     axes.legend(title="trial", fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return _save(figure, target)
+    _save(figure, target)
 
 
 def draw_parallel(folder: Path, results: Mapping[str, Any], space: Sequence[SearchKey]) -> None:
@@ -57,7 +58,8 @@ def draw_parallel(folder: Path, results: Mapping[str, Any], space: Sequence[Sear
     trials = [trial for trial in results["trials"] if trial["metric"] is not None]
     target = folder / PLOTS[0]
     if not trials:
-        return remove(target)
+        remove(target)
+        return
     scores = [trial["metric"] for trial in trials]
     low, high = min(scores), max(scores)
     figure, axes = _figure(2.2 * (len(space) + 1) + 1)
@@ -82,7 +84,7 @@ def draw_parallel(folder: Path, results: Mapping[str, Any], space: Sequence[Sear
     for side in ("top", "left", "right", "bottom"):
         axes.spines[side].set_visible(False)
     axes.set_title("dashed: not run to the end; thick: best", fontsize=8, loc="left")
-    return _save(figure, target)
+    _save(figure, target)
 
 
 def _axis(axes: Any, x: int, ticks: Sequence[tuple[float, str]]) -> None:

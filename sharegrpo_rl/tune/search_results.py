@@ -92,7 +92,7 @@ def _short_key(key: str) -> str:
 
 def best_text(spec: SearchSpec, seed: int, best: TrialRecord) -> str:
     """A run file with the best trial's values in place of the search space; `train` takes it as it is."""
-    values = {tuple(key.split(".")): value for key, value in best.values.items()}
+    values = {key.path: best.values[key.key] for key in spec.space}
     tree = with_values({part: value for part, value in spec.tree.items() if part != "tune"}, values)
     comment = (
         f"# {spec.options['metric']} {short(best.score)} after {best.iterations} iterations in trial {best.name}, "

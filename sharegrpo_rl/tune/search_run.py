@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -124,7 +123,7 @@ class _Search:
         return self._finish(interruption.code)
 
     def _through_tune(self, interruption: Interruption) -> None:
-        with _local_ray(self._at_once(), self._cores()), tempfile.TemporaryDirectory(prefix="sharegrpo_rl-") as scratch:
+        with _local_ray(self.at_once(), self._cores()), tempfile.TemporaryDirectory(prefix="sharegrpo_rl-") as scratch:
             self._prepare()
             if interruption.code is None:
                 _tune(self, Path(scratch), interruption)
@@ -150,7 +149,8 @@ class _Search:
         """Cores that a trial asks for: its own, and one for each env runner."""
         return 1 + max(self.spec.trial(v).config["num_env_runners"] for v in ({}, *single_values(self.spec.space)))
 
-    def _at_once(self) -> int:
+    def at_once(self) -> int:
+        """Trials that may run side by side."""
         fitting = len(os.sched_getaffinity(0)) // self._cores() if hasattr(os, "sched_getaffinity") else 1
         return min(self.spec.options["max_concurrent"] or max(1, fitting), self.spec.trials)
 
@@ -189,8 +189,10 @@ class _Search:
         trials = self.journal.trials.values()
         complete = len(trials) == self.spec.trials and all(trial.is_over for trial in trials)
         ended = ALL_TRIALS if complete else INTERRUPTED if code else BUDGET
-        if any(trial.iterations or trial.is_over for trial in trials):
-            write_results(self.spec, self.options.seed, self.folder, self.journal, ended, self.display.console)
+        if not any(trial.iterations or trial.is_over for trial in trials):
+            self.display.line("stopped before the first iteration; nothing was kept. Start again with the same command")
+            return code or 0
+        write_results(self.spec, self.options.seed, self.folder, self.journal, ended, self.display.console)
         if not complete:
             why = "stopped" if code else "the budget is spent"
             same = f"the same command with --name {self.folder.path.name} --resume auto"
@@ -240,10 +242,11 @@ def _tune(search: _Search, scratch: Path, interruption: Interruption) -> None:
 
     scheduler = JournaledScheduler(make_scheduler(spec, plan), search.journal, search.options.seed, search.seconds)
     seed = search.options.seed
+    draws: OptunaDraws | PlannedDraws
     draws = (
         OptunaDraws(spec, seed) if spec.options["searcher"] == "optuna" else PlannedDraws(planned_values(spec, seed))
     )
-    source = TrialSource(plan, draws, scheduler, spec.trials, search._at_once(), search.seconds)
+    source = TrialSource(plan, draws, scheduler, spec.trials, search.at_once(), search.seconds)
     tune.run(
         SearchTrial,
         name="search",
@@ -257,4 +260,3 @@ def _tune(search: _Search, scratch: Path, interruption: Interruption) -> None:
         raise_on_failed_trial=False,
         verbose=0,
     )
-    shutil.rmtree(scratch / "search", ignore_errors=True)
