@@ -73,26 +73,37 @@ def train(
 def tune(
     file: RunFileArgument,
     sets: SetOption = None,
+    name: Annotated[str | None, typer.Option(help="the search's folder; by default the name in the file")] = None,
+    storage_path: Annotated[Path, typer.Option(help="where search folders lie")] = Path("runs"),
+    resume: Annotated[Literal["auto", "never"], typer.Option(help="go on with a search of this name")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="seed of the drawn values and of every trial")] = 0,
     imports: ImportOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show the resolved search and its trials; open neither data nor weights")
     ] = False,
 ) -> None:
-    """Show a search over a run file's search space. Running one is not in this version."""
+    """Search over a run file's search space: many trials, a table, plots, and the best run file."""
     from sharegrpo_rl.tune.examples import find_run_file
-    from sharegrpo_rl.tune.search_dry_run import describe_search
+    from sharegrpo_rl.tune.run_file import check_folder_name
     from sharegrpo_rl.tune.search_file import load_search
     from sharegrpo_rl.user_code import import_user_files
 
     path = find_run_file(file)
-    import_user_files(imports or [])
+    digests = import_user_files(imports or [])
     spec = load_search(path, sets or [])
-    if not dry_run:
-        raise UserError(
-            f"tune: searching is not in this version; `sharegrpo-rl tune {path} --dry-run` shows the search, `train` runs "
-            f"one setting of it (--set tune=null --set {spec.space[0].key}=VALUE ...), ray.tune.Tuner searches from Python"
-        )
-    sys.stdout.write(describe_search(spec))
+    if name is not None:
+        check_folder_name(name, "--name")
+    if dry_run:
+        from sharegrpo_rl.tune.search_dry_run import describe_search
+
+        sys.stdout.write(describe_search(spec))
+        return
+    from rich.console import Console
+
+    from sharegrpo_rl.tune.search_run import SearchRunOptions, run_search
+
+    options = SearchRunOptions(storage_path, name, resume, seed, digests)
+    raise typer.Exit(run_search(spec, options, Console()))
 
 
 @app.command()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from hashlib import blake2b
@@ -74,16 +76,21 @@ def prepare_model(config: Any) -> tuple[str, dict[str, Any] | None]:
     folder = cache_folder("models") / _key(config)
     if not (folder / REPORT_FILE).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            made = Path(scratch) / "model"
-            report = _make(config, made)
-            (made / REPORT_FILE).write_text(json.dumps(report))
-            try:
+        with _alone(folder.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            if not (folder / REPORT_FILE).exists():  # else the one that was waited for has made it
+                made = Path(scratch) / "model"
+                report = _make(config, made)
+                (made / REPORT_FILE).write_text(json.dumps(report))
                 os.replace(made, folder)
-            except OSError:
-                if not (folder / REPORT_FILE).exists():  # else another process was faster with the same model
-                    raise
     return str(folder), json.loads((folder / REPORT_FILE).read_text())
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process works under this lock; one that was killed holds it no longer."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _make(config: Any, folder: Path) -> dict[str, Any] | None:

@@ -152,9 +152,15 @@ class TrainingStep:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from `get_state()`; a KL schedule keeps the length that it began with."""
+        """Continue from `get_state()`; a KL schedule keeps the length that it began with.
+
+        Learning rates and decay stay those of the settings: a search may go on from another trial's state.
+        """
         self.settings = replace(self.settings, kl_schedule_steps=state["kl_schedule_steps"])
+        own = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
         self.optimizer_steps = state["optimizer_steps"]
         self.skipped_steps = state["skipped_steps"]
 

@@ -117,7 +117,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an unfinished start left behind (this package's own files only)."""
         for name in OWN_FILES:
-            _remove(self.path / name)
+            remove(self.path / name)
         for file in self.path.glob("*tfevents*"):
             file.unlink(missing_ok=True)
         for file in self.path.glob(".*.tmp"):
@@ -162,7 +162,7 @@ class RunFolder:
             save(str(partial.absolute()))  # RLlib takes a relative path for a URI
             state = {"iteration": iteration, "seconds": seconds, "row": row}
             (partial / STATE_FILE).write_text(json.dumps(as_json(state), allow_nan=False))
-            _remove(target)
+            remove(target)
             partial.rename(target)
         return target
 
@@ -170,14 +170,14 @@ class RunFolder:
         """Remove all checkpoints but the last `keep` and that of iteration `best`."""
         for path in self.checkpoint_paths()[:-keep]:
             if int(path.name) != best:
-                _remove(path)
+                remove(path)
 
     def replace_folder(self, name: str, write: Callable[[str], Any]) -> Path:
         """Let `write(path)` fill a folder, then put it in place of an older one."""
         target = self.path / name
         with storage_errors(target), self._partial(self.path / f".{name}.partial") as partial:
             write(str(partial.absolute()))
-            _remove(target)
+            remove(target)
             partial.rename(target)
         return target
 
@@ -185,12 +185,12 @@ class RunFolder:
     @contextmanager
     def _partial(path: Path) -> Iterator[Path]:
         """An empty folder that is gone afterwards unless it was renamed: a full disk gets its space back."""
-        _remove(path)
+        remove(path)
         path.mkdir(parents=True)
         try:
             yield path
         finally:
-            _remove(path)
+            remove(path)
 
     # claiming
 
@@ -251,7 +251,8 @@ def write_atomically(target: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

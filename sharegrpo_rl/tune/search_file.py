@@ -64,7 +64,8 @@ def resolve_search(name: str, tree: dict[str, Any]) -> SearchSpec:
     spec = SearchSpec(run_tree, space, options, _base(name, run_tree, space))
     for values in (*single_values(space), *combinations_of(space)):
         _check_trial(spec, values)
-    check_search_options(options, spec.base.config, [key.key for key in space if key.is_grid])
+    keys, grid_keys = [key.key for key in space], [key.key for key in space if key.is_grid]
+    check_search_options(options, spec.base.config, spec.base.iterations, keys, grid_keys)
     return spec
 
 

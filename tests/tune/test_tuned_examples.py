@@ -14,12 +14,13 @@ from sharegrpo_rl.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.tune.arithmetic import batch_arithmetic
 from sharegrpo_rl.tune.examples import list_examples
 from sharegrpo_rl.tune.run_file import load_run
+from sharegrpo_rl.tune.search_draw import planned_values
 from sharegrpo_rl.tune.search_file import load_search
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = list_examples()
 PAPERS = [name for name in EXAMPLES if name.startswith("papers/")]
-SEARCHES = {"papers/grpo_d/fig4-alpha", "papers/grpo_d/fig6-kl"}
+SEARCHES = {"share_grpo/drawn_shapes-tiny-search", "papers/grpo_d/fig4-alpha", "papers/grpo_d/fig6-kl"}
 FOLDERS = {"grpo": "GRPO", "share_grpo": "ShareGRPO", "grpo_d": "GRPOD", "step_grpo": "StepGRPO", "sft": "SFT"}
 
 
@@ -45,10 +46,23 @@ def test_every_tuned_example_resolves(name: str, capsys: pytest.CaptureFixture) 
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHES))
-def test_a_search_is_not_trained_and_not_yet_run(name: str, capsys: pytest.CaptureFixture) -> None:
-    for verb, words in (("train", f"tune {EXAMPLES[name]} --dry-run"), ("tune", "not in this version")):
-        assert run([verb, name]) == 2
-        assert words in capsys.readouterr().err
+def test_a_search_is_not_trained(name: str, capsys: pytest.CaptureFixture) -> None:
+    assert run(["train", name]) == 2
+    assert f"tune {EXAMPLES[name]} --dry-run" in capsys.readouterr().err
+
+
+def test_the_search_example_clips_stops_early_and_shares_its_warm_start() -> None:
+    search = load_search(EXAMPLES["share_grpo/drawn_shapes-tiny-search"])
+    assert search.trials == 8
+    assert {key.key for key in search.space} == {
+        f"config.{k}" for k in ("clip_high", "kl_coeff", "num_variants", "num_samples")
+    }
+    assert search.options["scheduler"] == "asha"
+    for values in planned_values(search, 0):
+        spec = search.trial(values)
+        counts = batch_arithmetic(spec.config, spec.iterations)
+        assert counts["optimizer steps"] >= 2 * spec.iterations
+        assert spec.config["warm_start"] == search.base.config["warm_start"]
 
 
 def test_two_rows_of_a_table_differ() -> None:
