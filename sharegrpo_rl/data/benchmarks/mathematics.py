@@ -14,8 +14,10 @@ from sharegrpo_rl.data.benchmarks.rows import (
     option_string,
     tsv_images,
 )
+from sharegrpo_rl.errors import UserError
 
 _NUMERIC = {"integer": "numeric", "float": "numeric"}
+_STEP = re.compile(r"2steps_(?:[12]|multi)|3steps_(?:[123]|multi)")
 _MARKS = re.compile(r"<image\s*\d+>")
 
 
@@ -76,4 +78,6 @@ def we_math(row: Row, place: str) -> Row:
     question, answer = needed(row, "question", place), needed(row, "answer", place)
     read = finished(row, place, question, options, answer, images, id_column="index")
     identity, key = needed(row, "ID", place), needed(row, "key", place)
+    if not _STEP.fullmatch(key):
+        raise UserError(f"{place}: key {key[:40]!r} is none of 2steps_1, ..., 3steps_multi; correct the row")
     return {**read, "id": read["id"] or f"{identity}-{key}", "labels": {"ID": identity, "key": key}}

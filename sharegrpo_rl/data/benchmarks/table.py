@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.data.benchmarks.cells import is_blank, text_of
+from sharegrpo_rl.data.benchmarks.facts import COLUMN, BenchmarkFacts
 from sharegrpo_rl.data.benchmarks.layout import Layout
 from sharegrpo_rl.data.hub import load_hub, looks_like_hub_name
 from sharegrpo_rl.data.jsonl import JsonlTable
@@ -39,12 +40,15 @@ class BenchmarkTable:
         row, place = self._table[self._rows[index]], self.place(index)
         row = self._with_image(row, place)
         categories = self.layout.values(row, place)
-        return {
-            **self.layout.read(row, place),
-            "subtask": next((values[0] for values in categories.values() if len(values) == 1), None),
-            "categories": categories,
-            "row": {name: value for name, value in row.items() if not _is_image(name, value)},
-        }
+        read = self.layout.read(row, place)
+        facts = BenchmarkFacts(
+            categories=categories,
+            labels=read.pop("labels", {}),
+            accepted_answers=tuple(read.pop("accepted_answers", ())),
+            row={name: value for name, value in row.items() if not _is_image(name, value)},
+        )
+        kind = next((values[0] for values in categories.values() if len(values) == 1), None)
+        return {**read, "subtask": kind, COLUMN: facts}
 
     def place(self, index: int) -> str:
         """The file and row, as the file counts it."""
