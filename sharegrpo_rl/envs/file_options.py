@@ -38,7 +38,8 @@ class FileOptions(EnvOptions):
     )
     hub_config: str | None = field(default=None, metadata=about("configuration of a hub data set"))
     benchmark: str | None = field(
-        default=None, metadata=about("the layout of a published benchmark's file, such as mathvista; null = plain columns")
+        default=None,
+        metadata=about("the layout of a published benchmark's file, such as mathvista; null = plain columns"),
     )
     template_wordings: bool = field(
         default=False, metadata=about("add rule-based wordings to questions that fit a template")

@@ -21,7 +21,10 @@ def pope_figures(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
         for category in record.categories.get("category", ("",)):
             groups[category].append(record)
     everything = [record for group in groups.values() for record in group]
-    return {"overall": _yes_figures(everything), **{name: _yes_figures(groups[name]) for name in sorted(groups) if name}}
+    return {
+        "overall": _yes_figures(everything),
+        **{name: _yes_figures(groups[name]) for name in sorted(groups) if name},
+    }
 
 
 def _yes_figures(records: Sequence[EvaluationRecord]) -> dict[str, Any]:

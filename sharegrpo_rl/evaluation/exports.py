@@ -42,7 +42,9 @@ def _write_vlmevalkit(
     for record in records:
         row = facts_of(bank[record.question_index]).row
         if "index" not in row:
-            raise UserError("--export vlmevalkit: needs the benchmark's own TSV as --data; other files lack its index column")
+            raise UserError(
+                "--export vlmevalkit: needs the benchmark's own TSV as --data; other files lack its index column"
+            )
         thinking, prediction = thinking_and_answer(record.text)
         rows.append({**row, "prediction": prediction, "thinking": thinking})
     path = folder / f"{model}_{name}.tsv"

@@ -29,7 +29,9 @@ def read_external_scores(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"--read-scores {file}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
-        raise UserError(f"--read-scores {file}: not a text file; give the *_acc.csv, *_score.csv or *_results.json") from None
+        raise UserError(
+            f"--read-scores {file}: not a text file; give the *_acc.csv, *_score.csv or *_results.json"
+        ) from None
     if file.suffix in (".csv", ".tsv"):
         tool, scores = "VLMEvalKit", _table(text, file)
     elif file.suffix == ".json":
@@ -70,7 +72,9 @@ def _json(text: str, file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
         return "lmms-eval", {str(task): _numbers(figures) for task, figures in results.items()}
     flat = _numbers(content)
     if not any(isinstance(value, float) for value in flat.values()):
-        raise UserError(f"--read-scores {file}: holds no results; give lmms-eval's *_results.json or VLMEvalKit's score")
+        raise UserError(
+            f"--read-scores {file}: holds no results; give lmms-eval's *_results.json or VLMEvalKit's score"
+        )
     return "VLMEvalKit", {"Overall": flat}
 
 

@@ -83,7 +83,9 @@ def read_predictions(path: Path) -> list[EvaluationRecord]:
             try:
                 records.append(record_of(json.loads(line)))
             except (ValueError, TypeError, KeyError, AttributeError):
-                raise UserError(f"{file} line {number}: not a prediction that `evaluate` wrote; remove the folder") from None
+                raise UserError(
+                    f"{file} line {number}: not a prediction that `evaluate` wrote; remove the folder"
+                ) from None
     return records
 
 
@@ -127,4 +129,6 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"--out {path}: cannot be written or read ({error.strerror or error}); name another folder") from None
+        raise UserError(
+            f"--out {path}: cannot be written or read ({error.strerror or error}); name another folder"
+        ) from None

@@ -13,8 +13,6 @@ from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.evaluation.evaluate import wording_of
 
 Protocol = dict[str, Any]
-# Two models may differ in these and still be compared; in everything else their figures mean different things.
-OF_THE_MODEL = ("model", "prompt", "answer_format", "versions", "batch", "engine", "out_format")
 
 
 def grader_version() -> str:

@@ -24,7 +24,9 @@ def mmmu(row: Row, place: str) -> Row:
     while images and images[-1] is None:
         images.pop()
     if None in images:
-        raise UserError(f"{place}: {_MMMU_IMAGES[images.index(None)]} is empty and a later image is not; correct the row")
+        raise UserError(
+            f"{place}: {_MMMU_IMAGES[images.index(None)]} is empty and a later image is not; correct the row"
+        )
     options = text_list(row.get("options"), f"{place}: options")
     answer = needed(row, "answer", place)
     if answer == "?":

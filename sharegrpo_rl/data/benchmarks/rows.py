@@ -28,7 +28,9 @@ def tsv_row(row: Row, place: str) -> Row:
     if not is_blank(row.get("hint")):
         question = f"Hint: {text_of(row['hint'])}\n{question}"
     options = lettered_columns(row)
-    return finished(row, place, question, options, text_of(row.get("answer")), tsv_images(row, place), id_column="index")
+    return finished(
+        row, place, question, options, text_of(row.get("answer")), tsv_images(row, place), id_column="index"
+    )
 
 
 def tsv_images(row: Row, place: str) -> list[Any]:
@@ -76,7 +78,9 @@ def finished(
     An open answer may be a list of accepted ones, written as a list: each of them is right.
     """
     if not answer:
-        raise UserError(f"{place}: no answer; it may be a split whose answers are kept secret: choose another with --split")
+        raise UserError(
+            f"{place}: no answer; it may be a split whose answers are kept secret: choose another with --split"
+        )
     (question, *texts), shown = place_images([question, *options], images, place)
     if options and not listed:
         question = with_listed(question, texts)

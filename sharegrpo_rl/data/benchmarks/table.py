@@ -85,11 +85,15 @@ def open_benchmark(data: str, layout: Layout, split: str, hub_config: str | None
         table = tables[0] if len(tables) == 1 else ChainedTable(tables)
         return BenchmarkTable(table, layout), (path if path.is_dir() else path.parent).absolute()
     if not looks_like_hub_name(data) or data.endswith(SUFFIXES):
-        raise UserError(f"data set {data} is not there (looked for {path.absolute()}); name its file, folder or hub name")
+        raise UserError(
+            f"data set {data} is not there (looked for {path.absolute()}); name its file, folder or hub name"
+        )
     splits = load_hub(data, hub_config)
     name = next((word for word in wanted if word in splits), None)
     if name is None:
-        raise UserError(f"hub data set {data} has no split {wanted[0]} (found {', '.join(splits)}); choose one with --split")
+        raise UserError(
+            f"hub data set {data} has no split {wanted[0]} (found {', '.join(splits)}); choose one with --split"
+        )
     return BenchmarkTable(splits[name], layout), splits[name].folder(0)
 
 

@@ -1,0 +1,38 @@
+"""`evaluate --export`: the predictions of an evaluation in another tool's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sharegrpo_rl.data.benchmarks.layout import LAYOUTS
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.evaluation.exports import export_predictions
+from sharegrpo_rl.evaluation.protocol import Protocol
+from sharegrpo_rl.evaluation.report import EvaluationRecord
+from sharegrpo_rl.tune.evaluate_options import EvaluateOptions
+
+
+def export(
+    records: Sequence[EvaluationRecord],
+    env: MultimodalQAEnv,
+    options: EvaluateOptions,
+    model: Path,
+    protocol: Protocol,
+) -> list[Path]:
+    """Files in OUT/export, named after the model and the benchmark; UserError where the format cannot hold them."""
+    layout = LAYOUTS.get(protocol["benchmark"] or "")
+    if layout is None or options.out is None or options.export is None:
+        raise UserError(
+            f"--export {options.export}: only a published benchmark can be scored elsewhere; name it with --benchmark"
+        )
+    if options.blind:
+        raise UserError(
+            f"--export {options.export}: answers to swapped images are no benchmark result; leave out --blind"
+        )
+    own = layout.lmms_task if options.export == "lmms-eval" else Path(str(protocol["env_config"]["data"])).stem
+    name = options.export_name or own or layout.name
+    model_name = model.resolve().name if model.name != "export" else model.resolve().parent.name
+    folder = options.out / "export"
+    return export_predictions(records, env.bank, options.export, folder=folder, model=model_name, name=name)
