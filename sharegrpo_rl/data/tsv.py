@@ -102,11 +102,15 @@ def _record_spans(path: Path) -> NDArray[np.int64]:
             breaks.append(newlines[inside == 0] + size)
             open_quotes = (open_quotes + len(quotes)) % 2
             size += len(chunk)
-    if open_quotes:
-        raise UserError(f"{path}: a quote is left open; download or write the file again")
-    ends = np.append(np.concatenate(breaks), size)
-    spans = np.stack([np.append(0, ends[:-1] + 1), ends], axis=1)
-    return spans[spans[:, 1] - spans[:, 0] > 1]
+        if open_quotes:
+            raise UserError(f"{path}: a quote is left open; download or write the file again")
+        ends = np.append(np.concatenate(breaks), size)
+        spans = np.stack([np.append(0, ends[:-1] + 1), ends], axis=1)
+        filled = spans[:, 1] > spans[:, 0]
+        for number in np.flatnonzero(spans[:, 1] - spans[:, 0] == 1):  # an empty line that ends in CR LF
+            file.seek(spans[number, 0])
+            filled[number] = file.read(1) != b"\r"
+    return spans[filled]
 
 
 def _split(record: str) -> list[str]:

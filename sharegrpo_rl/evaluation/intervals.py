@@ -51,7 +51,7 @@ def image_clusters(image_keys: Sequence[Sequence[str]]) -> NDArray[np.int64]:
 
 def cluster_sums(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sum of the values [N] in each cluster [G]."""
-    return np.bincount(clusters, weights=values)
+    return np.asarray(np.bincount(clusters, weights=values), np.float64)
 
 
 def clustered_error(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
