@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ def read_external_scores(file: Path) -> dict[str, Any]:
 
 def _table(text: str, file: Path) -> dict[str, dict[str, Any]]:
     """Rows by the column that names them (`split`, `Task&Skill`, `Subject`), else by number."""
-    rows = list(csv.reader(text.splitlines(), delimiter="\t" if file.suffix == ".tsv" else ","))
+    rows = list(csv.reader(io.StringIO(text), delimiter="\t" if file.suffix == ".tsv" else ","))
     if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
         raise UserError(f"--read-scores {file}: not a table with a header and rows of equal length")
     header, *body = rows
@@ -55,7 +56,7 @@ def _table(text: str, file: Path) -> dict[str, dict[str, Any]]:
         if len(body) == 1 and (label is None or not row[label].strip() or row[label].strip() == "0"):
             name = "Overall"
         scores[name] = {h: _value(cell) for i, (h, cell) in enumerate(zip(header, row, strict=True)) if i != label}
-    if not any(isinstance(value, float) for row in scores.values() for value in row.values()):
+    if not any(_is_figure(value) for row in scores.values() for value in row.values()):
         raise UserError(f"--read-scores {file}: holds no number; give the *_acc.csv or *_score.csv")
     return scores
 
@@ -71,7 +72,7 @@ def _json(text: str, file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     if isinstance(results, dict) and all(isinstance(task, dict) for task in results.values()):
         return "lmms-eval", {str(task): _numbers(figures) for task, figures in results.items()}
     flat = _numbers(content)
-    if not any(isinstance(value, float) for value in flat.values()):
+    if not any(_is_figure(value) for value in flat.values()):
         raise UserError(
             f"--read-scores {file}: holds no results; give lmms-eval's *_results.json or VLMEvalKit's score"
         )
@@ -88,6 +89,11 @@ def _numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
         elif not isinstance(value, list) and plain != "alias":
             found[plain] = _value(value)
     return found
+
+
+def _is_figure(value: Any) -> bool:
+    """A number, or a text such as `35.05%` or `41.90% (220)`."""
+    return isinstance(value, float) or (isinstance(value, str) and value[:1].isdecimal() and "%" in value)
 
 
 def _value(cell: Any) -> Any:
