@@ -109,6 +109,7 @@ def evaluate(
         str | None, typer.Option(metavar="KIND,KIND", help="kinds of question instead of the model's own")
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="the layout of --data: mathvista, mmmu, pope, ...")] = None,
+    hub_config: Annotated[str | None, typer.Option(help="configuration of a hub data set")] = None,
     split: Annotated[str, typer.Option(help="split to evaluate on")] = "test",
     limit: Annotated[
         int | None, typer.Option(min=1, help="the first N questions; by default 500, or all of a benchmark")
@@ -153,6 +154,7 @@ def evaluate(
         data=data,
         kinds=None if kinds is None else [kind.strip() for kind in kinds.split(",")],
         benchmark=benchmark,
+        hub_config=hub_config,
         split=split,
         limit=limit,
         blind=blind,

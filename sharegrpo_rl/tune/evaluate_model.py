@@ -56,7 +56,7 @@ def evaluate_model(
     folder = find_model_folder(path)
     settings = _with_limits(model_settings(folder), options)
     env_id, env_config = questions or choose_questions(
-        settings, options.env, options.data, options.kinds, options.benchmark
+        settings, options.env, options.data, options.kinds, options.benchmark, options.hub_config
     )
     env = make_env(env_id, env_config, split=options.split, answer_format=settings["answer_format"])
     protocol = _protocol(folder, settings, options, env, (env_id, env_config))
@@ -195,6 +195,7 @@ def choose_questions(
     data: str | None,
     kinds: Sequence[str] | None = None,
     benchmark: str | None = None,
+    hub_config: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Environment and its config: the model's own, with only what `--env`, `--data` and `--kinds` name replaced.
 
@@ -212,11 +213,13 @@ def choose_questions(
     if data is not None:
         # Columns and kinds were chosen for the other data set.
         if data != env_config.get("data") or layout is not None:
-            left = ("columns", "kinds", "benchmark")
+            left = ("columns", "kinds", "benchmark", "hub_config")
             env_config = {key: value for key, value in env_config.items() if key not in left}
         env_config["data"] = data
     if layout is not None:
         env_config["benchmark"] = layout
+    if hub_config is not None:
+        env_config["hub_config"] = hub_config
     if kinds is not None:
         env_config["kinds"] = list(kinds)
     if isinstance(env_config.get("data"), list):

@@ -24,6 +24,7 @@ class EvaluateOptions:
     data: str | None = None
     kinds: Sequence[str] | None = None
     benchmark: str | None = None
+    hub_config: str | None = None
     split: str = "test"
     limit: int | None = None
     blind: bool = False

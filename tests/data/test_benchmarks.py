@@ -12,6 +12,8 @@ from PIL import Image
 from sharegrpo_rl.data.benchmarks import cells
 from sharegrpo_rl.data.benchmarks.facts import facts_of
 from sharegrpo_rl.data.benchmarks.layout import LAYOUTS, find_layout, recognized
+from sharegrpo_rl.data.benchmarks.table import BenchmarkTable
+from sharegrpo_rl.data.hub import HubTable
 from sharegrpo_rl.data.loading import load_bank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.rewards.truth import check_ground_truth
@@ -344,6 +346,18 @@ def test_geo_qa_and_counting(tmp_path, parquet):
     (tmp_path / "superclevr_test200.jsonl").write_text(json.dumps(line) + "\n")
     (other,) = read(str(tmp_path / "superclevr_test200.jsonl"), "superclevr")
     assert (other.answer, color_of(other.images[0])) == ("4", BLUE)
+
+
+def test_a_table_of_the_hub(parquet):
+    """What `datasets` loads is read like the file that it comes from."""
+    row = {"id": "5", "question": "Is it red?", "answer": "yes", "category": "random", "image": struct(RED)}
+    loaded = datasets.load_dataset("parquet", data_files={"test": parquet("test", [row] * 2, ["image"])})
+    table = BenchmarkTable(HubTable(loaded["test"], "lmms-lab/POPE [test]"), find_layout("pope"))
+    assert len(table) == 2
+    assert table[1]["answer"] == "yes"
+    assert table[1]["images"][0]["bytes"] == png(RED)
+    assert table.place(1) == "lmms-lab/POPE [test] row 1"
+    assert set(table[1]["benchmark_facts"].row) == {"id", "question", "answer", "category"}
 
 
 # ---- which file

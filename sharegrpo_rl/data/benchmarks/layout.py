@@ -30,6 +30,7 @@ class Layout:
     hub: tuple[str, ...] = ()  # names on the hub that are known to have this layout
     files: tuple[str, ...] = ()  # beginnings of VLMEvalKit's file names
     lmms_task: str | None = None
+    hub_config: str | None = None  # the configuration on the hub that is meant where none is named
 
     def values(self, row: Mapping[str, Any], place: str) -> dict[str, list[str]]:
         """What the row says under each category; a row may belong to several values of one (POPE, MathVista's skills)."""
@@ -112,6 +113,7 @@ _ALL = (
         },
         splits=("testmini",),
         hub=("AI4Math/MathVerse",),
+        hub_config="testmini",
         files=("MathVerse",),
         lmms_task="mathverse_testmini",
     ),

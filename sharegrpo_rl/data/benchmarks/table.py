@@ -88,7 +88,7 @@ def open_benchmark(data: str, layout: Layout, split: str, hub_config: str | None
         raise UserError(
             f"data set {data} is not there (looked for {path.absolute()}); name its file, folder or hub name"
         )
-    splits = load_hub(data, hub_config)
+    splits = load_hub(data, hub_config or (layout.hub_config if data in layout.hub else None))
     name = next((word for word in wanted if word in splits), None)
     if name is None:
         raise UserError(
