@@ -26,7 +26,7 @@ class EvaluationFolder:
             path.mkdir(parents=True, exist_ok=True)
             if (path / PROTOCOL).exists():
                 _check_same(path, protocol)
-            elif any(path.iterdir()):
+            elif any(not file.name.startswith(".") for file in path.iterdir()):
                 raise UserError(f"--out {path}: holds other files and no {PROTOCOL}; name a new folder")
             else:
                 _replace(path / PROTOCOL, protocol)

@@ -21,7 +21,7 @@ from sharegrpo_rl.evaluation.grading import extractor_name
 from sharegrpo_rl.evaluation.protocol import Protocol, data_digest, grader_version, model_digest
 from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText
 from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
-from sharegrpo_rl.tune.evaluate_export import export
+from sharegrpo_rl.tune.evaluate_export import check_export, export
 from sharegrpo_rl.tune.evaluate_options import DEFAULT_LIMIT, EvaluateOptions, check_options
 from sharegrpo_rl.tune.model_folder import find_model_folder, model_settings
 from sharegrpo_rl.tune.quiet import quiet_libraries
@@ -58,6 +58,8 @@ def evaluate_model(
     env_id, env_config = questions or choose_questions(
         settings, options.env, options.data, options.kinds, options.benchmark, options.hub_config
     )
+    if options.export is not None:
+        check_export(options, env_config)
     env = make_env(env_id, env_config, split=options.split, answer_format=settings["answer_format"])
     protocol = _protocol(folder, settings, options, env, (env_id, env_config))
     journal = None if options.out is None else EvaluationFolder(options.out, protocol)
@@ -74,10 +76,10 @@ def evaluate_model(
         journal=journal,
     )
     result = {"model": str(path), **result_of(report, protocol)}
-    if options.export is not None:
-        export(report.records, env, options, path, protocol)
     if journal is not None:
         journal.finish(result)
+    if options.export is not None:
+        export(report.records, env, options, path, protocol)
     return Evaluated(result, report.records)
 
 

@@ -15,6 +15,7 @@ from sharegrpo_rl.evaluation.paired import compare_paired
 from sharegrpo_rl.evaluation.protocol import differences
 from sharegrpo_rl.tune.evaluate_model import FIGURES, Evaluated, evaluate_model
 from sharegrpo_rl.tune.evaluate_options import EvaluateOptions, check_options
+from sharegrpo_rl.tune.model_folder import find_model_folder
 
 # Which questions, and how they were graded: where one of these differs, a difference of accuracies says nothing.
 SAME = ("data_digest", "blind", "grader")
@@ -31,6 +32,8 @@ def compare_models(a: Path, b: Path, options: EvaluateOptions) -> dict[str, Any]
     check_options(options)
     if options.export is not None:
         raise UserError("--export: exports one model's predictions; leave out --against")
+    if not is_evaluation(b):
+        find_model_folder(b)  # rather now than after A has been asked everything
     first = read_evaluation(a) if is_evaluation(a) else evaluate_model(a, _in(options, "a"))
     second = read_evaluation(b) if is_evaluation(b) else _evaluate_as(first, b, _in(options, "b"))
     found = compare_evaluations(first, second)

@@ -179,7 +179,14 @@ def test_pope(tsv, parquet):
     first, second = read(tsv("POPE", rows))
     assert facts_of(first).categories == {"category": ["random", "popular"]}
     assert (first.answer, second.answer, second.subtask, first.answer_type) == ("yes", "no", "adversarial", "yes_no")
-    hub = {"id": "5", "question_id": "1", "question": "Is it red?", "answer": "yes", "image_source": "x", "category": "random"}
+    hub = {
+        "id": "5",
+        "question_id": "1",
+        "question": "Is it red?",
+        "answer": "yes",
+        "image_source": "x",
+        "category": "random",
+    }
     (question,) = read(parquet("test-00000-of-00001", [{**hub, "image": struct(RED)}], ["image"]), "pope")
     assert (question.id, question.answer, question.subtask) == ("5", "yes", "random")
     with pytest.raises(UserError, match="neither yes nor no"):
@@ -258,14 +265,14 @@ def test_mmmu(tsv, parquet):
     open_row |= {"answer": "['12', 'twelve']", "image_2": None, "image_3": None}
     images = [f"image_{n}" for n in range(1, 8)]
     option, number = read(parquet("validation-00000-of-00001", [mmmu_row(), mmmu_row(**open_row)], images), "mmmu")
-    assert option.question == (
-        "Which of <image> fits <image>?\nChoices: (A) <image> (B) the left one (C) it isn't"
-    )
+    assert option.question == ("Which of <image> fits <image>?\nChoices: (A) <image> (B) the left one (C) it isn't")
     assert [color_of(image) for image in option.images] == [RED, GREEN, BLUE]
     assert option.subtask == "Drawing"
     assert (number.answer, facts_of(number).accepted_answers) == ("12", ("12", "twelve"))
     with pytest.raises(UserError, match="row 0: no answer.*--split"):
         read(parquet("test-00000-of-00001", [mmmu_row(answer="?")], images), "mmmu")
+    with pytest.raises(UserError, match="row 0: no answer.*--split"):
+        read(parquet("test", [vista(answer="")], ["decoded_image"]), "mathvista")
     with pytest.raises(UserError, match="row 0: image_2 is empty"):
         read(parquet("dev-00000-of-00001", [mmmu_row(image_2=None)], images), "mmmu")
     kit = [choices_tsv(split="dev", index=1), choices_tsv(split="validation", index=2, category="Art")]
@@ -277,7 +284,14 @@ def verse(**changes):
     metadata = {"split": "testmini", "source": "made up", "subject": "Plane Geometry", "subfield": "Length"}
     row = {"sample_index": "1", "problem_index": "1", "problem_version": "Text Dominant", "image": struct(RED)}
     row |= {"question": "Find x.\nChoices:\nA:1 cm\nB:2 cm", "answer": "B", "question_type": "multi-choice"}
-    return {**row, "metadata": metadata, "query_wo": "...", "query_cot": "...", "question_for_eval": "Find x.", **changes}
+    return {
+        **row,
+        "metadata": metadata,
+        "query_wo": "...",
+        "query_cot": "...",
+        "question_for_eval": "Find x.",
+        **changes,
+    }
 
 
 def test_math_verse(tsv, parquet):
@@ -295,7 +309,12 @@ def test_math_verse(tsv, parquet):
 
 
 def test_math_vision(tsv, parquet):
-    row = {"id": "9", "question": "Which piece?\n<image1>", "options": ["A", "B", "C", "D", "E"], "image": "images/9.jpg"}
+    row = {
+        "id": "9",
+        "question": "Which piece?\n<image1>",
+        "options": ["A", "B", "C", "D", "E"],
+        "image": "images/9.jpg",
+    }
     row |= {"decoded_image": struct(RED), "answer": "D", "solution": None, "level": 2, "subject": "counting"}
     rows = [row, {**row, "id": "10", "question": "How many? <image1> <image2>", "options": [], "answer": "12"}]
     piece, number = read(parquet("test-00000-of-00001", rows, ["decoded_image"]), "mathvision")
@@ -303,13 +322,25 @@ def test_math_vision(tsv, parquet):
     assert "<image" not in piece.question
     assert (number.choices, number.answer, number.solution) == ((), "12", None)
     assert facts_of(number).categories == {"subject": ["counting"], "level": ["2"]}
-    kit = {"index": 1, "image": b64(RED), "question": "How many?", "choices": "[]", "answer": "12", "category": "counting"}
+    kit = {
+        "index": 1,
+        "image": b64(RED),
+        "question": "How many?",
+        "choices": "[]",
+        "answer": "12",
+        "category": "counting",
+    }
     (asked,) = read(tsv("MathVision_MINI", [{**kit, "level": 1}]))
     assert (asked.answer, asked.subtask) == ("12", "counting")
 
 
 def test_ai2d(tsv, parquet):
-    row = {"question": "Who eats whom?", "options": ["fox", "owl", "frog", "snake"], "answer": "2", "image": struct(RED)}
+    row = {
+        "question": "Who eats whom?",
+        "options": ["fox", "owl", "frog", "snake"],
+        "answer": "2",
+        "image": struct(RED),
+    }
     (hub,) = read(parquet("test-00000-of-00001", [row], ["image"]), "ai2d")
     assert (hub.answer, hub.choices[2]) == ("C", "frog")
     with pytest.raises(UserError, match="row 0: answer is '4', not an index"):

@@ -15,7 +15,7 @@ from sharegrpo_rl.evaluation.folder import add_scores, read_scores
 from sharegrpo_rl.evaluation.report import GeneratedText
 
 HEADER = "index\tquestion\tA\tB\tanswer\tcategory\n"
-TEXT = "<think>It is\tred,\n I \"see\".</think><answer>A</answer>"
+TEXT = '<think>It is\tred,\n I "see".</think><answer>A</answer>'
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ VISTA = "Task&Skill,tot,prefetch,hit,prefetch_rate,acc\nOverall,10,5,4,50.0,40.0
 WEMATH = ",Score (Strict),IK (Strict)\n0,35.05%,41.90% (220)\n"
 VERSE = "split,Overall,Subject\nOverall,41.2,x\n"
 LMMS = {
-    "results": {"pope": {"alias": "pope", "pope_accuracy,none": 0.86, "pope_f1_score,none": 0.85, "x_stderr,none": "N/A"}},
+    "results": {
+        "pope": {"alias": "pope", "pope_accuracy,none": 0.86, "pope_f1_score,none": 0.85, "x_stderr,none": "N/A"}
+    },
     "configs": {"pope": {"task": "pope"}},
     "versions": {"pope": 0},
 }

@@ -24,7 +24,7 @@ _MARKS = re.compile(r"<image\s*\d+>")
 def math_vista(row: Row, place: str) -> Row:
     """`question_type` multi_choice with `choices`, or free_form with `answer_type`, `unit` and `precision`."""
     published = "index" in row  # VLMEvalKit's questions bring hint and choices along
-    question, answer = needed(row, "question", place), needed(row, "answer", place)
+    question, answer = needed(row, "question", place), text_of(row.get("answer"))
     options = () if row.get("question_type") == "free_form" else text_list(row.get("choices"), f"{place}: choices")
     unit = "" if is_blank(row.get("unit")) else text_of(row["unit"])
     if unit and not published:
@@ -49,7 +49,7 @@ def math_vista(row: Row, place: str) -> Row:
 
 def math_verse(row: Row, place: str) -> Row:
     """Choices stand in the question; in `Vision Only` the question's text is in the image, and the column is empty."""
-    answer = needed(row, "answer", place)
+    answer = text_of(row.get("answer"))
     images = tsv_images(row, place) if "index" in row else image_of(row, "image")
     column = "index" if "index" in row else "sample_index"
     if is_blank(row.get("question")):
@@ -66,7 +66,7 @@ def math_vision(row: Row, place: str) -> Row:
     images = tsv_images(row, place) if published else image_of(row, "decoded_image", "image")
     options = text_list(row.get("choices" if published else "options"), f"{place}: options")
     question = _MARKS.sub("", needed(row, "question", place)).strip()
-    answer = needed(row, "answer", place)
+    answer = text_of(row.get("answer"))
     return finished(row, place, question, options, answer, images, id_column="index" if published else "id")
 
 

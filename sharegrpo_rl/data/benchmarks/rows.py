@@ -34,7 +34,9 @@ def tsv_row(row: Row, place: str) -> Row:
 
 
 def tsv_images(row: Row, place: str) -> list[Any]:
-    """The images of a TSV row: base64 in `image`, else files named in `image_path`."""
+    """The images of a TSV row: base64 in `image` (pictures, in a copy as parquet), else files named in `image_path`."""
+    if not isinstance(row.get("image"), str | None):
+        return image_of(row, "image")
     if not is_blank(row.get("image")):
         return base64_images(row["image"], f"{place}: image")
     if is_blank(row.get("image_path")):
