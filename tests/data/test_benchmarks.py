@@ -269,9 +269,9 @@ def test_mmmu(tsv, parquet):
     assert [color_of(image) for image in option.images] == [RED, GREEN, BLUE]
     assert option.subtask == "Drawing"
     assert (number.answer, facts_of(number).accepted_answers) == ("12", ("12", "twelve"))
-    with pytest.raises(UserError, match="row 0: no answer.*--split"):
+    with pytest.raises(UserError, match=r"row 0: no answer.*--split"):
         read(parquet("test-00000-of-00001", [mmmu_row(answer="?")], images), "mmmu")
-    with pytest.raises(UserError, match="row 0: no answer.*--split"):
+    with pytest.raises(UserError, match=r"row 0: no answer.*--split"):
         read(parquet("test", [vista(answer="")], ["decoded_image"]), "mathvista")
     with pytest.raises(UserError, match="row 0: image_2 is empty"):
         read(parquet("dev-00000-of-00001", [mmmu_row(image_2=None)], images), "mmmu")
@@ -413,7 +413,7 @@ def test_folders_shards_and_splits(tmp_path, parquet):
 
 def test_the_wrong_layout_says_so(parquet):
     row = {"question": "Who?", "options": ["fox", "owl"], "answer": "0", "image": struct(RED)}
-    with pytest.raises(UserError, match="row 0: no column 'ID'.*--benchmark"):
+    with pytest.raises(UserError, match=r"row 0: no column 'ID'.*--benchmark"):
         read(parquet("a", [{**row, "option": "A. 1; B. 2"}], ["image"]), "wemath")
     with pytest.raises(UserError, match="did you mean mathvista"):
         find_layout("mathvist")
