@@ -26,7 +26,9 @@ from sharegrpo_rl.tune.evaluate_options import DEFAULT_LIMIT, EvaluateOptions, c
 from sharegrpo_rl.tune.model_folder import find_model_folder, model_settings
 from sharegrpo_rl.tune.quiet import quiet_libraries
 from sharegrpo_rl.tune.result_log import as_json
+from sharegrpo_rl.tune.resume import versions
 
+PACKAGES = ("torch", "transformers", "numpy", "pillow", "math-verify")  # whose versions a figure may depend on
 FIGURES = ("accuracy", "questions", "confidence_interval", "format_rate", "truncated_rate", "mean_length", "extractor")
 
 
@@ -110,10 +112,8 @@ def _protocol(
     env: MultimodalQAEnv,
     questions: tuple[str, dict[str, Any]],
 ) -> Protocol:
-    import torch
-    import transformers
-
     env_id, env_config = questions
+    installed = versions()
     layout = LAYOUTS.get(env_config.get("benchmark") or "")
     limit = options.limit or (None if layout else DEFAULT_LIMIT)
     number = len(env.bank) if limit is None else min(limit, len(env.bank))
@@ -141,7 +141,7 @@ def _protocol(
         "engine": options.engine,
         "batch": options.batch,
         "model": model_digest(folder),
-        "versions": {"sharegrpo_rl": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {"sharegrpo_rl": __version__, **{name: installed[name] for name in PACKAGES}},
     }
     values: Protocol = as_json(protocol)
     return values
