@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sharegrpo_rl.data.benchmarks.layout import find_layout
+from sharegrpo_rl.data.benchmarks.table import open_benchmark
 from sharegrpo_rl.data.columns import Columns
 from sharegrpo_rl.data.hub import hub_split, load_hub, looks_like_hub_name
 from sharegrpo_rl.data.jsonl import JsonlTable
@@ -63,14 +65,21 @@ def load_bank(
     test_fraction: float | None = None,
     template_wordings: bool = False,
     hub_config: str | None = None,
+    benchmark: str | None = None,
 ) -> TableBank:
     """The `train` or `test` split of a data set; UserError names the file or folder and what to do.
 
     `max_questions` draws that many rows by `subset_seed`, kept in file order; `offset` then skips the first ones.
     `test_fraction` divides the rows of a data set that has one file only, the same way in every run.
     `template_wordings` adds rule-based wordings to questions that fit a template.
+    `benchmark` names the layout of a published file (`data/benchmarks/layout.py`), which then also chooses the split.
     """
-    table, root, shared = _open_table(data, split, test_fraction, hub_config)
+    table: Table
+    if benchmark is None:
+        table, root, shared = _open_table(data, split, test_fraction, hub_config)
+    else:
+        shared = False
+        table, root = open_benchmark(data, find_layout(benchmark), split, hub_config)
     if len(table) == 0:
         raise UserError(f"data set {data} has no rows in its {split} split; add some or name another data set")
     order = np.arange(len(table))

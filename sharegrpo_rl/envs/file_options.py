@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from sharegrpo_rl.data.benchmarks.layout import find_layout
 from sharegrpo_rl.envs.options import EnvOptions, about, read_options
 from sharegrpo_rl.envs.registry import ENVIRONMENTS, environment_spec
 from sharegrpo_rl.errors import UserError
@@ -36,12 +37,18 @@ class FileOptions(EnvOptions):
         metadata=about("share of a data set with one file only that is its test split", minimum=0, maximum=1),
     )
     hub_config: str | None = field(default=None, metadata=about("configuration of a hub data set"))
+    benchmark: str | None = field(
+        default=None,
+        metadata=about("the layout of a published benchmark's file, such as mathvista; null = plain columns"),
+    )
     template_wordings: bool = field(
         default=False, metadata=about("add rule-based wordings to questions that fit a template")
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.benchmark is not None:
+            find_layout(self.benchmark)
         if isinstance(self.data, list):
             mixed_sets(self)
 

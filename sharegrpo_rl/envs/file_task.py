@@ -55,6 +55,7 @@ class FileTask(MultimodalQAEnv):
             test_fraction=options.test_fraction,
             hub_config=options.hub_config,
             template_wordings=options.template_wordings,
+            benchmark=options.benchmark,
         )
 
     @classmethod

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sharegrpo_rl.evaluation.intervals import wilson_interval
+import numpy as np
+from numpy.typing import NDArray
+
+from sharegrpo_rl.evaluation.intervals import image_clusters, share_interval
+from sharegrpo_rl.evaluation.sampling import sampling_figures
+
+OPTIONAL = ("samples", "categories", "labels")  # left out of a record's row where there is nothing in them
 
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """A greedy completion: its text, its tokens (the end token included), and was it cut at the limit."""
+    """A completion: its text, its tokens (the end token included), and was it cut at the limit."""
 
     text: str
     num_tokens: int
@@ -19,8 +25,22 @@ class GeneratedText:
 
 
 @dataclass(frozen=True)
+class SampleRecord:
+    """One of several sampled completions of a question. `vote` is its answer as majorities count it."""
+
+    text: str
+    extracted: str | None
+    vote: str | None
+    accuracy: float
+    format_ok: bool
+    truncated: bool
+    num_tokens: int
+    error: str | None = None
+
+
+@dataclass(frozen=True)
 class EvaluationRecord:
-    """One question, one completion, one verdict."""
+    """One question, one greedy completion, one verdict; and the sampled completions where they were asked for."""
 
     question_id: str
     question_index: int
@@ -37,11 +57,28 @@ class EvaluationRecord:
     task: str = ""
     question: str = ""  # the wording that was asked
     image_keys: tuple[str, ...] = ()  # digests of its images: questions on one image are no independent sample
+    samples: tuple[SampleRecord, ...] = ()
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of a benchmark: accuracy by each
+    labels: Mapping[str, str] = field(default_factory=dict)  # what a benchmark's own metric needs to know
 
     @property
     def correct(self) -> bool:
         """Is the answer right in full?"""
         return self.accuracy >= 1.0
+
+    def row(self) -> dict[str, Any]:
+        """As a JSON object, a line of predictions.jsonl."""
+        values = {**asdict(self), "correct": self.correct}
+        return {name: value for name, value in values.items() if value or name not in OPTIONAL}
+
+
+def record_of(row: Mapping[str, Any]) -> EvaluationRecord:
+    """The record that `row()` wrote; TypeError or KeyError where the row is something else."""
+    values = {name: value for name, value in row.items() if name != "correct"}
+    values["image_keys"] = tuple(values["image_keys"])
+    values["samples"] = tuple(SampleRecord(**sample) for sample in values.get("samples", ()))
+    values["categories"] = {name: tuple(given) for name, given in values.get("categories", {}).items()}
+    return EvaluationRecord(**values)
 
 
 @dataclass(frozen=True)
@@ -64,15 +101,19 @@ class EvaluationReport:
     grader_errors: int
     blind: bool
     records: tuple[EvaluationRecord, ...]
+    interval_method: str = "Wilson"
+    by_category: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the records, ready for JSON."""
+        """Everything but the records, ready for JSON; parts that were not asked for are left out."""
         figures = {name: value for name, value in vars(self).items() if name != "records"}
+        figures = {name: value for name, value in figures.items() if value or name not in ("by_category", "sampling")}
         return {**figures, "confidence_interval": list(self.confidence_interval)}
 
     def rows(self) -> list[dict[str, Any]]:
         """The records as JSON objects."""
-        return [{**asdict(record), "correct": record.correct} for record in self.records]
+        return [record.row() for record in self.records]
 
 
 def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: bool) -> EvaluationReport:
@@ -84,12 +125,14 @@ def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: b
     tasks = [record.task or "unnamed" for record in records]
     kinds = [record.subtask for record in records]
     several = len(set(tasks)) > 1
+    clusters = image_clusters([record.image_keys for record in records])
+    interval, method = share_interval(np.array([record.accuracy for record in records]), clusters)
     if several:
         kinds = [f"{task}/{kind}" if kind else task for task, kind in zip(tasks, kinds, strict=True)]
     return EvaluationReport(
         accuracy=right / number,
         questions=number,
-        confidence_interval=wilson_interval(right, number),
+        confidence_interval=interval,
         format_rate=sum(record.format_ok for record in records) / number,
         truncated_rate=sum(record.truncated for record in records) / number,
         mean_length=sum(record.num_tokens for record in records) / number,
@@ -100,7 +143,38 @@ def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: b
         grader_errors=sum(record.error is not None for record in records),
         blind=blind,
         records=tuple(records),
+        interval_method=method,
+        by_category=_by_category(records),
+        sampling=_sampling(records, clusters),
     )
+
+
+def _by_category(records: Sequence[EvaluationRecord]) -> dict[str, dict[str, dict[str, float]]]:
+    """Accuracy by each category; a question with several values of one counts under each of them."""
+    names = dict.fromkeys(name for record in records for name in record.categories)
+    found = {}
+    for name in names:
+        pairs = [(value, record) for record in records for value in record.categories.get(name, ())]
+        found[name] = _by([value for value, _ in pairs], [record for _, record in pairs])
+    return found
+
+
+def _sampling(records: Sequence[EvaluationRecord], clusters: NDArray[np.int64]) -> dict[str, Any]:
+    """What the sampled completions say; {} where none were asked for."""
+    samples = [sample for record in records for sample in record.samples]
+    if not samples:
+        return {}
+    number = len(samples)
+    votes = [[sample.vote for sample in record.samples] for record in records]
+    accuracies = [[sample.accuracy for sample in record.samples] for record in records]
+    return {
+        "samples": len(records[0].samples),
+        **sampling_figures(votes, accuracies, clusters),
+        "format_rate": sum(sample.format_ok for sample in samples) / number,
+        "truncated_rate": sum(sample.truncated for sample in samples) / number,
+        "mean_length": sum(sample.num_tokens for sample in samples) / number,
+        "grader_errors": sum(sample.error is not None for sample in samples),
+    }
 
 
 def _by(names: Sequence[str], records: Sequence[EvaluationRecord]) -> dict[str, dict[str, float]]:

@@ -3,88 +3,225 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from sharegrpo_rl import __version__
+from sharegrpo_rl.data.benchmarks.layout import LAYOUTS, recognized
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import ENVIRONMENTS, make_env
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.evaluation.evaluate import Generate, evaluate
-from sharegrpo_rl.evaluation.report import EvaluationReport
+from sharegrpo_rl.evaluation.benchmark_metrics import METRICS
+from sharegrpo_rl.evaluation.evaluate import ShownQuestion, evaluate
+from sharegrpo_rl.evaluation.folder import EvaluationFolder
+from sharegrpo_rl.evaluation.grading import extractor_name
+from sharegrpo_rl.evaluation.protocol import Protocol, data_digest, grader_version, model_digest
+from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText
 from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
+from sharegrpo_rl.tune.evaluate_export import check_export, export
+from sharegrpo_rl.tune.evaluate_options import DEFAULT_LIMIT, EvaluateOptions, check_options
 from sharegrpo_rl.tune.model_folder import find_model_folder, model_settings
 from sharegrpo_rl.tune.quiet import quiet_libraries
 from sharegrpo_rl.tune.result_log import as_json
+from sharegrpo_rl.tune.resume import versions
 
+PACKAGES = ("torch", "transformers", "numpy", "pillow", "math-verify")  # whose versions a figure may depend on
 FIGURES = ("accuracy", "questions", "confidence_interval", "format_rate", "truncated_rate", "mean_length", "extractor")
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation: what `result.json` holds, and its records."""
+
+    result: dict[str, Any]
+    records: tuple[EvaluationRecord, ...]
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the figures were made."""
+        protocol: Protocol = self.result["protocol"]
+        return protocol
+
+
 def evaluate_model(
-    path: Path,
-    *,
-    env: str | None,
-    data: str | None,
-    split: str,
-    limit: int,
-    blind: bool,
-    kinds: Sequence[str] | None = None,
-) -> EvaluationReport:
-    """Greedy accuracy on the first `limit` questions of a split; UserError where model or questions cannot be had.
+    path: Path, options: EvaluateOptions, questions: tuple[str, dict[str, Any]] | None = None
+) -> Evaluated:
+    """Accuracy on the first `limit` questions of a split; UserError where model or questions cannot be had.
 
-    `kinds` asks for other kinds of question than the run's own: evaluation across tasks.
+    `questions` are those of another evaluation (environment and its config), instead of the options' or the model's own.
     """
+    check_options(options)
     quiet_libraries()
-    if env is not None:
-        check_environment(env)
     folder = find_model_folder(path)
-    settings = model_settings(folder)
-    env_id, env_config = choose_questions(settings, env, data, kinds)
-    answer_format = settings["answer_format"]
-    environment = make_env(env_id, env_config, split=split, answer_format=answer_format)
-    generate = _greedy(folder, settings)
-    return evaluate(environment, generate, limit=limit, blind=blind)
+    settings = _with_limits(model_settings(folder), options)
+    env_id, env_config = questions or choose_questions(
+        settings, options.env, options.data, options.kinds, options.benchmark, options.hub_config
+    )
+    if options.export is not None:
+        check_export(options, env_config)
+    env = make_env(env_id, env_config, split=options.split, answer_format=settings["answer_format"])
+    protocol = _protocol(folder, settings, options, env, (env_id, env_config))
+    journal = None if options.out is None else EvaluationFolder(options.out, protocol)
+    model = _Model(folder, settings, options)
+    report = evaluate(
+        env,
+        model.greedy,
+        limit=protocol["questions"],
+        batch=options.batch,
+        blind=options.blind,
+        sample=model.sample if options.samples else None,
+        seed=options.seed,
+        extract=options.extract,
+        journal=journal,
+    )
+    result = {"model": str(path), **result_of(report, protocol)}
+    if journal is not None:
+        journal.finish(result)
+    if options.export is not None:
+        export(report.records, env, options, path, protocol)
+    return Evaluated(result, report.records)
 
 
-def _greedy(folder: Path, settings: Mapping[str, Any]) -> Generate:
-    import torch
+def result_of(report: EvaluationReport, protocol: Protocol) -> dict[str, Any]:
+    """The report's figures, the benchmark's own metric, and the protocol, as JSON values."""
+    figures = report.summary()
+    own = METRICS.get(protocol["metric"])
+    named = {} if own is None else {"metrics": {protocol["metric"]: own(report.records)}}
+    ordered = {name: figures[name] for name in FIGURES} | figures | named
+    values: dict[str, Any] = as_json({**ordered, "scoring": "rule-based", "protocol": protocol})
+    return values
 
-    from sharegrpo_rl.algorithms.greedy import greedy_generate
-    from sharegrpo_rl.models.loading import ModelSettings, load_policy
-    from sharegrpo_rl.models.prompts import PromptSettings
+
+def _with_limits(settings: Mapping[str, Any], options: EvaluateOptions) -> dict[str, Any]:
+    """The model's settings with the limits that the options name."""
+    given = {"max_prompt_tokens": options.max_prompt_tokens, "max_pixels": options.max_pixels}
+    prompts = {**settings["prompts"], **{key: value for key, value in given.items() if value is not None}}
+    tokens = options.max_completion_tokens or settings["max_completion_tokens"]
+    if prompts["max_pixels"] < prompts["min_pixels"]:
+        raise UserError(f"--max-pixels {prompts['max_pixels']}: below the model's min_pixels = {prompts['min_pixels']}")
+    return {**settings, "prompts": prompts, "max_completion_tokens": tokens}
+
+
+def _protocol(
+    folder: Path,
+    settings: Mapping[str, Any],
+    options: EvaluateOptions,
+    env: MultimodalQAEnv,
+    questions: tuple[str, dict[str, Any]],
+) -> Protocol:
+    env_id, env_config = questions
+    installed = versions()
+    layout = LAYOUTS.get(env_config.get("benchmark") or "")
+    limit = options.limit or (None if layout else DEFAULT_LIMIT)
+    number = len(env.bank) if limit is None else min(limit, len(env.bank))
+    sampled = {"samples": options.samples, "temperature": options.temperature, "top_p": 1.0, "seed": options.seed}
+    protocol = {
+        "benchmark": layout.name if layout else None,
+        "metric": layout.metric if layout else "accuracy",
+        "env": env_id,
+        "env_config": env_config,
+        "split": options.split,
+        "limit": limit,
+        "questions": number,
+        "blind": options.blind,
+        "data_digest": data_digest(env.bank, number),
+        "prompt": _prompts(settings),
+        "answer_format": settings["answer_format"],
+        "extract": options.extract,
+        "extractor": extractor_name(env.rubric, options.extract),
+        "grader": grader_version(),
+        "decoding": {
+            "max_completion_tokens": settings["max_completion_tokens"],
+            "greedy": 1,
+            "sampled": sampled if options.samples else None,
+        },
+        "engine": options.engine,
+        "batch": options.batch,
+        "model": model_digest(folder),
+        "versions": {"sharegrpo_rl": __version__, **{name: installed[name] for name in PACKAGES}},
+    }
+    values: Protocol = as_json(protocol)
+    return values
+
+
+def _prompts(settings: Mapping[str, Any]) -> dict[str, Any]:
     from sharegrpo_rl.rewards.formats import ANSWER_FORMATS
 
-    if threads := settings.get("num_threads"):
-        torch.set_num_threads(threads)  # sums come out in the run's own order
     prompts = dict(settings["prompts"])
     if prompts["format_prompt"] is None:
         prompts["format_prompt"] = ANSWER_FORMATS[settings["answer_format"]].instruction
+    return prompts
+
+
+class _Model:
+    """The model's answers; its weights are loaded with the first question, so a finished evaluation needs none."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], options: EvaluateOptions) -> None:
+        self.options = options
+        self.tokens: int = settings["max_completion_tokens"]
+        self.policy = cache(lambda: _load(folder, settings))
+
+    def greedy(self, shown: list[ShownQuestion]) -> list[GeneratedText]:
+        """One greedy completion each."""
+        from sharegrpo_rl.algorithms.greedy import greedy_generate
+
+        return greedy_generate(self.policy(), self.tokens)(shown)
+
+    def sample(self, shown: list[ShownQuestion], seeds: list[int]) -> list[list[GeneratedText]]:
+        """Sampled completions."""
+        from sharegrpo_rl.algorithms.greedy import sampled_generate
+
+        options = self.options
+        return sampled_generate(self.policy(), self.tokens, options.samples, options.temperature)(shown, seeds)
+
+
+def _load(folder: Path, settings: Mapping[str, Any]) -> Any:
+    import torch
+
+    from sharegrpo_rl.models.loading import ModelSettings, load_policy
+    from sharegrpo_rl.models.prompts import PromptSettings
+
+    if threads := settings.get("num_threads"):
+        torch.set_num_threads(threads)  # sums come out in the run's own order
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     dtype = "bfloat16" if "bfloat16" in (config.get("dtype"), config.get("torch_dtype")) else "float32"
-    policy = load_policy(ModelSettings(str(folder), dtype, prompts=PromptSettings(**prompts)))
-    return greedy_generate(policy, settings["max_completion_tokens"])
+    return load_policy(ModelSettings(str(folder), dtype, prompts=PromptSettings(**_prompts(settings))))
 
 
 def choose_questions(
-    settings: Mapping[str, Any], env: str | None, data: str | None, kinds: Sequence[str] | None = None
+    settings: Mapping[str, Any],
+    env: str | None,
+    data: str | None,
+    kinds: Sequence[str] | None = None,
+    benchmark: str | None = None,
+    hub_config: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Environment and its config: the model's own, with only what `--env`, `--data` and `--kinds` name replaced."""
+    """Environment and its config: the model's own, with only what `--env`, `--data` and `--kinds` name replaced.
+
+    A data set that is known as a published benchmark is read as one, whether `benchmark` names it or not.
+    """
     env_id = env or settings["env"] or ("MultimodalQA-v0" if data is not None else None)
     if env_id is None:
         raise UserError("this model records no questions of its own; name some with --env or --data")
-    if data is not None and "data" not in _keys(env_id):
+    layout = benchmark or (recognized(data) if data is not None else None)
+    if data is not None and ("data" not in _keys(env_id) or (layout is not None and env is None)):
         if env is not None:
             raise UserError(f"--data {data}: {env} makes its own questions; leave out --data, or --env")
-        env_id = "MultimodalQA-v0"
+        env_id = "MultimodalQA-v0"  # a benchmark's answers need not be what the model's own task takes
     env_config = dict(settings["env_config"]) if env_id == settings["env"] else {}
     if data is not None:
         # Columns and kinds were chosen for the other data set.
-        if data != env_config.get("data"):
-            env_config = {key: value for key, value in env_config.items() if key not in ("columns", "kinds")}
+        if data != env_config.get("data") or layout is not None:
+            left = ("columns", "kinds", "benchmark", "hub_config")
+            env_config = {key: value for key, value in env_config.items() if key not in left}
         env_config["data"] = data
+    if layout is not None:
+        env_config["benchmark"] = layout
+    if hub_config is not None:
+        env_config["hub_config"] = hub_config
     if kinds is not None:
         env_config["kinds"] = list(kinds)
     if isinstance(env_config.get("data"), list):
@@ -96,24 +233,3 @@ def choose_questions(
 def _keys(env_id: str) -> set[str]:
     check_environment(env_id)
     return set(ENVIRONMENTS[env_id].options.__dataclass_fields__)
-
-
-def print_report(report: EvaluationReport, as_json_line: bool) -> None:
-    """One JSON object, or a short table and the accuracy of each kind."""
-    figures = report.summary()
-    if as_json_line:
-        ordered = {name: figures[name] for name in FIGURES} | figures
-        sys.stdout.write(json.dumps(as_json(ordered), allow_nan=False) + "\n")
-        return
-    low, high = report.confidence_interval
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_row("accuracy", f"{report.accuracy:.4f}  (95 % interval {low:.4f} to {high:.4f})")
-    for name in ("questions", "format_rate", "truncated_rate", "mean_length", "extractor"):
-        value = figures[name]
-        table.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
-    for task, entry in report.by_task.items():
-        table.add_row(f"  {task}", f"{entry['accuracy']:.4f}  of {entry['questions']}")
-    if len(report.by_kind) > 1:
-        for kind, entry in report.by_kind.items():
-            table.add_row(f"  {kind or '(unnamed)'}", f"{entry['accuracy']:.4f}  of {entry['questions']}")
-    Console().print(table)

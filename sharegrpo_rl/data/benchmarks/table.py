@@ -1,0 +1,132 @@
+"""A published benchmark as a table: its file or hub name opened, each row in our own columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sharegrpo_rl.data.benchmarks.cells import is_blank, text_of
+from sharegrpo_rl.data.benchmarks.facts import COLUMN, BenchmarkFacts
+from sharegrpo_rl.data.benchmarks.layout import Layout
+from sharegrpo_rl.data.hub import load_hub, looks_like_hub_name
+from sharegrpo_rl.data.jsonl import JsonlTable
+from sharegrpo_rl.data.parquet import ParquetTable
+from sharegrpo_rl.data.tables import ChainedTable, Table
+from sharegrpo_rl.data.tsv import TsvTable
+from sharegrpo_rl.errors import UserError
+
+SUFFIXES = (".tsv", ".parquet", ".jsonl")
+LONGEST_REFERENCE = 64  # characters; VLMEvalKit takes a longer image cell for base64
+IMAGE_COLUMNS = re.compile(r"(?:decoded_)?images?(?:_\d+)?")
+_SHARD = re.compile(r"-\d+-of-(\d+)(?:-[0-9a-f]+)?$")
+
+
+class BenchmarkTable:
+    """Rows of `table` as `layout` reads them; picklable where the table is."""
+
+    def __init__(self, table: Table, layout: Layout) -> None:
+        self.layout = layout
+        self._table = table
+        self._rows: Sequence[int] = range(len(table))
+        if layout.row_splits and len(table) and "split" in table[0]:
+            self._rows = [row for row in self._rows if table[row].get("split") in layout.row_splits]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row, place = self._table[self._rows[index]], self.place(index)
+        row = self._with_image(row, place)
+        categories = self.layout.values(row, place)
+        read = self.layout.read(row, place)
+        facts = BenchmarkFacts(
+            categories=categories,
+            labels=read.pop("labels", {}),
+            accepted_answers=tuple(read.pop("accepted_answers", ())),
+            row={name: value for name, value in row.items() if not _is_image(name, value)},
+        )
+        kind = next((values[0] for values in categories.values() if len(values) == 1), None)
+        return {**read, "subtask": kind, COLUMN: facts}
+
+    def place(self, index: int) -> str:
+        """The file and row, as the file counts it."""
+        return self._table.place(self._rows[index])
+
+    def folder(self, index: int) -> Path:
+        """The folder of the row's file."""
+        return self._table.folder(self._rows[index])
+
+    def _with_image(self, row: dict[str, Any], place: str) -> dict[str, Any]:
+        """The row with the image of the other row that a short image cell names by its index."""
+        cell = row.get("image")
+        if not isinstance(self._table, TsvTable) or is_blank(cell) or len(text_of(cell)) > LONGEST_REFERENCE:
+            return row
+        other = self._table.find(text_of(cell))
+        image = None if other is None else self._table[other].get("image")
+        if is_blank(image) or len(text_of(image)) <= LONGEST_REFERENCE:
+            raise UserError(f"{place}: image {text_of(cell)!r} names no row that has an image; correct the row")
+        return {**row, "image": image}
+
+
+def _is_image(name: str, value: Any) -> bool:
+    holds_bytes = isinstance(value, bytes) or (isinstance(value, dict) and isinstance(value.get("bytes"), bytes))
+    return holds_bytes or (isinstance(value, str) and name == "image") or bool(IMAGE_COLUMNS.fullmatch(name))
+
+
+def open_benchmark(data: str, layout: Layout, split: str, hub_config: str | None) -> tuple[BenchmarkTable, Path]:
+    """The table and the folder that its images stay in. `split` "test" means the layout's own; others by their name."""
+    wanted = layout.splits if split == "test" else (split,)
+    path = Path(data).expanduser()
+    if path.exists():
+        files = _files(path, wanted)
+        tables = [_open(file) for file in files]
+        table = tables[0] if len(tables) == 1 else ChainedTable(tables)
+        return BenchmarkTable(table, layout), (path if path.is_dir() else path.parent).absolute()
+    if not looks_like_hub_name(data) or data.endswith(SUFFIXES):
+        raise UserError(
+            f"data set {data} is not there (looked for {path.absolute()}); name its file, folder or hub name"
+        )
+    splits = load_hub(data, hub_config or (layout.hub_config if data in layout.hub else None))
+    name = next((word for word in wanted if word in splits), None)
+    if name is None:
+        raise UserError(
+            f"hub data set {data} has no split {wanted[0]} (found {', '.join(splits)}); choose one with --split"
+        )
+    return BenchmarkTable(splits[name], layout), splits[name].folder(0)
+
+
+def _open(path: Path) -> Table:
+    if path.suffix == ".tsv":
+        return TsvTable(path)
+    return JsonlTable(path) if path.suffix == ".jsonl" else ParquetTable(path)
+
+
+def _files(path: Path, wanted: Sequence[str]) -> list[Path]:
+    """The file itself, with its shards; or the folder's files of the first wanted split that it has."""
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"{path} is no benchmark file; accepted are {', '.join(SUFFIXES)}")
+        return _shards([path, *sorted(path.parent.glob(f"{_SHARD.sub('', path.stem)}-*{path.suffix}"))], path)
+    places = (path, path / "data")
+    found = sorted(file for place in places if place.is_dir() for file in place.iterdir() if file.suffix in SUFFIXES)
+    if len(found) == 1:
+        return found
+    for word in wanted:
+        if named := [file for file in found if word in re.split(r"[-_.]", file.stem)]:
+            return _shards(named, named[0])
+    names = ", ".join(file.name for file in found[:5]) or "no file"
+    raise UserError(f"{path} has no {' or '.join(wanted)} file (found {names}); name the file itself")
+
+
+def _shards(files: Sequence[Path], first: Path) -> list[Path]:
+    """The shards of the first file's table, all of them; the file alone where it is no shard."""
+    shard = _SHARD.search(first.stem)
+    if shard is None:
+        return [first]
+    base = _SHARD.sub("", first.stem)
+    same = sorted({file for file in files if _SHARD.search(file.stem) and _SHARD.sub("", file.stem) == base})
+    if len(same) != int(shard.group(1)):
+        raise UserError(f"{first.parent} holds {len(same)} of {int(shard.group(1))} shards of {base}; add the others")
+    return same
