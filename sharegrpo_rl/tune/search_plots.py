@@ -29,22 +29,22 @@ def _leads(key: str, value: Any, metric: str) -> bool:
 
 def draw_curves(folder: Path, results: Mapping[str, Any], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """`learning_curves.png`: the metric of each trial by iteration; the best one thick. None where nothing is known."""
-    curves = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
     for name, lines in rows.items():
-        points = [(r["training_iteration"], value_of(r, results["metric"])) for r in lines]
-        if known := [(x, y) for x, y in points if y is not None]:
-            curves[name] = known
+        values = [(r["training_iteration"], value_of(r, results["metric"])) for r in lines]
+        if points := [(x, y) for x, y in values if y is not None]:
+            curves[name] = points
     target = folder / PLOTS[1]
     if not curves:
         remove(target)
         return
     figure, axes = _figure(8.0)
     best = (results["best"] or {}).get("name")
-    for place, (name, points) in enumerate(curves.items()):
-        xs, ys = zip(*points, strict=True)
+    for place, (name, known) in enumerate(curves.items()):
+        xs, ys = zip(*known, strict=True)
         width, over = (3.0, 3) if name == best else (1.2, 2)
         label = f"{name} (best)" if name == best else name if place < MAX_LABELLED else None
-        marker = "o" if len(points) < 25 else None
+        marker = "o" if len(known) < 25 else None
         axes.plot(xs, ys, linewidth=width, zorder=over, label=label, marker=marker, markersize=3)
     axes.set_xlabel("iteration")
     axes.set_ylabel(results["metric"])
