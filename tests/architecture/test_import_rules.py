@@ -40,8 +40,8 @@ THIRD_PARTY = {
     "ray": {"env_runners", "learners", "algorithms", "tune"},
     "openai": {"expansion"},
     "httpx2": {"expansion"},
-    "scipy": {"statistics"},
-    "matplotlib": {"reports"},
+    "scipy": {"statistics", "evaluation"},
+    "matplotlib": {"reports", "tune"},
     "gymnasium": {"envs", "env_runners", "learners", "algorithms", "tune", "evaluation"},
 }
 
