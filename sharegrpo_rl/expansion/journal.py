@@ -25,7 +25,7 @@ class Journal:
         try:
             self._lock()
             self._read()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: an open file would keep its lock; raised again below
             os.close(self._file)
             raise
 

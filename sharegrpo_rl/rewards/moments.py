@@ -12,15 +12,16 @@ Moment = tuple[str, tuple[int, ...]]
 
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = (
-    r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
     r"|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
 )
-_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
-_YEAR = r"(?:\s*,?\s*(?P<year>\d{4}))?"
+_TH = r"(?:st|nd|rd|th)?"
 _DATES = [
-    re.compile(rf"^(?:on\s+)?{_MONTH}\s+{_DAY}{_YEAR}$", re.IGNORECASE),
-    re.compile(rf"^(?:on\s+)?(?:the\s+)?{_DAY}\s+(?:of\s+)?{_MONTH}{_YEAR}$", re.IGNORECASE),
+    rf"(?P<month>{_MONTH})\s+(?P<day>\d{{1,2}}){_TH}(?:\s*,?\s*(?P<year>\d{{4}}))?",
+    rf"(?P<day>\d{{1,2}}){_TH}\s+(?:of\s+)?(?P<month>{_MONTH})(?:\s*,?\s*(?P<year>\d{{4}}))?",
 ]
+_WHOLE_DATES = [re.compile(rf"^(?:on\s+)?(?:the\s+)?{date}$", re.IGNORECASE) for date in _DATES]
+_ANY_DATE = "|".join(re.sub(r"\?P<\w+>", "?:", date) for date in _DATES)
 _ISO = re.compile(r"^(\d{4})-(\d{1,2})-(\d{1,2})$")
 _CLOCK = re.compile(
     r"^(?:at\s+)?(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?\s*(?P<half>[ap]\.?\s?m\b\.?)?(?:\s*(?:o'clock|hours|hrs))?$",
@@ -28,8 +29,7 @@ _CLOCK = re.compile(
 )
 MOMENT = re.compile(
     rf"(?<![\dA-Za-z])(?:\d{{1,2}}:[0-5]\d(?:\s*[ap]\.?\s?m\b\.?)?|\d{{1,2}}\s*[ap]\.?m\b\.?|\d{{4}}-\d\d?-\d\d?"
-    rf"|{_MONTH}\s+{_DAY}{_YEAR}|{_DAY.replace('day', 'first_day')}\s+(?:of\s+)?{_MONTH.replace('<month', '<later_month')}"
-    rf"{_YEAR.replace('year', 'later_year')})",
+    rf"|{_ANY_DATE})",
     re.IGNORECASE,
 )
 DAY_OF_MONTH = re.compile(rf"(?<![A-Za-z]){_MONTH}\s+$", re.IGNORECASE)  # before a number that counts nothing
@@ -40,7 +40,7 @@ _ASKED = re.compile(r"\b(?:what\s+time|o'clock|clock|when)\b", re.IGNORECASE)
 def parse_moment(text: str) -> Moment | None:
     """A date or a time of day; None for anything else, a bare number included."""
     plain = canonical(text)
-    for pattern in _DATES:
+    for pattern in _WHOLE_DATES:
         if match := pattern.match(plain):
             month = _MONTHS.index(match.group("month")[:3].lower()) + 1
             return "date", (int(match.group("year") or 0), month, int(match.group("day")))

@@ -63,10 +63,8 @@ def words_to_number(text: str) -> int | None:
 
 def _fraction(top: str | None, part: str) -> Fraction | None:
     count = 1 if top is None or top.lower() == "a" else words_to_number(top)
-    return None if count is None or (top is None and part.lower() not in ("half", "quarter")) else _over(count, part)
-
-
-def _over(count: int, part: str) -> Fraction:
+    if count is None or (top is None and part.lower() not in ("half", "quarter")):
+        return None
     return Fraction(count, _DENOMINATORS[part.lower()])
 
 

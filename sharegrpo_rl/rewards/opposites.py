@@ -4,65 +4,56 @@ from __future__ import annotations
 
 import re
 
-_PAIRS = [
-    *[
-        ("more", "fewer less"),
-        ("greater", "less smaller lower fewer"),
-        ("higher", "lower"),
-        ("larger", "smaller"),
-        ("bigger", "smaller"),
-    ],
-    *[
-        ("taller", "shorter"),
-        ("longer", "shorter"),
-        ("older", "younger"),
-        ("heavier", "lighter"),
-        ("wider", "narrower"),
-    ],
-    *[
-        ("faster", "slower"),
-        ("hotter", "colder"),
-        ("closer", "farther further"),
-        ("nearer", "farther further"),
-        ("most", "least fewest"),
-    ],
-    *[("highest", "lowest"), ("largest", "smallest"), ("biggest", "smallest"), ("greatest", "least smallest lowest")],
-    *[("maximum", "minimum"), ("roughest", "smoothest"), ("left", "right"), ("above", "below"), ("before", "after")],
-    *[
-        ("over", "under"),
-        ("inside", "outside"),
-        ("front", "behind"),
-        ("top", "bottom"),
-        ("first", "last"),
-        ("odd", "even"),
-    ],
-    *[
-        ("convex", "concave"),
-        ("increasing", "decreasing"),
-        ("increase", "decrease"),
-        ("positive", "negative"),
-        ("open", "closed"),
-    ],
-    *[("same", "different"), ("parallel", "perpendicular"), ("continuous", "discontinuous"), ("full", "empty")],
-]
+_PAIRS = """
+more: fewer less
+greater: less smaller lower fewer
+higher: lower
+larger: smaller
+bigger: smaller
+taller: shorter
+longer: shorter
+older: younger
+heavier: lighter
+wider: narrower
+faster: slower
+hotter: colder
+closer: farther further
+nearer: farther further
+most: least fewest
+highest: lowest
+largest: smallest
+biggest: smallest
+greatest: least smallest lowest
+maximum: minimum
+roughest: smoothest
+left: right
+above: below
+before: after
+over: under
+inside: outside
+front: behind
+top: bottom
+first: last
+odd: even
+convex: concave
+increasing: decreasing
+increase: decrease
+positive: negative
+open: closed
+same: different
+parallel: perpendicular
+continuous: discontinuous
+full: empty
+"""
 _OPPOSITES: dict[str, set[str]] = {}
-for _word, _others in _PAIRS:
+for _line in _PAIRS.split("\n")[1:-1]:
+    _word, _, _others = _line.partition(": ")
     for _other in _others.split():
         _OPPOSITES.setdefault(_word, set()).add(_other)
         _OPPOSITES.setdefault(_other, set()).add(_word)
 _COMPARATIVES = {
-    "more",
-    "fewer",
-    "less",
-    "greater",
-    "smaller",
-    "lower",
-    "higher",
-    "larger",
-    "bigger",
-    "taller",
-    "shorter",
-    "longer",
+    *("more", "fewer", "less", "greater", "smaller", "lower", "higher", "larger", "bigger"),
+    *("taller", "shorter", "longer"),
 }
 _EQUAL = re.compile(r"\b(?:equal|same|identical)\b", re.IGNORECASE)
 _WORD = re.compile(r"[a-z]+")
@@ -94,11 +85,10 @@ def opposes(sentence: str, question: str, choices: tuple[str, ...]) -> bool:
 
 def _swapped(sentence: str, question: str) -> bool:
     """Whether what the question has behind `than` stands before it in the sentence."""
-    _, than_asked, behind_asked = question.lower().partition(" than ")
+    before_asked, than_asked, behind_asked = question.lower().partition(" than ")
     before_said, than_said, behind_said = sentence.lower().partition(" than ")
     if not (than_asked and than_said):
         return False
-    before_asked = question.lower().partition(" than ")[0]
     first, second = _words(before_asked) - _words(behind_asked), _words(behind_asked) - _words(before_asked)
     before, behind = _words(before_said), _words(behind_said)
     return bool(second & before and first & behind) and not second & behind

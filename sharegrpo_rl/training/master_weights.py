@@ -18,7 +18,7 @@ class MasterWeightsAdamW(torch.optim.AdamW):
     """AdamW whose groups hold a float32 copy of each parameter in a shorter type, and the parameter itself otherwise.
 
     Gradients of such a parameter are summed in its copy, over micro-batches too, and each step writes the copy back,
-    rounded. Checkpoints hold the copies.
+    rounded. Checkpoints hold the copies. Weights that were set from outside since the last step are taken over.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], **options: Any) -> None:
@@ -45,6 +45,9 @@ class MasterWeightsAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for parameter, copy in self._pairs:
+            if not torch.equal(parameter, copy.to(parameter.dtype)):
+                copy.copy_(parameter)
         super().step(closure)
         for parameter, copy in self._pairs:
             parameter.copy_(copy)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +382,15 @@ def test_killed_midway_it_loses_and_repeats_nothing(
     assert KEY not in everything_written(tmp_path) + said.out + said.err
 
 
+@pytest.fixture
+def heeded_ctrl_c() -> Iterator[None]:
+    """A shell starts its background jobs with Ctrl-C ignored; here it counts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_stops_it_and_says_how_to_go_on(
     make_set: MakeSet, tmp_path: Path, endpoint: FakeEndpoint, capfd: pytest.CaptureFixture
 ) -> None:

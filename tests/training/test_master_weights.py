@@ -76,6 +76,17 @@ def test_a_checkpoint_goes_on_exactly_and_others_are_refused() -> None:
         optimizer_of(weights(size=5)).load_state_dict(state)
 
 
+def test_weights_set_from_outside_are_not_undone() -> None:
+    parameter = weights()
+    optimizer = optimizer_of(parameter)
+    take(optimizer, parameter, [1.0])
+    parameter.data.fill_(8.0)
+    take(optimizer, parameter, [1.0])
+    assert torch.equal(parameter.detach(), torch.full_like(parameter, 8.0))
+    (master,) = optimizer.param_groups[0]["params"]
+    assert 0 < (8.0 - master).max() < 0.01
+
+
 def test_the_newest_optimizer_gets_the_gradients() -> None:
     parameter = weights()
     older, newer = optimizer_of(parameter), optimizer_of(parameter)
