@@ -169,6 +169,6 @@ def _sources_digest() -> str:
     root = Path(__file__).resolve().parent.parent
     digest = blake2b(digest_size=16)
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in ("tune", "reports", "statistics", "cli.py"):
+        if path.relative_to(root).parts[0] not in ("tune", "reports", "statistics", "cli"):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()

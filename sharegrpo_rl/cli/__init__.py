@@ -1,0 +1,53 @@
+"""The command line. Each command imports what it needs only when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import typer
+
+from sharegrpo_rl.cli.data import expand, grade, preview
+from sharegrpo_rl.cli.information import doctor, show_list
+from sharegrpo_rl.cli.models import evaluate, export
+from sharegrpo_rl.cli.training import compare, train, tune
+from sharegrpo_rl.errors import UserError
+
+app = typer.Typer(
+    name="sharegrpo-rl",
+    help="Reinforcement learning that teaches vision-language models to reason.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+for command in (train, tune, compare, evaluate, export, preview, expand, grade, doctor):
+    app.command()(command)
+app.command("list")(show_list)
+
+
+def main() -> None:
+    """Run the command line: wrong input ends with one line and exit code 2, Ctrl-C with 130."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """The exit code of one command."""
+    try:
+        code = app(arguments, prog_name="sharegrpo-rl", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        print(f"error: {error.format_message()} (see --help)", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`); without this Python complains once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

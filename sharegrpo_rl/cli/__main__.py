@@ -1,0 +1,5 @@
+"""`python -m sharegrpo_rl.cli`."""
+
+from sharegrpo_rl.cli import main
+
+main()
