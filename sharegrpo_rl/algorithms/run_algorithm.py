@@ -22,7 +22,7 @@ from sharegrpo_rl.algorithms.over_long import fitting_questions, keep_fitting
 from sharegrpo_rl.algorithms.run_config import RunConfig
 from sharegrpo_rl.data.cursor import QuestionCursor
 from sharegrpo_rl.data.key_steps import rows_without_key_steps
-from sharegrpo_rl.data.types import Group, Prompt, QuestionBank, SeedQuestion, SlotRequest
+from sharegrpo_rl.data.types import Group, Prompt, PromptPack, QuestionBank, SeedQuestion, SlotRequest
 from sharegrpo_rl.env_runners.qa_env_runner import render
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_bank, make_env
@@ -135,6 +135,14 @@ class RunAlgorithm(Algorithm):
 
     def sampled_groups(self) -> list[Group]:
         """The groups of the last iteration, with their true rewards; none where nothing is sampled."""
+        return []
+
+    def sampled_packs(self) -> list[PromptPack]:
+        """What the last iteration trained on, replayed completions left out; none where nothing is sampled."""
+        return []
+
+    def plain_packs(self) -> list[PromptPack]:
+        """The same groups with the credit of plain GRPO: what sharing is compared with."""
         return []
 
     def question(self, index: int) -> SeedQuestion:

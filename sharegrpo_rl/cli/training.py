@@ -1,4 +1,4 @@
-"""Commands that train: one run, a search, a comparison."""
+"""Commands that train: one run, a search."""
 
 from __future__ import annotations
 
@@ -81,54 +81,3 @@ def tune(
 
     options = SearchRunOptions(storage_path, name, resume, seed, digests)
     raise typer.Exit(run_search(spec, options, Console()))
-
-
-def compare(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME=]FILE...", help="run files, short names of examples, or folders of finished runs"
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="the folder for report, pictures and runs")],
-    seeds: Annotated[int, typer.Option(min=1, help="run each method with seeds 0 to N-1")] = 5,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="[NAME:]KEY=VALUE", help="a setting over all files, or over the method NAME"),
-    ] = None,
-    completions: Annotated[
-        int | None, typer.Option(min=1, help="where every run ends; by default the smallest total of the files")
-    ] = None,
-    control: Annotated[
-        bool, typer.Option("--control", help="beside each method the same with rewards permuted inside each group")
-    ] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time; by default as the cores allow")] = None,
-    metric: Annotated[str, typer.Option(help="what methods are compared by, a key of summary.json")] = "accuracy_after",
-    confidence: Annotated[float, typer.Option(help="of intervals and tests")] = 0.95,
-    report_only: Annotated[bool, typer.Option("--report-only", help="start no run; report what is finished")] = False,
-    imports: ImportOption = None,
-) -> None:
-    """Compare methods over seeds: run them to equal completions, or read finished runs; write a report."""
-    from rich.console import Console
-
-    from sharegrpo_rl.reports.compare import CompareOptions
-    from sharegrpo_rl.reports.compare import compare as run_comparison
-    from sharegrpo_rl.reports.scores import Settings
-    from sharegrpo_rl.user_code import import_user_files
-
-    import_files = [path.absolute() for path in imports or []]
-    digests = import_user_files(import_files)
-    options = CompareOptions(
-        files,
-        out,
-        seeds,
-        sets or [],
-        jobs,
-        completions,
-        control,
-        Settings(metric, confidence),
-        digests,
-        import_files,
-        report_only,
-    )
-    raise typer.Exit(run_comparison(options, Console()))

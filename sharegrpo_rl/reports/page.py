@@ -11,9 +11,8 @@ from typing import Any
 from sharegrpo_rl.reports import tables, wording
 from sharegrpo_rl.reports.content import Content
 from sharegrpo_rl.reports.examples import DISAGREEMENT_RULE, SAMPLE_RULE, Disagreement, Example
-from sharegrpo_rl.reports.page_style import STYLE
+from sharegrpo_rl.reports.html_parts import document, fact_list, folded, item_list, section, table
 from sharegrpo_rl.reports.plots import Picture
-from sharegrpo_rl.reports.tables import Table
 
 RESULT_PICTURES = ("final.png", "differences.png")
 
@@ -24,33 +23,22 @@ def render(content: Content, folder: Path) -> str:
     results = [p for p in content.pictures if p.name in RESULT_PICTURES]
     curves = [p for p in content.pictures if p.name not in RESULT_PICTURES and p.name != "zero_gradient.png"]
     bars = [p for p in content.pictures if p.name == "zero_gradient.png"]
-    first = _table(tables.final_table(a)) + _plots(results, folder)
+    first = table(tables.final_table(a)) + _plots(results, folder)
     sections = [
-        _section(first + (_table(tables.pair_table(a), level=3) if a["comparisons"] else "")),
-        *(_section(_table(t)) for t in tables.present(tables.question_table(a))),
-        _section(f"<h2>Curves</h2>{_plots(curves, folder)}") if curves else "",
+        section(first + (table(tables.pair_table(a), level=3) if a["comparisons"] else "")),
+        *(section(table(t)) for t in tables.present(tables.question_table(a))),
+        section(f"<h2>Curves</h2>{_plots(curves, folder)}") if curves else "",
         *(
-            _section(_table(t))
+            section(table(t))
             for t in tables.present(tables.wall_time_table(a), tables.kind_table(a), tables.signal_table(a))
         ),
-        *(_section(_table(t) + _plots(bars, folder)) for t in tables.present(tables.zero_gradient_table(a))),
+        *(section(table(t) + _plots(bars, folder)) for t in tables.present(tables.zero_gradient_table(a))),
         _disagreements(content),
         _samples(content),
-        *(_section(_folded(t)) for t in (tables.run_table(a), tables.settings_table(a), tables.version_table(a))),
-        _section(f"<h2>How the figures were made</h2>{_list([*wording.method_notes(a), *content.notes])}"),
+        *(section(folded(t)) for t in (tables.run_table(a), tables.settings_table(a), tables.version_table(a))),
+        section(f"<h2>How the figures were made</h2>{item_list([*wording.method_notes(a), *content.notes])}"),
     ]
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(content.title)}</title>
-<style>{STYLE}</style>
-<main>
-{_header(content)}
-{"".join(sections)}
-</main>
-</html>
-"""
+    return document(content.title, _header(content) + "".join(sections))
 
 
 def _header(content: Content) -> str:
@@ -65,38 +53,11 @@ def _header(content: Content) -> str:
         "answers read as": a["test_set"]["extractor"],
         "confidence": wording.confidence_text(a),
     }
-    items = "".join(f"<div><dt>{k}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items() if v is not None)
     found = "".join(f"<li>{escape(line)}</li>" for line in wording.findings(a))
     return f"""<header><h1>{escape(content.title)}</h1>{partial}
 <ul class="findings">{found}</ul>
 <p class="note">{escape(" ".join(wording.stop_notes(a)))}</p>
-<dl class="facts">{items}</dl></header>"""
-
-
-def _section(inner: str) -> str:
-    return f"<section>{inner}</section>\n" if inner else ""
-
-
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-
-
-def _table(table: Table, level: int = 2) -> str:
-    return f"<h{level}>{escape(table.title)}</h{level}>{_table_body(table)}"
-
-
-def _folded(table: Table) -> str:
-    return f"<details><summary>{escape(table.title)}</summary>{_table_body(table)}</details>"
-
-
-def _table_body(table: Table) -> str:
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    if not table.rows:
-        return note
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    words = ' class="words"' if table.text else ""
-    return f'{note}<div class="scroll"><table{words}><tr>{head}</tr>{body}</table></div>'
+{fact_list(facts)}</header>"""
 
 
 def _plots(pictures: Sequence[Picture], folder: Path) -> str:
@@ -115,7 +76,7 @@ def _disagreements(content: Content) -> str:
     if not content.disagreements:
         return ""
     pairs = "".join(_disagreement(pair, content.images) for pair in content.disagreements)
-    return _section(f'<h2>Where exactly one is right</h2><p class="note">{escape(DISAGREEMENT_RULE)}</p>{pairs}')
+    return section(f'<h2>Where exactly one is right</h2><p class="note">{escape(DISAGREEMENT_RULE)}</p>{pairs}')
 
 
 def _disagreement(pair: Disagreement, images: Mapping[str, list[str]]) -> str:
@@ -131,7 +92,7 @@ def _samples(content: Content) -> str:
     if not content.samples:
         return ""
     examples = "".join(_example(example, content.images) for example in content.samples)
-    return _section(f'<h2>Sample answers</h2><p class="note">{escape(SAMPLE_RULE)}</p>{examples}')
+    return section(f'<h2>Sample answers</h2><p class="note">{escape(SAMPLE_RULE)}</p>{examples}')
 
 
 def _example(example: Example, images: Mapping[str, list[str]]) -> str:

@@ -43,8 +43,8 @@ class CurvePlot:
 AXIS_LABELS = {"completions": "completions sampled", "seconds": "seconds of training"}
 
 
-def draw_all(methods: Sequence[Method], analysis: dict[str, Any], folder: Path) -> list[Picture]:
-    """Write every picture that the runs have figures for."""
+def use_style() -> None:
+    """Small, quiet pictures, drawn without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -60,6 +60,11 @@ def draw_all(methods: Sequence[Method], analysis: dict[str, Any], folder: Path) 
             "axes.titlesize": 10,
         }
     )
+
+
+def draw_all(methods: Sequence[Method], analysis: dict[str, Any], folder: Path) -> list[Picture]:
+    """Write every picture that the runs have figures for."""
+    use_style()
     folder.mkdir(parents=True, exist_ok=True)
     colors = method_colors(methods)
     pictures = [draw_final(analysis, colors, folder)]
@@ -144,7 +149,7 @@ def draw_curves(
     found = {label: each for label, each in found.items() if each}
     if not found or all((c.y == 0).all() for each in found.values() for c in each):
         return None
-    figure, axes = _figure(plot.title)
+    figure, axes = new_figure(plot.title)
     controls = {m.label for m in methods if m.control_of is not None}
     for label, each in found.items():
         color, style = colors[label], "--" if label in controls else "-"
@@ -175,7 +180,7 @@ def draw_curves(
 def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -> Picture:
     """Each seed's final figure as a dot, the mean with its interval; blind accuracy hollow beside it."""
     entries = [m for m in analysis["methods"] if m["final"]]
-    figure, axes = _figure("Final accuracy", height=0.9 + 0.5 * len(entries))
+    figure, axes = new_figure("Final accuracy", height=0.9 + 0.5 * len(entries))
     share = analysis["metric"] != "gain"
     for row, entry in enumerate(reversed(entries)):
         color, final = colors[entry["label"]], entry["final"]
@@ -196,7 +201,7 @@ def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -
 def draw_differences(analysis: dict[str, Any], folder: Path) -> Picture:
     """Differences of all pairs with their intervals over seeds."""
     pairs = analysis["comparisons"]
-    figure, axes = _figure("Differences between methods", height=0.9 + 0.45 * len(pairs))
+    figure, axes = new_figure("Differences between methods", height=0.9 + 0.45 * len(pairs))
     for row, pair in enumerate(reversed(pairs)):
         _interval(axes, pair["difference"], row, INK)
     axes.axvline(0, color=SOFT, linewidth=1, linestyle=":")
@@ -219,7 +224,7 @@ def draw_zero_gradient(analysis: dict[str, Any], folder: Path) -> Picture:
     bars = [(label, e) for label, entries in analysis["zero_gradient"].items() for e in entries]
     order = {kind: i for i, kind in enumerate(dict.fromkeys(e["kind"] for _, e in bars))}
     bars.sort(key=lambda bar: order[bar[1]["kind"]])
-    figure, axes = _figure("Questions without a gradient", height=1.2 + 0.3 * len(bars))
+    figure, axes = new_figure("Questions without a gradient", height=1.2 + 0.3 * len(bars))
     for row, (_, entry) in enumerate(reversed(bars)):
         axes.barh(row, entry["all_wrong"], color="#a8323e", height=0.62, label="all wrong" if row == 0 else None)
         right = {"left": entry["all_wrong"], "color": "#9fb8a4", "height": 0.62}
@@ -234,7 +239,8 @@ def draw_zero_gradient(analysis: dict[str, Any], folder: Path) -> Picture:
     return _save(figure, axes, folder, "zero_gradient", caption)
 
 
-def _figure(title: str, height: float = 2.9) -> tuple[Any, Any]:
+def new_figure(title: str, height: float = 2.9) -> tuple[Any, Any]:
+    """A figure of one panel, as wide as a column of the page."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(4.4, height), constrained_layout=True)

@@ -31,13 +31,14 @@ def question_images(run: Run, question_ids: Sequence[str]) -> tuple[dict[str, li
         found = {}
         for question in question_ids:
             observation, _ = env.reset(options={"question_id": question})
-            found[question] = [_png(Image.fromarray(pixels)) for pixels in observation["images"]]
+            found[question] = [png(Image.fromarray(pixels)) for pixels in observation["images"]]
     except UserError as error:
         return {}, f"The images are not shown, because the data could not be read: {error}"
     return found, ""
 
 
-def _png(image: Image.Image) -> str:
+def png(image: Image.Image) -> str:
+    """A PNG as base64, large enough to be seen and small enough for a page."""
     image.thumbnail((LONGEST_SHOWN, LONGEST_SHOWN))
     factor = max(1, -(-SMALLEST_SHOWN // max(image.size)))
     if factor > 1:

@@ -21,7 +21,11 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.tune.result_log import ResultLog, as_json
 
 PREDICTIONS = "predictions.jsonl"
-OWN_FILES = ("result.json", "params.json", "before.json", PREDICTIONS, "summary.json", "checkpoints", "export")
+ROLLOUTS = "rollouts.jsonl"
+OWN_FILES = (
+    *("result.json", "params.json", "before.json", PREDICTIONS, ROLLOUTS, "summary.json", "checkpoints", "export"),
+    "report.html",
+)
 STATE_FILE = "run_state.json"
 REFUSALS = {
     errno.ENOSPC,

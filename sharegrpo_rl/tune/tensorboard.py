@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sharegrpo_rl.data.types import Group, SeedQuestion
+from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
 from sharegrpo_rl.tune.rollout_picture import draw_group
 from sharegrpo_rl.tune.run_folder import storage_errors
 
@@ -51,6 +51,15 @@ class TensorBoardLog:
             for place, group in enumerate(groups):
                 picture = np.asarray(draw_group(group, question(group.question_index)))
                 self._writer.add_image(f"rollouts/question_{place}", picture, step, dataformats="HWC")
+
+    def advantages(self, plain: Sequence[PromptPack], trained: Sequence[PromptPack], step: int) -> None:
+        """Histograms of every pair's advantage: as plain GRPO gives it, and as it was trained."""
+        with storage_errors(self._folder):
+            for name, packs in (("before_sharing", plain), ("after_sharing", trained)):
+                if packs:
+                    self._writer.add_histogram(
+                        f"advantages/{name}", np.concatenate([p.advantages for p in packs]), step
+                    )
 
     def flush(self) -> None:
         with storage_errors(self._folder):

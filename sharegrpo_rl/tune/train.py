@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from sharegrpo_rl.data.types import Group, SeedQuestion
+from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
 from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.interrupt import Interruption
 from sharegrpo_rl.tune.memory import peak_memory
@@ -20,12 +20,14 @@ from sharegrpo_rl.tune.progress import Display, clock
 from sharegrpo_rl.tune.quiet import quiet_libraries
 from sharegrpo_rl.tune.result_log import as_json
 from sharegrpo_rl.tune.resume import changed_versions, choose_name, decide, run_params
+from sharegrpo_rl.tune.rollout_log import RolloutLog, group_entry
 from sharegrpo_rl.tune.run_file import RunSpec
 from sharegrpo_rl.tune.run_folder import PREDICTIONS, RunFolder, storage_errors
 from sharegrpo_rl.tune.summary import best_iteration, build_summary, closing_table, signal_line
 from sharegrpo_rl.tune.tensorboard import TensorBoardLog
 
 PICTURED_GROUPS = 2  # a time
+KEPT_GROUPS = 8  # a time, as text
 PICTURED_TIMES = 10  # a run, spread evenly
 
 
@@ -45,6 +47,10 @@ class TrainableAlgorithm(Protocol):
     def export(self, path: str) -> Any: ...
 
     def sampled_groups(self) -> list[Group]: ...
+
+    def sampled_packs(self) -> list[PromptPack]: ...
+
+    def plain_packs(self) -> list[PromptPack]: ...
 
     def question(self, index: int) -> SeedQuestion: ...
 
@@ -105,6 +111,7 @@ class _Training:
     def __init__(self, spec: RunSpec, options: TrainOptions, folder: RunFolder, console: Console) -> None:
         self.spec, self.options, self.folder, self.console = spec, options, folder, console
         self.started = time.monotonic()
+        self.rollouts = RolloutLog(folder.path)
 
     def seconds(self) -> float:
         """Wall seconds of the run, those of earlier processes included."""
@@ -196,6 +203,7 @@ class _Training:
     def _loop(self, algorithm: TrainableAlgorithm, log: TensorBoardLog, interruption: Interruption) -> None:
         done, iterations = len(self.folder.results), self.spec.iterations
         display = Display(self.console, iterations, done)
+        self.rollouts.cut_back(done)
         pictured = max(1, iterations // PICTURED_TIMES)
         try:
             for iteration in range(done + 1, iterations + 1):
@@ -203,16 +211,27 @@ class _Training:
                     break
                 began = time.monotonic()
                 row = self._row(algorithm.train(), iteration, began)
+                shown = iteration % pictured == 0 or iteration == 1
+                if shown:
+                    self._keep_groups(algorithm, iteration)
                 self._save(algorithm, row, last=self._complete(row) or interruption.code is not None)
                 log.scalars(row, iteration)
-                if iteration % pictured == 0 or iteration == 1:
+                if shown:
                     log.groups(algorithm.sampled_groups()[:PICTURED_GROUPS], algorithm.question, iteration)
+                    log.advantages(algorithm.plain_packs(), algorithm.sampled_packs(), iteration)
                 log.flush()
                 display.update(row)
                 if interruption.code is not None:
                     break
         finally:
             display.stop()
+
+    def _keep_groups(self, algorithm: TrainableAlgorithm, iteration: int) -> None:
+        """Before the checkpoint: a kill between the two leaves a line too many, which a resumed run takes back."""
+        groups, packs = algorithm.sampled_groups()[:KEPT_GROUPS], algorithm.sampled_packs()
+        if groups:
+            entries = [group_entry(g, algorithm.question(g.question_index), packs) for g in groups]
+            self.rollouts.append(iteration, entries)
 
     def _complete(self, row: Mapping[str, Any] | None = None) -> bool:
         """Has the run all its iterations, or all its completions; `row` is one that is not written yet."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from sharegrpo_rl.data.types import Completion, Group, Prompt, SeedQuestion, Slot
+from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, SeedQuestion, Slot
 from sharegrpo_rl.envs.registry import make_bank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, make_report
@@ -49,7 +49,7 @@ class StandIn:
         time.sleep(self.slow)
         self.iteration += 1
         config = self.spec.config
-        self.groups = [self._sample(int(self.random.integers(50))) for _ in range(config["num_questions"])]
+        self.groups = [self._sample(i, int(self.random.integers(50))) for i in range(config["num_questions"])]
         accuracies = np.stack([g.accuracies for g in self.groups])
         self.skill = min(0.95, self.skill + config["lr"] * float(1 + accuracies.mean()))
         result = {
@@ -74,14 +74,14 @@ class StandIn:
             result["evaluation"] = self.evaluate_accuracy().summary()
         return result
 
-    def _sample(self, index: int) -> Group:
+    def _sample(self, number: int, index: int) -> Group:
         variants, samples = self.spec.config["num_variants"], self.spec.config["num_samples"]
         right = (self.random.random((variants, samples)) < self.skill).astype(float)
         question = self.bank[index]
         said = [[question.answer if x else "?" for x in row] for row in right]
         ids, logprobs = np.zeros(5, np.int64), np.zeros(5, np.float32)
         return Group(
-            group=0,
+            group=number,
             question_id=question.id,
             question_index=index,
             slots=tuple(Slot(v, v) for v in range(variants)),
@@ -137,6 +137,12 @@ class StandIn:
     def sampled_groups(self) -> list[Group]:
         return self.groups
 
+    def sampled_packs(self) -> list[PromptPack]:
+        return [pack for group in self.groups for pack in packs_of(group)]
+
+    def plain_packs(self) -> list[PromptPack]:
+        return self.sampled_packs()
+
     def question(self, index: int) -> SeedQuestion:
         return self.bank[index]
 
@@ -145,6 +151,19 @@ class StandIn:
 
     def stop(self) -> None:
         self.stopped = True
+
+
+def packs_of(group: Group) -> list[PromptPack]:
+    """Every completion under every prompt; a shared one has half the credit."""
+    packs = []
+    for k, slot in enumerate(group.slots):
+        native = np.repeat(np.arange(len(group.slots)) == k, len(group.completions[0]))
+        centred = (group.rewards - group.rewards.mean()).ravel()
+        said = tuple(c for row in group.completions for c in row)
+        packs.append(
+            PromptPack(group.group, slot.slot, group.prompts[k], said, np.where(native, centred, centred / 2), native)
+        )
+    return packs
 
 
 def main() -> int:

@@ -137,6 +137,12 @@ def test_a_run_leaves_everything_it_promises(run_file: Path, tmp_path: Path) -> 
     assert len(tags["scalars"]) >= 10
     assert "groups/valid_advantage_ratio" in tags["scalars"]
     assert tags["images"] == ["rollouts/question_0", "rollouts/question_1"]
+    assert tags["histograms"] == ["advantages/before_sharing", "advantages/after_sharing"]
+    rollouts = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text().splitlines()]
+    assert [(r["training_iteration"], len(r["groups"])) for r in rollouts] == [(i, 2) for i in range(1, 9)]
+    for row, result in zip(rollouts, rows, strict=True):
+        said = [c for g in row["groups"] for slot in g["slots"] for c in slot["completions"]]
+        assert sum(c["parts"]["accuracy"] for c in said) / 12 == pytest.approx(result["env_runners"]["accuracy"])
     assert [e.step for e in events(folder).Scalars("evaluation/accuracy")] == [0, 4, 8, 8]
 
 
@@ -300,6 +306,8 @@ def test_killed_at_any_moment_and_resumed_is_bit_equal(run_file: Path, tmp_path:
     steps = [e.step for e in events(tmp_path / "killed").Scalars("env_runners/accuracy")]
     assert steps == list(range(1, 9))
     assert not list((tmp_path / "killed").glob(".*"))
+    rollouts = [(tmp_path / name / "rollouts.jsonl").read_bytes() for name in ("alone", "killed")]
+    assert rollouts[0] == rollouts[1]
 
 
 @pytest.mark.parametrize("kept", ["checkpoint without its line", "line torn", "summary missing"])

@@ -45,7 +45,9 @@ class GRPO(RunAlgorithm):
         super().setup(config)
         if self.config.one_process():
             self.env_runner.share_module(self.rl_module)
-        self._groups: list[Group] = []
+        self._groups: list[Group] = []  # sampled; with the rewards that credit is taken from; and the credit
+        self._credited: list[Group] = []
+        self._packs: list[PromptPack] = []
         self._generation_batches = 0
         self.replay = ReplayBuffer(self.config.replay_size)
 
@@ -59,8 +61,9 @@ class GRPO(RunAlgorithm):
             sampled = select(self._generation_batch, self.config)
         self._groups = sampled.groups
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):
-            packs = self.resample(self.build_packs(self._rewarded(sampled.kept)), sampled.kept)
-            update = self.learner_group.update(packs)
+            self._credited = self._rewarded(sampled.kept)
+            self._packs = self.build_packs(self._credited)
+            update = self.learner_group.update(self.resample(self._packs, sampled.kept))
         with self.metrics.log_time((TIMERS, "weight_sync"), reduce="mean", window=1):
             self.push_weights()
         self._log(sampled, update, time.perf_counter() - started)
@@ -186,6 +189,14 @@ class GRPO(RunAlgorithm):
     @override(RunAlgorithm)
     def sampled_groups(self) -> list[Group]:
         return self._groups
+
+    @override(RunAlgorithm)
+    def sampled_packs(self) -> list[PromptPack]:
+        return self._packs
+
+    @override(RunAlgorithm)
+    def plain_packs(self) -> list[PromptPack]:
+        return GRPO.build_packs(self, self._credited)
 
     # ---- state
 
