@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import LEARNER_RESULTS
@@ -50,6 +51,8 @@ class RunAlgorithm(Algorithm):
         self.bank = make_bank(own.env, own.train_env_config(), "train", check=own.num_env_runners > 0)
         own.model_folder, self._warm_start_report = prepare_model(own)
         own.user_files = list(user_code.IMPORTED)
+        if own.user_callbacks:
+            own.add_user_callbacks()
         own.freeze()
         self.config = own
         if not ray.is_initialized():
@@ -116,9 +119,21 @@ class RunAlgorithm(Algorithm):
     @override(Algorithm)
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
         """RLlib's hook for `evaluation_interval`: the report's figures."""
+        self._tell("on_evaluate_start")
         report = self.evaluate_accuracy()
         self.metrics.log_value("evaluations", 1, reduce="lifetime_sum")
-        return {**report.summary(), "confidence_interval": list(report.confidence_interval)}
+        figures = {**report.summary(), "confidence_interval": list(report.confidence_interval)}
+        self._tell("on_evaluate_end", evaluation_metrics=figures)
+        return figures
+
+    def _tell(self, hook: str, **facts: Any) -> None:
+        """Call a hook of the run's callbacks that RLlib would call in the method overridden here."""
+        make_callback(
+            hook,
+            callbacks_objects=self.callbacks,
+            callbacks_functions=getattr(self.config, f"callbacks_{hook}"),
+            kwargs={"algorithm": self, "metrics_logger": self.metrics, **facts},
+        )
 
     @classmethod
     @override(Algorithm)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, ClassVar, Self
 
+import ray.cloudpickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.models import MODEL_DEFAULTS
+from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.algorithms.model_source import module_config
+from sharegrpo_rl.callbacks import find_callbacks
 from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
@@ -107,6 +111,13 @@ class RunConfig(AlgorithmConfig):
         if self.num_learners > 0:
             raise UserError("num_learners: learners outside the driver are not supported in this version; set it to 0")
         check_together({name: getattr(self, name) for name in self.option_names()}, self.name)
+
+    def add_user_callbacks(self) -> None:
+        """Put the callbacks that `user_callbacks` names behind those given to `.callbacks(...)`."""
+        classes = find_callbacks(self.user_callbacks)
+        for cls in classes:  # a remote runner gets the class itself: it has not executed the user's file yet
+            ray.cloudpickle.register_pickle_by_value(sys.modules[cls.__module__])
+        self.callbacks([*force_list(self.callbacks_class), *classes])
 
     def one_process(self) -> bool:
         """Do env runner and learner live in the driver, sharing one model?"""

@@ -1,4 +1,4 @@
-"""Commands that write pages: a comparison of methods, one run."""
+"""Commands that write reports: a comparison of methods, one run, a table of a paper."""
 
 from __future__ import annotations
 
@@ -75,3 +75,34 @@ def report(
     for alarm in alarms:
         typer.echo(f"alarm: {alarm.name}: {alarm.seen}. {alarm.remedy}")
     typer.echo(f"wrote {page}")
+
+
+def reproduce(
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="papers/share_grpo/table2; without it all tables are listed")
+    ] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="the tiny twins of the rows, on drawn questions")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="only show the rows; run nothing")] = False,
+    rows: Annotated[list[int] | None, typer.Option("--row", metavar="N", help="only this row; may be repeated")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="run each row with seeds 0 to N-1")] = 1,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting over every row's")
+    ] = None,
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", metavar="NAME=PATH", help="evaluate what was trained on it: mathvista=FILE"),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="the untrained model, to be evaluated beside them")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="the folder for runs and tables")] = Path("reproduced"),
+    jobs: Annotated[int, typer.Option(min=1, help="runs at a time")] = 1,
+) -> None:
+    """Run the rows of a paper's table that fit this machine, and show our figures beside the paper's."""
+    from rich.console import Console
+
+    from sharegrpo_rl.reports.reproduce import ReproduceOptions
+    from sharegrpo_rl.reports.reproduce import reproduce as run_table
+
+    options = ReproduceOptions(table, tiny, list_only, rows or [], seeds, sets or [], benchmarks or [], base, out, jobs)
+    raise typer.Exit(run_table(options, Console()))

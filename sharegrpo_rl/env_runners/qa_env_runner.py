@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
@@ -55,6 +58,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         self.remote = bool(self.worker_index)
         if self.remote:
             import_user_files([Path(file) for file in self.config.user_files])
+        self._callbacks = [callbacks() for callbacks in force_list(self.config.callbacks_class)]
         self.make_env()
 
     @override(EnvRunner)
@@ -66,6 +70,16 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             rewards=self.config.rewards,
             answer_format=self.config.answer_format,
             check=not self.remote,
+        )
+        context = EnvContext(self.config.env_config, worker_index=self.worker_index, remote=self.remote)
+        self._tell("on_environment_created", env=self.env, env_context=context)
+
+    def _tell(self, hook: str, **facts: Any) -> None:
+        make_callback(
+            hook,
+            callbacks_objects=self._callbacks,
+            callbacks_functions=getattr(self.config, f"callbacks_{hook}"),
+            kwargs={"env_runner": self, "metrics_logger": self.metrics, **facts},
         )
 
     @override(EnvRunner)
@@ -118,6 +132,10 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             for episode in self._episodes(request, prompt, answers)
         ]
         self._log(episodes, generated - started, time.perf_counter() - generated)
+        for episode in episodes:
+            env = {"env": self.env, "env_index": 0, "rl_module": self.module}
+            self._tell("on_episode_end", episode=episode, prev_episode_chunks=[], **env)
+        self._tell("on_sample_end", samples=episodes)
         return episodes
 
     def _generate(self, prompts: list[Prompt], requests: Sequence[SlotRequest]) -> list[tuple[Completion, ...]]:

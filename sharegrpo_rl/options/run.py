@@ -72,6 +72,13 @@ class RunOptions:
     evaluation_batch: int = option(128, "questions generated at once in evaluation", minimum=1)
     checkpoint_interval: int = option(1, "iterations between checkpoints; 0 = only at the end", minimum=0)
     keep_checkpoints: int = option(2, "last checkpoints kept beside the best one", minimum=1)
+    best_metric: str | None = option(
+        None,
+        "figure that the best checkpoint is known by, a path into result.json; null = evaluation/accuracy, or the "
+        "smoothed accuracy in training where the run is not evaluated",
+    )
+    best_mode: str = option("max", "which direction of best_metric is better", choices=("max", "min"))
+    user_callbacks: list = option([], "RLlib callbacks by the names that an `--import` file registered")
     # resources
     num_env_runners: int = option(0, "remote env runners; 0 = in the driver", minimum=0)
     num_learners: int = option(0, "remote learners; 0 = in the driver", minimum=0)

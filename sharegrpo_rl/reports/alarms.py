@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharegrpo_rl.reports.run_reading import at
+from sharegrpo_rl.tune.metric_names import value_of
 
 WINDOW = 8  # iterations that the start and the end of a run are averaged over; a quarter of a shorter run
 Rows = Sequence[Mapping[str, Any]]
@@ -39,7 +39,7 @@ def find_alarms(rows: Rows) -> list[Alarm]:
 
 def ends(rows: Rows, metric: str) -> tuple[float, float] | None:
     """Means of a metric at the start and at the end of a run; None where fewer than two rows have it."""
-    values = [v for row in rows if (v := at(row, metric)) is not None]
+    values = [v for row in rows if (v := value_of(row, metric)) is not None]
     if len(values) < 2:
         return None
     width = max(1, min(WINDOW, len(values) // 4))
@@ -85,7 +85,7 @@ def _zero_variance(rows: Rows) -> str | None:
 
 
 def _grader(rows: Rows) -> str | None:
-    errors = sum(at(row, "env_runners/grader_errors") or 0 for row in rows)
+    errors = sum(value_of(row, "env_runners/grader_errors") or 0 for row in rows)
     return f"{errors:.0f} completions on which the grader failed" if errors else None
 
 
@@ -97,7 +97,7 @@ def _sampler_gap(rows: Rows) -> str | None:
 
 
 def _skipped(rows: Rows) -> str | None:
-    steps = max((at(row, "learners/default_policy/skipped_steps") or 0 for row in rows), default=0)
+    steps = max((value_of(row, "learners/default_policy/skipped_steps") or 0 for row in rows), default=0)
     return f"{steps:.0f} optimizer steps were skipped, their gradient was not finite" if steps else None
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharegrpo_rl.reports.plots import COLORS, SMOOTHED, new_figure, use_style
-from sharegrpo_rl.reports.run_reading import Run, at
+from sharegrpo_rl.reports.run_reading import Run
 from sharegrpo_rl.statistics.curves import smoothed
+from sharegrpo_rl.tune.metric_names import value_of
 
 LEARNER = "learners/default_policy"
 
@@ -104,7 +105,7 @@ def _panel(run: Run, panel: Panel) -> tuple[str, str] | None:
 
 
 def _points(rows: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[int, float]]:
-    return [(row["training_iteration"], value) for row in rows if (value := at(row, metric)) is not None]
+    return [(row["training_iteration"], value) for row in rows if (value := value_of(row, metric)) is not None]
 
 
 def _smooth_line(axes: Any, points: Sequence[tuple[int, float]], color: str, label: str) -> None:

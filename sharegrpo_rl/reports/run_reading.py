@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.statistics.curves import Curve
+from sharegrpo_rl.tune.metric_names import value_of
 from sharegrpo_rl.tune.run_folder import PREDICTIONS, RunFolder
 
 AXES = ("completions", "seconds")
@@ -46,13 +46,15 @@ class Run:
     def axes(self) -> dict[str, NDArray[np.float64]]:
         """What was spent at each point, 0 in front: sampled completions (taught rows for SFT), seconds of training."""
         taught = self.params["config"].get("num_questions", 0)
-        spent = [at(row, "env_runners/num_completions") or taught for row in self.rows]
+        spent = [value_of(row, "env_runners/num_completions") or taught for row in self.rows]
         seconds = [row.get("iteration_seconds", 0.0) for row in self.rows]
         return {"completions": np.cumsum([0.0, *spent]), "seconds": np.cumsum([0.0, *seconds])}
 
     def curve(self, metric: str, axis: str = "completions") -> Curve | None:
         """A metric of training (a path with slashes) over an axis; None where no row has it."""
-        found = [(self.axes[axis][i + 1], v) for i, row in enumerate(self.rows) if (v := at(row, metric)) is not None]
+        found = [
+            (self.axes[axis][i + 1], v) for i, row in enumerate(self.rows) if (v := value_of(row, metric)) is not None
+        ]
         return _curve(found)
 
     def greedy(self, axis: str = "completions") -> Curve | None:
@@ -61,7 +63,7 @@ class Run:
         if self.before is not None:
             points[0.0] = self.before["evaluation"]["accuracy"]
         for i, row in enumerate(self.rows):
-            if (value := at(row, "evaluation/accuracy")) is not None:
+            if (value := value_of(row, "evaluation/accuracy")) is not None:
                 points[float(self.axes[axis][i + 1])] = value
         if self.summary is not None:
             points.setdefault(0.0, self.summary["accuracy_before"])
@@ -70,16 +72,8 @@ class Run:
 
     def mean(self, metric: str) -> float | None:
         """Mean of a metric over all iterations that have it."""
-        values = [v for row in self.rows if (v := at(row, metric)) is not None]
+        values = [v for row in self.rows if (v := value_of(row, metric)) is not None]
         return sum(values) / len(values) if values else None
-
-
-def at(row: Mapping[str, Any], metric: str) -> float | None:
-    """The number at a path with slashes; None where there is none."""
-    value: Any = row
-    for key in metric.split("/"):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _curve(points: list[tuple[float, float]]) -> Curve | None:

@@ -1,7 +1,8 @@
-"""How much memory this process has needed at most."""
+"""How much memory this process has needed at most, and how much there is."""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
@@ -14,3 +15,12 @@ def peak_memory() -> dict[str, int]:
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         found["peak_gpu_memory_bytes"] = int(torch.cuda.max_memory_allocated())
     return found
+
+
+def machine_memory() -> float:
+    """Bytes of the first GPU, of the host where there is none."""
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

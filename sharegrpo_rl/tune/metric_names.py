@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 _EVALUATION = ("accuracy", "format_rate", "truncated_rate", "mean_length")
 _SAMPLING = (
@@ -35,3 +36,16 @@ def known_metrics(config: Mapping[str, object], rewards: Iterable[str]) -> list[
 def is_open(metric: str) -> bool:
     """Is it the accuracy on a kind of question or on a wording, which only the data set knows?"""
     return _OPEN.fullmatch(metric) is not None
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """The number at a path of result.json; None where there is none. A name on the way may hold slashes itself."""
+    found = row.get(metric)
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        return float(found)
+    inner = (value_of(v, metric[len(k) + 1 :]) for k, v in row.items() if _leads(k, v, metric))
+    return next((value for value in inner if value is not None), None)
+
+
+def _leads(key: str, value: Any, metric: str) -> bool:
+    return isinstance(value, Mapping) and metric.startswith(f"{key}/")

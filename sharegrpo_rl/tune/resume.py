@@ -37,6 +37,7 @@ def run_params(spec: RunSpec, seed: int, imports: Mapping[str, str]) -> dict[str
         "stop": spec.stop,
         "config": spec.config,
         "imports": dict(imports),
+        "loggers": spec.loggers,
         "versions": versions(),
     }
     return as_json(params)

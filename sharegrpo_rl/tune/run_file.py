@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sharegrpo_rl.callbacks import find_callbacks
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.options import check_option, check_together
 from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.tune.arithmetic import batch_arithmetic
+from sharegrpo_rl.tune.best import check_best_metric
 from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
+from sharegrpo_rl.tune.loggers import check_loggers
 from sharegrpo_rl.tune.nested_options import TABLES, check_table, with_defaults
 from sharegrpo_rl.tune.peer_names import block_suggestion, suggestion
 from sharegrpo_rl.tune.search_options import SearchOptions
 from sharegrpo_rl.tune.settings import ROOTS, Setting, apply_settings, find_search_space, parse_setting
+from sharegrpo_rl.tune.stopping import check_stop, check_stop_metrics
 from sharegrpo_rl.tune.yaml_loader import load_yaml_file
 
 Resolved = TypeVar("Resolved")
-STOPS = ("training_iteration", "completions")  # whichever comes first; schedules are planned by the iterations
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,18 @@ class RunSpec:
     name: str
     run: str
     env: str
-    stop: dict[str, int]
+    stop: dict[str, Any]  # whichever comes first; schedules are planned by training_iteration
     config: dict[str, Any]
+    loggers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def iterations(self) -> int:
-        return self.stop["training_iteration"]
+        return int(self.stop["training_iteration"])
 
     def as_tree(self) -> dict[str, Any]:
         """The shape of a run file, as `--dry-run` prints it and `params.json` keeps it."""
-        return {self.name: {"run": self.run, "env": self.env, "stop": self.stop, "config": self.config}}
+        loggers = {"loggers": self.loggers} if self.loggers else {}
+        return {self.name: {"run": self.run, "env": self.env, "stop": self.stop, "config": self.config, **loggers}}
 
 
 def load_run(path: Path, sets: Sequence[str] = ()) -> RunSpec:
@@ -84,15 +89,18 @@ def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
         )
     env = _word(tree, "env")
     check_environment(env)
-    stop = _check_stop(read_table(tree, "stop"))
+    stop = check_stop(read_table(tree, "stop"))
     config = _resolve_config(run, env, read_table(tree, "config"))
     if config["total_steps"] is None:
         config["total_steps"] = batch_arithmetic(config, stop["training_iteration"])["optimizer steps"]
     try:
         check_together(config, run)
+        find_callbacks(config["user_callbacks"])
     except UserError as error:
         raise UserError(f"config.{error}") from None
-    return RunSpec(name, run, env, stop, config)
+    check_stop_metrics(stop, config)
+    check_best_metric(config)
+    return RunSpec(name, run, env, stop, config, check_loggers(read_table(tree, "loggers")))
 
 
 def _read_shape(path: Path) -> tuple[str, dict[str, Any]]:
@@ -157,19 +165,6 @@ def read_table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{key}: expected a table of keys, got {value!r}")
     return value
-
-
-def _check_stop(stop: Mapping[str, Any]) -> dict[str, int]:
-    for key in stop:
-        if key not in STOPS:
-            raise UserError(f"stop.{key}: no such key; a run stops at {' or '.join(f'stop.{name}' for name in STOPS)}")
-    if stop.get("training_iteration") is None:
-        raise UserError("stop.training_iteration: missing; say how many iterations to train")
-    given = {key: stop[key] for key in STOPS if stop.get(key) is not None}
-    for key, value in given.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"stop.{key}: expected a whole number of at least 1, got {value!r}")
-    return given
 
 
 def _resolve_config(run: str, env: str, given: Mapping[str, Any]) -> dict[str, Any]:

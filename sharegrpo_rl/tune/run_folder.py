@@ -22,9 +22,10 @@ from sharegrpo_rl.tune.result_log import ResultLog, as_json
 
 PREDICTIONS = "predictions.jsonl"
 ROLLOUTS = "rollouts.jsonl"
+LOGGED_AS = "logged_as.txt"  # the id at W&B or MLflow
 OWN_FILES = (
     *("result.json", "params.json", "before.json", PREDICTIONS, ROLLOUTS, "summary.json", "checkpoints", "export"),
-    "report.html",
+    *("report.html", LOGGED_AS, "wandb"),
 )
 STATE_FILE = "run_state.json"
 REFUSALS = {

@@ -7,24 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sharegrpo_rl.tune.metric_names import value_of
 from sharegrpo_rl.tune.run_folder import remove
 from sharegrpo_rl.tune.search_folder import PLOTS
 from sharegrpo_rl.tune.search_space import LISTS, SearchKey
 
 MAX_LABELLED = 12  # lines with a name in the legend
-
-
-def value_of(row: Mapping[str, Any], metric: str) -> float | None:
-    """The number at a path of result.json; None where there is none. A name on the way may hold slashes itself."""
-    found = row.get(metric)
-    if isinstance(found, int | float) and not isinstance(found, bool):
-        return float(found)
-    inner = (value_of(v, metric[len(k) + 1 :]) for k, v in row.items() if _leads(k, v, metric))
-    return next((value for value in inner if value is not None), None)
-
-
-def _leads(key: str, value: Any, metric: str) -> bool:
-    return isinstance(value, Mapping) and metric.startswith(f"{key}/")
 
 
 def draw_curves(folder: Path, results: Mapping[str, Any], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

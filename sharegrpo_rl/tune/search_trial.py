@@ -20,14 +20,16 @@ from typing import Any
 from ray.tune import PlacementGroupFactory, Trainable
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.tune.best import best_iteration
+from sharegrpo_rl.tune.loggers import RunLoggers
+from sharegrpo_rl.tune.metric_names import value_of
 from sharegrpo_rl.tune.quiet import quiet_libraries
 from sharegrpo_rl.tune.result_log import as_json
 from sharegrpo_rl.tune.resume import run_params
 from sharegrpo_rl.tune.run_file import RunSpec, resolve_run
 from sharegrpo_rl.tune.run_folder import STATE_FILE, RunFolder, storage_errors, write_atomically
-from sharegrpo_rl.tune.search_plots import value_of
 from sharegrpo_rl.tune.search_space import with_values
-from sharegrpo_rl.tune.summary import best_iteration
+from sharegrpo_rl.tune.stopping import reason_to_stop
 from sharegrpo_rl.tune.tensorboard import TensorBoardLog
 from sharegrpo_rl.tune.train import TrainableAlgorithm
 from sharegrpo_rl.user_code import import_user_files
@@ -79,6 +81,7 @@ class SearchTrial(Trainable):
         self._folder: RunFolder | None = None
         self._algorithm: TrainableAlgorithm | None = None
         self._log: TensorBoardLog | None = None
+        self._loggers: RunLoggers | None = None
 
     @property
     def folder(self) -> RunFolder:
@@ -131,9 +134,9 @@ class SearchTrial(Trainable):
 
     def _report(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What the search needs of an iteration; no `score` where the metric was not measured."""
-        iteration = row["training_iteration"]
         completions = int(row.get("env_runners", {}).get("num_completions") or 0)
-        report = {"iteration": iteration, "completions": completions, "done": iteration >= self.spec.iterations}
+        done = reason_to_stop(self.folder.results.rows[: self.delivered], self.spec.stop) is not None
+        report = {"iteration": row["training_iteration"], "completions": completions, "done": done}
         score = value_of(row, self.plan.metric)
         return report if score is None else {**report, "score": score}
 
@@ -144,7 +147,7 @@ class SearchTrial(Trainable):
         if result["training_iteration"] != iteration:
             raise RuntimeError(f"the algorithm reports iteration {result['training_iteration']}, {iteration} was due")
         row = {key: value for key, value in result.items() if key != "config"}
-        last = iteration == self.spec.iterations
+        last = reason_to_stop([*self.folder.results.rows, row], self.spec.stop) is not None
         if last and value_of(row, "evaluation/accuracy") is None:
             row["evaluation"] = algorithm.evaluate_accuracy().summary()
         seconds = time.monotonic() - self.started
@@ -152,8 +155,12 @@ class SearchTrial(Trainable):
         self._save(algorithm, row, last)
         if self._log is None:
             self._log = TensorBoardLog(self.folder.path, first_step=iteration)
+            self._loggers = RunLoggers(self.spec.loggers, lambda text: None)
+            self._loggers.start(self.folder.path, run_params(self.spec, self.plan.seed, self.plan.imports))
         self._log.scalars(row, iteration)
         self._log.flush()
+        if self._loggers is not None:
+            self._loggers.row(row)
 
     def _built(self) -> TrainableAlgorithm:
         """The algorithm, where the folder's last iteration left it."""
@@ -173,7 +180,7 @@ class SearchTrial(Trainable):
             self.folder.results.append(row)
         if due:
             saved = [int(path.name) for path in self.folder.checkpoint_paths()]
-            best = best_iteration(self.folder.results.rows, saved, self.spec.config["evaluation_interval"] > 0)
+            best = best_iteration(self.folder.results.rows, saved, self.spec.config)
             with storage_errors(self.folder.path):
                 self.folder.prune_checkpoints(self.plan.keep, best)
 
@@ -200,6 +207,9 @@ class SearchTrial(Trainable):
         if self._algorithm is not None:
             self._algorithm.stop()
             self._algorithm = None
+        if self._loggers is not None:
+            self._loggers.end()
+            self._loggers = None
         if self._log is not None:
             self._log.close()
             self._log = None

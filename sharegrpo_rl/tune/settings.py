@@ -9,7 +9,7 @@ from typing import Any
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.tune.yaml_loader import load_yaml
 
-ROOTS = ("run", "env", "stop", "config", "tune")
+ROOTS = ("run", "env", "stop", "config", "tune", "loggers")
 SEARCH_WORDS = ("grid_search", "choice", "uniform", "loguniform", "quniform")
 
 
@@ -37,7 +37,7 @@ def parse_setting(text: str) -> Setting:
             f"(keys begin with {', '.join(ROOTS)})"
         )
     value = load_yaml(raw, f"--set {key.strip()}")
-    if len(path) == 1 and (path[0] in ("stop", "config") or (path[0] == "tune" and value is not None)):
+    if len(path) == 1 and (path[0] in ("stop", "config", "loggers") or (path[0] == "tune" and value is not None)):
         raise UserError(f"--set {text}: {path[0]} is a table; set one of its keys, such as {path[0]}.KEY=VALUE")
     if isinstance(value, str) and raw.strip()[:1] not in ("'", '"') and value != raw.strip():
         raise UserError(f"--set {text}: put the value in quotes, as YAML reads only {value!r} of it")

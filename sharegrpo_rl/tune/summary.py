@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
 
 from sharegrpo_rl.tune.result_log import ResultLog
 from sharegrpo_rl.tune.run_file import RunSpec
-
-SMOOTHED = 10  # iterations that a training accuracy is averaged over when no evaluation ranks the checkpoints
-
-
-def best_iteration(rows: Sequence[Mapping[str, Any]], candidates: Sequence[int], evaluated: bool) -> int | None:
-    """The best saved iteration: by greedy accuracy where the run evaluates, else by smoothed accuracy in training."""
-    scores: dict[int, float] = {}
-    for iteration in candidates:
-        if evaluated:
-            score = rows[iteration - 1].get("evaluation", {}).get("accuracy")
-        else:
-            recent = [r.get("env_runners", {}).get("accuracy") for r in rows[max(0, iteration - SMOOTHED) : iteration]]
-            known = [value for value in recent if value is not None]
-            score = sum(known) / len(known) if known else None
-        if score is not None:
-            scores[iteration] = score
-    return max(scores, key=lambda i: (scores[i], -i)) if scores else None
 
 
 def build_summary(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,8 +12,10 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
+from sharegrpo_rl.tune.best import best_iteration
 from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.interrupt import Interruption
+from sharegrpo_rl.tune.loggers import RunLoggers
 from sharegrpo_rl.tune.memory import peak_memory
 from sharegrpo_rl.tune.progress import Display, clock
 from sharegrpo_rl.tune.quiet import quiet_libraries
@@ -23,7 +24,8 @@ from sharegrpo_rl.tune.resume import changed_versions, choose_name, decide, run_
 from sharegrpo_rl.tune.rollout_log import RolloutLog, group_entry
 from sharegrpo_rl.tune.run_file import RunSpec
 from sharegrpo_rl.tune.run_folder import PREDICTIONS, RunFolder, storage_errors
-from sharegrpo_rl.tune.summary import best_iteration, build_summary, closing_table, signal_line
+from sharegrpo_rl.tune.stopping import reason_to_stop
+from sharegrpo_rl.tune.summary import build_summary, closing_table, signal_line
 from sharegrpo_rl.tune.tensorboard import TensorBoardLog
 
 PICTURED_GROUPS = 2  # a time
@@ -84,6 +86,7 @@ class TrainOptions:
 def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
     """Train one run to its end in `storage/name`. Returns the exit code: 0, or 130 / 143 where a signal stopped it."""
     check_data(spec.config["env_config"])
+    loggers = RunLoggers(spec.loggers, lambda text: _say(console, text))
     params = run_params(spec, options.seed, options.imports)
     name = options.name or choose_name(options.storage, spec.name, params, options.resume)
     with RunFolder.claim(options.storage, name) as folder:
@@ -102,14 +105,17 @@ def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
                 console,
                 f"other versions than when this run began ({', '.join(changed)}): numbers may differ from here on",
             )
-        return _Training(spec, options, folder, console).run()
+        return _Training(spec, options, folder, console, loggers).run()
 
 
 class _Training:
     """One process's work on a claimed folder."""
 
-    def __init__(self, spec: RunSpec, options: TrainOptions, folder: RunFolder, console: Console) -> None:
+    def __init__(
+        self, spec: RunSpec, options: TrainOptions, folder: RunFolder, console: Console, loggers: RunLoggers
+    ) -> None:
         self.spec, self.options, self.folder, self.console = spec, options, folder, console
+        self.loggers = loggers
         self.started = time.monotonic()
         self.rollouts = RolloutLog(folder.path)
 
@@ -140,6 +146,7 @@ class _Training:
         )
         algorithm = self.options.build(self.spec, self.options.seed)
         self.build_seconds = self.seconds()
+        failed = True
         try:
             if checkpoint is not None:
                 algorithm.restore_from_path(str(checkpoint.path.absolute()))
@@ -150,8 +157,12 @@ class _Training:
                 )
             if checkpoint is not None:
                 _say(self.console, f"resumed {self.folder.path} after iteration {checkpoint.iteration}")
-            return self._train(algorithm)
+            self.loggers.start(self.folder.path, run_params(self.spec, self.options.seed, self.options.imports))
+            code = self._train(algorithm)
+            failed = code != 0
+            return code
         finally:
+            self.loggers.end(failed=failed)
             algorithm.stop()
 
     def _train(self, algorithm: TrainableAlgorithm) -> int:
@@ -220,6 +231,7 @@ class _Training:
                     log.groups(algorithm.sampled_groups()[:PICTURED_GROUPS], algorithm.question, iteration)
                     log.advantages(algorithm.plain_packs(), algorithm.sampled_packs(), iteration)
                 log.flush()
+                self.loggers.row(row)
                 display.update(row)
                 if interruption.code is not None:
                     break
@@ -234,10 +246,8 @@ class _Training:
             self.rollouts.append(iteration, entries)
 
     def _complete(self, row: Mapping[str, Any] | None = None) -> bool:
-        """Has the run all its iterations, or all its completions; `row` is one that is not written yet."""
-        rows = [*self.folder.results.rows, *([row] if row else [])]
-        sampled = sum(r.get("env_runners", {}).get("num_completions", 0) for r in rows)
-        return len(rows) >= self.spec.iterations or sampled >= self.spec.stop.get("completions", math.inf)
+        """Is there a reason to stop; `row` is one that is not written yet."""
+        return reason_to_stop([*self.folder.results.rows, *([row] if row else [])], self.spec.stop) is not None
 
     def _row(self, result: dict[str, Any], iteration: int, began: float) -> dict[str, Any]:
         if result["training_iteration"] != iteration:
@@ -262,7 +272,7 @@ class _Training:
 
     def _best(self) -> int | None:
         saved = [int(path.name) for path in self.folder.checkpoint_paths()]
-        return best_iteration(self.folder.results.rows, saved, self.spec.config["evaluation_interval"] > 0)
+        return best_iteration(self.folder.results.rows, saved, self.spec.config)
 
     def _finish(self, algorithm: TrainableAlgorithm, log: TensorBoardLog, before: dict[str, Any]) -> None:
         folder = self.folder
@@ -279,6 +289,7 @@ class _Training:
         best = self._best()
         summary |= {
             "checkpoint": str(folder.checkpoint_paths()[-1].relative_to(folder.path)),
+            "stopped_by": reason_to_stop(folder.results.rows, self.spec.stop),
             "best_checkpoint": None if best is None else f"checkpoints/{best:06d}",
             "export": "export",
         }

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "options": {"options"},
     "presets": {"options"},
     "user_code": set(),
+    "callbacks": set(),
     "data": {"data"},
     "rewards": {"data", "rewards"},
     "envs": {"data", "rewards", "envs"},

@@ -11,31 +11,49 @@ from stand_in_algorithm import RUN_FILE, StandIn
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord, make_report
+from sharegrpo_rl.tune.best import best_iteration, check_best_metric
 from sharegrpo_rl.tune.examples import find_run_file, list_examples
 from sharegrpo_rl.tune.progress import clock, describe
 from sharegrpo_rl.tune.result_log import ResultLog
 from sharegrpo_rl.tune.rollout_picture import WIDTH, draw_group
 from sharegrpo_rl.tune.run_file import load_run
-from sharegrpo_rl.tune.summary import best_iteration, build_summary, closing_table
+from sharegrpo_rl.tune.summary import build_summary, closing_table
 from sharegrpo_rl.tune.tensorboard import flat_scalars
+
+EVALUATED = {"best_metric": None, "best_mode": "max", "evaluation_interval": 2}
+UNEVALUATED = EVALUATED | {"evaluation_interval": 0}
 
 
 def test_the_best_checkpoint_is_the_best_evaluated_one() -> None:
     rows = [{"env_runners": {"accuracy": a}} for a in (0.1, 0.9, 0.2, 0.3)]
     rows[1]["evaluation"] = {"accuracy": 0.5}
     rows[3]["evaluation"] = {"accuracy": 0.6}
-    assert best_iteration(rows, [1, 2, 3, 4], evaluated=True) == 4
-    assert best_iteration(rows, [1, 2, 3], evaluated=True) == 2
-    assert best_iteration(rows, [1, 3], evaluated=True) is None
+    assert best_iteration(rows, [1, 2, 3, 4], EVALUATED) == 4
+    assert best_iteration(rows, [1, 2, 3], EVALUATED) == 2
+    assert best_iteration(rows, [1, 3], EVALUATED) is None
     rows[1]["evaluation"]["accuracy"] = 0.6
-    assert best_iteration(rows, [2, 4], evaluated=True) == 2  # the earlier of equals
+    assert best_iteration(rows, [2, 4], EVALUATED) == 2  # the earlier of equals
 
 
 def test_without_evaluation_training_accuracy_is_smoothed() -> None:
     rows = [{"env_runners": {"accuracy": a}} for a in (0.1, 0.9, 0.2, 0.8, 0.9)]
-    assert best_iteration(rows, [1, 2, 3, 4, 5], evaluated=False) == 5
-    assert best_iteration(rows, [1, 3], evaluated=False) == 3
-    assert best_iteration([{}], [1], evaluated=False) is None
+    assert best_iteration(rows, [1, 2, 3, 4, 5], UNEVALUATED) == 5
+    assert best_iteration(rows, [1, 3], UNEVALUATED) == 3
+    assert best_iteration([{}], [1], UNEVALUATED) is None
+
+
+def test_the_best_checkpoint_by_a_metric_of_ones_own() -> None:
+    rows = [
+        {"learners": {"default_policy": {"kl": kl}}, "evaluation": {"accuracy": 0.1 * kl}} for kl in (3.0, 1.0, 2.0)
+    ]
+    least = UNEVALUATED | {"best_metric": "learners/default_policy/kl", "best_mode": "min"}
+    assert best_iteration(rows, [1, 2, 3], least) == 2
+    assert best_iteration(rows, [1, 3], least) == 3
+    assert best_iteration(rows, [1, 2, 3], least | {"best_mode": "max"}) == 1
+    config = {"num_samples": 2, "rewards": {"accuracy": 1.0}}
+    check_best_metric(config | least)
+    with pytest.raises(UserError, match="did you mean learners/default_policy/kl"):
+        check_best_metric(config | {"best_metric": "learners/default_policy/kll"})
 
 
 def test_the_flat_form_of_a_result_has_finite_names() -> None:
@@ -47,7 +65,7 @@ def test_a_group_becomes_a_picture_that_shows_right_and_wrong(tmp_path) -> None:
     (tmp_path / "run.yaml").write_text(RUN_FILE)
     algorithm = StandIn(load_run(tmp_path / "run.yaml"), seed=0)
     algorithm.skill = 0.5
-    group = algorithm._sample(3)
+    group = algorithm._sample(0, 3)
     picture = draw_group(group, algorithm.question(3))
     assert picture.width == WIDTH
     pixels = np.asarray(picture)[:, WIDTH // 3 :]

@@ -1,0 +1,33 @@
+"""`train` and `evaluate` as child processes see them, on the stand-in algorithm of tests/tune."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tune"))
+
+from rich.console import Console
+from stand_in_algorithm import StandIn
+
+from sharegrpo_rl.tune.run_file import load_run
+from sharegrpo_rl.tune.train import TrainOptions, train
+
+
+def main() -> int:
+    command, target, *words = sys.argv[1:]
+    given = {words[i]: words[i + 1] for i in range(len(words) - 1) if words[i].startswith("--")}
+    if command == "evaluate":
+        out = Path(given["--out"])
+        out.mkdir(parents=True)
+        (out / "result.json").write_text(json.dumps({"accuracy": 0.25, "model": target, "data": given["--data"]}))
+        return 0
+    sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    if "config.lr=1e-3" in sets:
+        print("error: this one ends badly", file=sys.stderr)
+        return 2
+    options = TrainOptions(Path(given["--storage-path"]), given["--name"], seed=int(given["--seed"]), build=StandIn)
+    return train(load_run(Path(target), sets), options, Console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
