@@ -1,8 +1,8 @@
 """A search over the stand-in algorithm, as a program that tests can kill:  stand_in_search.py FILE STORAGE NAME ...
 
 The environment tells its trials what to do: STAND_IN_LOG (a file that gets a line for every trained iteration),
-STAND_IN_SLOW (seconds of an iteration), STAND_IN_FAIL (`raise` or `die`: once, in the third iteration of the second
-trial's learning rate, which STAND_IN_FAIL_LR gives).
+STAND_IN_SLOW (seconds of an iteration), STAND_IN_FAIL (`raise` or `die`: once, `always`: each time; in the third iteration
+of the trial whose learning rate is STAND_IN_FAIL_LR).
 """
 
 from __future__ import annotations
