@@ -80,7 +80,8 @@ def test_two_methods_killed_resumed_and_read_again(tmp_path: Path) -> None:
             assert rows[-1]["peak_memory_bytes"] > 10**8
     assert report["comparisons"][0]["paired_by_seed"] is True
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("data:image/png;base64,") > 8
+    assert len(report["pictures"]) >= 4  # curves that are 0 throughout are left out: this model learns nothing
+    assert page.count("data:image/png;base64,") > len(report["pictures"])  # and images of questions
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("summary.json")}
     code, said = finish(start(tmp_path, *arguments))
     assert (code, "4 runs are finished, 0 to go" in said) == (0, True)
