@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import sharegrpo_rl  # noqa: F401  (before Ray: under `uv run` Ray would build an environment for every worker)
+
 settings.register_profile("shared machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("shared machine")
 
