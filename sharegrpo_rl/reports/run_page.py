@@ -49,14 +49,14 @@ def facts(run: Run) -> dict[str, Any]:
         "seconds of training": say.number(run.axes["seconds"][-1]),
     }
     if not (s := run.summary):
-        first = {"accuracy before": say.percent(run.before["evaluation"]["accuracy"])} if run.before else {}
+        first = {"accuracy before": f"{say.percent(run.before['evaluation']['accuracy'])} %"} if run.before else {}
         return first | spent
     return {
-        "accuracy before": say.percent(s["accuracy_before"]),
-        "after": say.percent(s["accuracy_after"]),
-        "blind": say.percent(s["blind_accuracy_after"]),
+        "accuracy before": f"{say.percent(s['accuracy_before'])} %",
+        "after": f"{say.percent(s['accuracy_after'])} %",
+        "blind": f"{say.percent(s['blind_accuracy_after'])} %",
         "test questions": say.number(s["test_questions"]),
-        "in the asked form": say.percent(s["format_rate_after"]),
+        "in the asked form": f"{say.percent(s['format_rate_after'])} %",
         **spent,
         "peak memory, GB": say.gigabytes(s.get("peak_memory_bytes")),
     }

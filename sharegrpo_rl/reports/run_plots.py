@@ -23,6 +23,7 @@ class Panel:
     title: str
     metrics: Mapping[str, str]
     share: bool = False
+    smooth: bool = True
 
 
 PANELS = (
@@ -51,7 +52,7 @@ PANELS = (
         },
     ),
     Panel("Gradient norm", {"before clipping": f"{LEARNER}/grad_norm"}),
-    Panel("Learning rate", {"learning rate": f"{LEARNER}/lr"}),
+    Panel("Learning rate", {"learning rate": f"{LEARNER}/lr"}, smooth=False),
     Panel(
         "Sampler and trainer apart", {"mean": f"{LEARNER}/sampler_gap_mean", "largest": f"{LEARNER}/sampler_gap_max"}
     ),
@@ -98,9 +99,11 @@ def _panel(run: Run, panel: Panel) -> tuple[str, str] | None:
         return None
     figure, axes = new_figure(panel.title)
     for (label, points), color in zip(curves.items(), COLORS, strict=False):
-        _smooth_line(axes, points, color, label)
+        _smooth_line(axes, points, color, label, SMOOTHED if panel.smooth else 1)
     if panel.share:
         axes.set_ylim(-0.02, 1.02)
+    elif all(y >= 0 for points in curves.values() for _, y in points):
+        axes.set_ylim(bottom=0)
     return _finish(figure, axes, panel.title)
 
 
@@ -108,10 +111,10 @@ def _points(rows: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[int, f
     return [(row["training_iteration"], value) for row in rows if (value := value_of(row, metric)) is not None]
 
 
-def _smooth_line(axes: Any, points: Sequence[tuple[int, float]], color: str, label: str) -> None:
+def _smooth_line(axes: Any, points: Sequence[tuple[int, float]], color: str, label: str, width: int = SMOOTHED) -> None:
     x, y = zip(*points, strict=True)
     axes.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
-    axes.plot(x, smoothed(list(y), SMOOTHED), color=color, linewidth=1.7, label=label)
+    axes.plot(x, smoothed(list(y), width), color=color, linewidth=1.7, label=label)
 
 
 def _finish(figure: Any, axes: Any, title: str) -> tuple[str, str]:
