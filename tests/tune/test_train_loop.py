@@ -241,6 +241,25 @@ def test_with_sparse_checkpoints_results_are_cut_back(run_file: Path, tmp_path: 
     assert steps == list(range(1, 9))
 
 
+def test_a_run_killed_before_its_first_checkpoint_is_measured_anew(run_file: Path, tmp_path: Path) -> None:
+    """Its warm start is in the cache by then: the first start's seconds are none of the second's."""
+
+    class FailsAtSix(StandIn):
+        def train(self) -> dict[str, Any]:
+            if self.iteration == 5:
+                raise RuntimeError
+            return super().train()
+
+    sets = ["config.checkpoint_interval=0"]
+    with pytest.raises(RuntimeError):
+        go(run_file, tmp_path, *sets, name="one", build=FailsAtSix)
+    before = tmp_path / "one" / "before.json"
+    before.write_text(json.dumps(json.loads(before.read_text()) | {"warm_start_seconds": 1000.0}))
+    assert go(run_file, tmp_path, *sets, name="one")[0] == 0
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert 0 < summary["seconds_without_warm_start"] < 1000
+
+
 def test_a_relative_storage_path_works_and_resumes(
     run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
