@@ -171,7 +171,7 @@ class _Training:
         try:
             if done:
                 log.scalars(self.folder.results.rows[-1], done)  # a kill may have come before its curves
-            before = self.folder.read_json("before.json") if done else None
+            before = self.folder.read_json("before.json") if done else None  # a run that begins again measures again
             if before is None:
                 before = self._before(algorithm)
             if not done:

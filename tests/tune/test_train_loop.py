@@ -68,6 +68,18 @@ def go(file: Path, storage: Path, *sets: str, build: Any = StandIn, **options: A
     return code, text.getvalue()
 
 
+def ending_after(iterations: int, error: type[BaseException]) -> type[StandIn]:
+    """A stand-in whose next iteration ends in an error."""
+
+    class Ending(StandIn):
+        def train(self) -> dict[str, Any]:
+            if self.iteration == iterations:
+                raise error
+            return super().train()
+
+    return Ending
+
+
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
 
@@ -220,14 +232,8 @@ def test_a_failure_later_keeps_what_there_is_and_stops_the_algorithm(run_file: P
 
 
 def test_with_sparse_checkpoints_results_are_cut_back(run_file: Path, tmp_path: Path) -> None:
-    class FailsAtSix(StandIn):
-        def train(self) -> dict[str, Any]:
-            if self.iteration == 5:
-                raise KeyboardInterrupt
-            return super().train()
-
     sets = ["config.checkpoint_interval=3"]
-    code, text = go(run_file, tmp_path, *sets, name="one", build=FailsAtSix)
+    code, text = go(run_file, tmp_path, *sets, name="one", build=ending_after(5, KeyboardInterrupt))
     assert code == 130
     assert "--resume auto" in text
     assert len(lines(tmp_path / "one")) == 5
@@ -243,16 +249,9 @@ def test_with_sparse_checkpoints_results_are_cut_back(run_file: Path, tmp_path: 
 
 def test_a_run_killed_before_its_first_checkpoint_is_measured_anew(run_file: Path, tmp_path: Path) -> None:
     """Its warm start is in the cache by then: the first start's seconds are none of the second's."""
-
-    class FailsAtSix(StandIn):
-        def train(self) -> dict[str, Any]:
-            if self.iteration == 5:
-                raise RuntimeError
-            return super().train()
-
     sets = ["config.checkpoint_interval=0"]
     with pytest.raises(RuntimeError):
-        go(run_file, tmp_path, *sets, name="one", build=FailsAtSix)
+        go(run_file, tmp_path, *sets, name="one", build=ending_after(5, RuntimeError))
     before = tmp_path / "one" / "before.json"
     before.write_text(json.dumps(json.loads(before.read_text()) | {"warm_start_seconds": 1000.0}))
     assert go(run_file, tmp_path, *sets, name="one")[0] == 0
