@@ -82,7 +82,8 @@ class SearchDisplay:
         record = self.journal.trials[name]
         if self._bar is None and time.monotonic() - self._last_line >= 10:
             self._last_line = time.monotonic()
-            self.line(f"trial {name} {record.iterations}/{self.journal.planned}: {short(record.score)}; {self.state()}")
+            figure = "" if record.score is None else f", {self.spec.options['metric']} {short(record.score)}"
+            self.line(f"trial {name} {record.iterations}/{self.journal.planned}{figure}; {self.state()}")
         self._refresh()
 
     def ended(self, name: str, seconds: float) -> None:
