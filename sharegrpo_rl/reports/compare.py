@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -68,7 +69,7 @@ def _report(methods: Sequence[Method], outcome: Outcome, options: CompareOptions
     if outcome.code is not None and not any(m.finished for m in methods):
         _say(console, "stopped before a run was finished; the same command goes on")
         return outcome.code
-    report = write_report(methods, options.settings, options.out, _notes(options))
+    report = write_report(methods, options.settings, options.out, _command(options))
     for line in findings(report):
         _say(console, line)
     if missing := partial_notes(report):
@@ -116,9 +117,12 @@ def _read_planned(
     return methods
 
 
-def _notes(options: CompareOptions) -> list[str]:
-    files = [target.place for target in map(read_target, options.files)]
-    return [f"Made by `sharegrpo-rl compare` from {', '.join(map(str, files))}."]
+def _command(options: CompareOptions) -> str:
+    """What makes the report again."""
+    words = ["sharegrpo-rl", "compare", *options.files, *(word for text in options.sets for word in ("--set", text))]
+    words += ["--completions", str(options.completions)] if options.completions else []
+    words += ["--control"] if options.control else []
+    return shlex.join([*words, "--seeds", str(options.seeds), "--out", options.out.name])
 
 
 def _refuse_same_names(labels: Sequence[str]) -> None:

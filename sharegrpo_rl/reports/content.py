@@ -21,3 +21,4 @@ class Content:
     disagreements: Sequence[Disagreement]
     images: dict[str, list[str]]
     notes: Sequence[str]
+    command: str

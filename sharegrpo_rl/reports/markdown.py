@@ -32,6 +32,8 @@ def render(content: Content) -> str:
     for table in (tables.run_table(a), tables.settings_table(a), tables.version_table(a)):
         parts.append(_table(table))
     parts += ["## How the figures were made", _bullets([*wording.method_notes(a), *content.notes])]
+    if content.command:
+        parts.append(f"```bash\n{' '.join(content.command.split())}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -36,7 +36,10 @@ def render(content: Content, folder: Path) -> str:
         _disagreements(content),
         _samples(content),
         *(section(folded(t)) for t in (tables.run_table(a), tables.settings_table(a), tables.version_table(a))),
-        section(f"<h2>How the figures were made</h2>{item_list([*wording.method_notes(a), *content.notes])}"),
+        section(
+            f"<h2>How the figures were made</h2>{item_list([*wording.method_notes(a), *content.notes])}"
+            f"{f'<pre>{escape(content.command)}</pre>' if content.command else ''}"
+        ),
     ]
     return document(content.title, _header(content) + "".join(sections))
 

@@ -5,7 +5,7 @@ STYLE = """
   --tag: #eef1f5; --warn: #7a4a00; --warn-page: #fdf3e0; --right: #14713d; --wrong: #a8323e; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 72px; }
+main { max-width: 1240px; margin: 0 auto; padding: 32px 20px 72px; }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 16px; overflow-wrap: anywhere; text-wrap: balance; }
 h2 { font-size: 1.2rem; margin: 0 0 6px; }
 h3 { font-size: 1rem; margin: 24px 0 8px; overflow-wrap: anywhere; }
@@ -33,7 +33,7 @@ td:first-child { font-weight: 550; }
 tr:last-child td { border-bottom: 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 24px 28px;
   margin-top: 16px; }
-figure { margin: 0; min-width: 0; max-width: 560px; }
+figure { margin: 0; min-width: 0; max-width: 640px; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: 4px; }
 .example { display: grid; grid-template-columns: 160px minmax(0, 1fr); gap: 6px 24px; padding: 18px 0;

@@ -23,8 +23,11 @@ from sharegrpo_rl.tune.run_folder import storage_errors, write_atomically
 REPORT_FILES = ("report.json", "report.md", "report.html")
 
 
-def write_report(methods: Sequence[Method], settings: Settings, out: Path, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """Check, analyse, draw, write; returns the content of report.json. UserError where there is nothing to compare."""
+def write_report(methods: Sequence[Method], settings: Settings, out: Path, command: str = "") -> dict[str, Any]:
+    """Check, analyse, draw, write; returns the content of report.json. UserError where there is nothing to compare.
+
+    `command` makes the report again; it is shown as it is.
+    """
     check_methods(methods, settings.metric, settings.confidence)
     analysis = analyse(methods, settings)
     shown = [m for m in methods if m.runs]
@@ -34,11 +37,11 @@ def write_report(methods: Sequence[Method], settings: Settings, out: Path, notes
     ids += [e.question_id for pair in differing for e in (*pair.only_a, *pair.only_b)]
     finished = next(run for m in methods for run in m.finished)
     images, problem = question_images(finished, list(dict.fromkeys(ids))) if ids else ({}, "")
-    all_notes = [*notes, *([problem] if problem else [])]
+    notes = [problem] if problem else []
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         pictures = draw_all(shown, analysis, out)
-        content = Content(make_title(methods, analysis), analysis, pictures, samples, differing, images, all_notes)
+        content = Content(make_title(methods, analysis), analysis, pictures, samples, differing, images, notes, command)
         report = as_json(
             {
                 "title": content.title,
@@ -58,7 +61,8 @@ def write_report(methods: Sequence[Method], settings: Settings, out: Path, notes
                     }
                     for d in differing
                 ],
-                "notes": [*method_notes(analysis), *all_notes],
+                "notes": [*method_notes(analysis), *notes],
+                "command": command,
             }
         )
         write_atomically(out / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import fields
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,10 +95,9 @@ def test_options_that_are_named_are_known(page: Path) -> None:
 @every_page
 def test_settings_in_commands_are_read(page: Path) -> None:
     for code in blocks(page, "bash"):
-        for quoted, bare in re.findall(r"--set (?:(\S+='[^']*')|(\S+))", code):
-            text = re.sub(
-                r"^(?:\w+:|\[NAME:\])", "", (quoted or bare).replace("'", "")
-            )  # `compare` takes a method's name
+        words = shlex.split(code, comments=True)
+        for text in (after for word, after in pairwise(words) if word == "--set"):
+            text = re.sub(r"^(?:[^:=]+:|\[NAME:\])", "", text)  # `compare` takes a method's name
             if text != "KEY=VALUE":
                 parse_setting(text)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RunMaker
+from run_maker import RunMaker
 
 from sharegrpo_rl.cli import run as run_command
 from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, Slot
