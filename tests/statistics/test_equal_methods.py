@@ -22,7 +22,9 @@ def program():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["easy_vqa", "mnist_pairs", "drawn shapes, Share-GRPO"])
+@pytest.mark.parametrize(
+    "setting", ["easy_vqa", "mnist_pairs", "drawn shapes, Share-GRPO", "drawn shapes, GRPO, 12 seeds"]
+)
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_equal_methods_are_called_different_in_one_of_twenty(program, setting, seeds):
     found = program.simulate(program.SETTINGS[setting], seeds, experiments=2000, seed=3)
