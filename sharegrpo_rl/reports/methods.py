@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,26 @@ class Method:
 
 
 def read_methods(folder: Path, label: str | None = None) -> list[Method]:
-    """The methods whose runs lie in a folder, named as `compare` named them, else after what tells them apart."""
+    """The methods whose runs lie in a folder, named as `compare` named them, else after what tells them apart.
+
+    `label` names a folder of one method, and stands before the names of several.
+    """
     named = folder / METHODS_FILE
-    if named.exists() and label is None:
-        return _named_methods(folder, json.loads(named.read_text(encoding="utf-8")))
+    if named.exists():
+        methods = _named_methods(folder, json.loads(named.read_text(encoding="utf-8")))
+    else:
+        methods = _grouped_methods(folder)
+    if label is None:
+        return methods
+    if len(methods) == 1:
+        return [replace(methods[0], label=label)]
+    return [
+        replace(m, label=f"{label}, {m.label}", control_of=m.control_of and f"{label}, {m.control_of}") for m in methods
+    ]
+
+
+def _grouped_methods(folder: Path) -> list[Method]:
+    """Runs that differ in their seeds only are one method."""
     groups: dict[str, list[Run]] = {}
     for path in find_runs(folder):
         run = read_run(path)
@@ -57,12 +73,7 @@ def read_methods(folder: Path, label: str | None = None) -> list[Method]:
     runs = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
     for group in runs:
         _refuse_twice(group)
-    if label is None:
-        labels = make_labels([group[0].params for group in runs])
-    elif len(runs) == 1:
-        labels = [label]
-    else:
-        raise UserError(f"{label}={folder}: it holds runs of {len(runs)} settings; a name is for one")
+    labels = make_labels([group[0].params for group in runs])
     return [Method(name, group) for name, group in zip(labels, runs, strict=True)]
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy import stats
 
 from sharegrpo_rl.reports.analysis import analyse
 from sharegrpo_rl.reports.examples import disagreements, sample_rollouts
-from sharegrpo_rl.reports.methods import make_labels, read_methods
+from sharegrpo_rl.reports.methods import Method, make_labels, read_methods, write_methods
 from sharegrpo_rl.reports.scores import Settings
 from sharegrpo_rl.reports.write_report import write_report
 
@@ -158,6 +159,20 @@ def test_labels_tell_settings_apart(maker):
     assert labels == ["GRPO (selection=dynamic_sampling)", "GRPO (selection=none)", "GRPO, permuted rewards"]
     same = {"run": "GRPOD", "env": "x", "stop": {}, "config": {}}
     assert make_labels([same, same]) == ["GRPO-D 1", "GRPO-D 2"]
+
+
+def test_a_name_stands_before_the_methods_of_a_folder(maker):
+    runs = two_methods(maker)
+    assert sorted(m.label for m in read_methods(runs, "mine")) == ["mine, GRPO", "mine, Share-GRPO"]
+    write_methods(maker.folder, [Method("A", seeds=[0]), Method("B", seeds=[0], control_of="A")], {
+        ("A", 0): runs / "grpo-0",
+        ("B", 0): runs / "sharegrpo-0",
+    })  # fmt: skip
+    first, second = read_methods(maker.folder, "mine")
+    assert (first.label, second.label, second.control_of) == ("mine, A", "mine, B", "mine, A")
+    for seed in range(3):
+        rmtree(runs / f"sharegrpo-{seed}")
+    assert [m.label for m in read_methods(runs, "mine")] == ["mine"]
 
 
 def test_unequal_completions_are_said(maker):
