@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
+PAPER_TABLES = PROJECT / "sharegrpo_rl" / "reports" / "paper_tables"  # read by `reproduce`
 pytestmark = pytest.mark.slow
 
 
@@ -32,9 +33,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_example_is_in_the_wheel(wheel: Path) -> None:
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".yaml")}
+    names = zipfile.ZipFile(wheel).namelist()
+    packed = {name for name in names if name.startswith("sharegrpo_rl/tuned_examples/") and name.endswith(".yaml")}
     ours = {f"sharegrpo_rl/{path.relative_to(PROJECT)}" for path in (PROJECT / "tuned_examples").rglob("*.yaml")}
     assert packed == ours
+    tables = {f"sharegrpo_rl/reports/paper_tables/{p.name}" for p in PAPER_TABLES.glob("*.yaml")}
+    assert tables <= set(names)
+    assert tables
 
 
 def test_an_installed_wheel_trains_an_example_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
