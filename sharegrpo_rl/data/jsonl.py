@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sharegrpo_rl.data.mapped_file import MappedFile
 from sharegrpo_rl.errors import UserError
 
 _CHUNK = 1 << 24
@@ -25,7 +25,7 @@ class JsonlTable:
             self._spans, self._lines = _index_lines(path)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-        self._map: mmap.mmap | None = None
+        self._file = MappedFile(path)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -33,7 +33,7 @@ class JsonlTable:
     def __getitem__(self, index: int) -> dict[str, Any]:
         start, end = self._spans[index]
         try:
-            row = json.loads(self._text()[start:end].removeprefix(_BOM))
+            row = json.loads(self._file.content[start:end].removeprefix(_BOM))
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
             raise UserError(f"{self.place(index)}: not valid JSON ({reason}); correct or delete the line") from None
@@ -50,15 +50,6 @@ class JsonlTable:
     def folder(self, index: int) -> Path:
         """The file's folder."""
         return self.path.parent
-
-    def _text(self) -> mmap.mmap:
-        if self._map is None:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._map
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}
 
 
 def _index_lines(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

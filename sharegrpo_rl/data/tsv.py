@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharegrpo_rl.data.mapped_file import MappedFile
 from sharegrpo_rl.errors import UserError
 
 MAX_ROW_BYTES = 512_000_000
@@ -23,7 +23,7 @@ class TsvTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._map: mmap.mmap | None = None
+        self._file = MappedFile(path)
         try:
             spans = _record_spans(path)
         except OSError as error:
@@ -61,7 +61,7 @@ class TsvTable:
 
     @cached_property
     def _by_first_cell(self) -> dict[str, int]:
-        text = self._text()
+        text = self._file.content
         found: dict[str, int] = {}
         for row, (start, end) in enumerate(self._spans):
             stop = text.find(b"\t", start, end)
@@ -74,19 +74,13 @@ class TsvTable:
         if end - start > MAX_ROW_BYTES:
             raise UserError(f"{self.path} {what}: larger than {MAX_ROW_BYTES // 10**6} MB; is a quote left open?")
         try:
-            record = self._text()[start:end].removeprefix(_BOM).decode("utf-8")
+            record = self._file.content[start:end].removeprefix(_BOM).decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path} {what}: not UTF-8 ({error.reason}); write the file as UTF-8") from None
         return _split(record.removesuffix("\r"))
 
-    def _text(self) -> mmap.mmap:
-        if self._map is None:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._map
-
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_by_first_cell"} | {"_map": None}
+        return {key: value for key, value in self.__dict__.items() if key != "_by_first_cell"}
 
 
 def _record_spans(path: Path) -> NDArray[np.int64]:

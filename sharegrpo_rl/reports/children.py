@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sharegrpo_rl.tune.interrupt import Interruption
 
+PROGRAM = (sys.executable, "-m", "sharegrpo_rl.cli")
 POLL_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a child gets when its parent dies
 
@@ -26,6 +27,23 @@ class Job:
     name: str
     command: tuple[str, ...]
     log: Path
+
+
+def training_job(
+    file: Path,
+    folder: Path,
+    seed: int,
+    sets: Sequence[str],
+    logs: Path,
+    import_files: Sequence[Path] = (),
+    program: Sequence[str] = PROGRAM,
+) -> Job:
+    """`train` of a run file into a folder, going on with what is there."""
+    command = [*program, "train", str(file), "--name", folder.name, "--storage-path", str(folder.parent)]
+    command += ["--seed", str(seed), "--resume", "auto"]
+    command += [word for text in sets for word in ("--set", text)]
+    command += [word for path in import_files for word in ("--import", str(path))]
+    return Job(folder.name, tuple(command), logs / f"{folder.name}.log")
 
 
 @dataclass

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from rich.console import Console
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.reports.checks import check_confidence, check_metric
-from sharegrpo_rl.reports.children import Job, Outcome, run_jobs
+from sharegrpo_rl.reports.children import Job, Outcome, run_jobs, training_job
 from sharegrpo_rl.reports.methods import Method, read_methods, write_methods
 from sharegrpo_rl.reports.plan import (
     RUNS,
@@ -27,6 +25,7 @@ from sharegrpo_rl.reports.run_reading import read_run
 from sharegrpo_rl.reports.scores import Settings
 from sharegrpo_rl.reports.wording import findings, partial_notes
 from sharegrpo_rl.reports.write_report import write_report
+from sharegrpo_rl.tune.progress import say
 from sharegrpo_rl.tune.run_folder import RunFolder, storage_errors
 
 
@@ -67,14 +66,14 @@ def compare(options: CompareOptions, console: Console) -> int:
 
 def _report(methods: Sequence[Method], outcome: Outcome, options: CompareOptions, console: Console) -> int:
     if outcome.code is not None and not any(m.finished for m in methods):
-        _say(console, "stopped before a run was finished; the same command goes on")
+        say(console, "stopped before a run was finished; the same command goes on")
         return outcome.code
     report = write_report(methods, options.settings, options.out, _command(options))
     for line in findings(report):
-        _say(console, line)
+        say(console, line)
     if missing := partial_notes(report):
-        _say(console, f"PARTIAL: {'; '.join(missing)}. The same command goes on with what is missing.")
-    _say(console, f"wrote {options.out / 'report.html'}, report.md, report.json and pictures")
+        say(console, f"PARTIAL: {'; '.join(missing)}. The same command goes on with what is missing.")
+    say(console, f"wrote {options.out / 'report.html'}, report.md, report.json and pictures")
     return outcome.code or (1 if outcome.failures else 0)
 
 
@@ -87,22 +86,18 @@ def _run(planned: Sequence[PlannedMethod], seeds: Sequence[int], options: Compar
     wanted = [(m, s) for m in planned for s in seeds]
     left = [(m, s) for m, s in wanted if not RunFolder(folders[m.label, s]).is_finished]
     at_a_time = options.jobs or default_jobs(planned)
-    _say(
+    say(
         console,
         f"{len(planned)} methods x {len(seeds)} seeds: {len(wanted) - len(left)} runs are finished, {len(left)} to go, "
         f"{min(at_a_time, max(1, len(left)))} at a time",
     )
     jobs = [_job(m, s, options) for m, s in left]
-    return run_jobs(jobs, at_a_time, lambda line: _say(console, line))
+    return run_jobs(jobs, at_a_time, lambda line: say(console, line))
 
 
 def _job(method: PlannedMethod, seed: int, options: CompareOptions) -> Job:
-    name = method.folder_name(seed)
-    command = [sys.executable, "-m", "sharegrpo_rl.cli", "train", str(method.file), "--name", name]
-    command += ["--storage-path", str(options.out / RUNS), "--seed", str(seed), "--resume", "auto"]
-    command += [word for text in method.sets for word in ("--set", text)]
-    command += [word for file in options.import_files for word in ("--import", str(file))]
-    return Job(name, tuple(command), options.out / "logs" / f"{name}.log")
+    folder = options.out / RUNS / method.folder_name(seed)
+    return training_job(method.file, folder, seed, method.sets, options.out / "logs", options.import_files)
 
 
 def _read_planned(
@@ -128,8 +123,3 @@ def _command(options: CompareOptions) -> str:
 def _refuse_same_names(labels: Sequence[str]) -> None:
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise UserError(f"two methods are called {twice[0]!r}; give them names: NAME=FILE or NAME=FOLDER")
-
-
-def _say(console: Console, text: str) -> None:
-    with suppress(BrokenPipeError):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)

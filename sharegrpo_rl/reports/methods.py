@@ -11,6 +11,7 @@ from typing import Any
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.reports.run_reading import Run, find_runs, read_run
+from sharegrpo_rl.tune.resume import leaves
 from sharegrpo_rl.tune.run_folder import write_atomically
 
 DISPLAY = {"ShareGRPO": "Share-GRPO", "GRPOD": "GRPO-D"}
@@ -148,13 +149,7 @@ def differing_options(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def flat_config(params: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a run by dotted name, the algorithm, the environment and the stop among them."""
-    return _leaves({"run": params["run"], "env": params["env"], "stop": params["stop"], **params["config"]}, "")
-
-
-def _leaves(tree: Any, prefix: str) -> dict[str, Any]:
-    if not isinstance(tree, Mapping) or not tree:
-        return {prefix: tree}
-    return {k: v for key, x in tree.items() for k, v in _leaves(x, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return leaves({"run": params["run"], "env": params["env"], "stop": params["stop"], **params["config"]})
 
 
 def _short(value: Any) -> str:

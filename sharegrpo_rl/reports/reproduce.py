@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.reports.children import Job, run_jobs
+from sharegrpo_rl.reports.children import PROGRAM, Job, run_jobs, training_job
 from sharegrpo_rl.reports.machine_fit import training_bytes
 from sharegrpo_rl.reports.paper_rows import FOLDER, PaperTable, Recipe, Row, find_table, read_tables
 from sharegrpo_rl.reports.reproduce_text import index_text, plan_text, result_text
 from sharegrpo_rl.tune.examples import find_run_file
 from sharegrpo_rl.tune.memory import machine_memory
+from sharegrpo_rl.tune.progress import say
 from sharegrpo_rl.tune.run_file import load_run
 from sharegrpo_rl.tune.run_folder import RunFolder, storage_errors, write_atomically
 
@@ -38,7 +37,7 @@ class ReproduceOptions:
     base: Path | None = None
     out: Path = Path("reproduced")
     jobs: int = 1
-    program: tuple[str, ...] = (sys.executable, "-m", "sharegrpo_rl.cli")
+    program: tuple[str, ...] = PROGRAM
     tables: Path = FOLDER
     memory: Callable[[], float] = machine_memory
 
@@ -61,18 +60,18 @@ def reproduce(options: ReproduceOptions, console: Console) -> int:
     """The exit code: 0, 1 where a run failed, 130 or 143 where a signal stopped it."""
     tables = read_tables(options.tables)
     if options.table is None:
-        _say(console, index_text(tables))
+        say(console, index_text(tables))
         return 0
     table = find_table(options.table, tables)
     benchmarks = [_benchmark(text, options) for text in options.benchmarks]
     planned = plan_rows(table, options)
-    _say(console, plan_text(table, planned, options.tiny))
+    say(console, plan_text(table, planned, options.tiny))
     if options.list_only:
         return 0
     if not any(p.runs for p in planned) and not (options.base and benchmarks):
         twins = any(row.tiny for row in table.rows) and not options.tiny
         hint = f"; `sharegrpo-rl reproduce {table.name} --tiny` trains tiny twins of them" if twins else ""
-        _say(console, f"No row was run: none fits this machine{hint}.")
+        say(console, f"No row was run: none fits this machine{hint}.")
         return 0
     return _run(table, planned, benchmarks, options, console)
 
@@ -80,7 +79,7 @@ def reproduce(options: ReproduceOptions, console: Console) -> int:
 def plan_rows(table: PaperTable, options: ReproduceOptions) -> list[PlannedRow]:
     """Every row with its recipe, and what stands against running it; wrong settings are UserErrors here."""
     if unknown := [n for n in options.rows if not 1 <= n <= len(table.rows)]:
-        raise UserError(f"--rows: {table.name} has rows 1 to {len(table.rows)}, not {unknown[0]}")
+        raise UserError(f"--row: {table.name} has rows 1 to {len(table.rows)}, not {unknown[0]}")
     planned = []
     for number, row in enumerate(table.rows, start=1):
         recipe = row.tiny if options.tiny else row.full
@@ -109,11 +108,11 @@ def _run(
     with storage_errors(options.out):
         (options.out / RUNS).mkdir(parents=True, exist_ok=True)
     left = [_training(table, p, s, options) for p, s in wanted if not run_folder(table, p, s, options).is_finished]
-    outcome = run_jobs(left, options.jobs, lambda line: _say(console, line))
+    outcome = run_jobs(left, options.jobs, lambda line: say(console, line))
     failures, code = dict(outcome.failures), outcome.code
     if code is None and benchmarks:
         evaluations = _evaluations(table, planned, benchmarks, options)
-        outcome = run_jobs(evaluations, options.jobs, lambda line: _say(console, line))
+        outcome = run_jobs(evaluations, options.jobs, lambda line: say(console, line))
         failures, code = failures | outcome.failures, outcome.code
     results = _results(table, planned, benchmarks, options)
     text = result_text(table, planned, results, options, failures)
@@ -121,7 +120,7 @@ def _run(
     with storage_errors(options.out):
         write_atomically(target.with_suffix(".md"), text + "\n")
         write_atomically(target.with_suffix(".json"), json.dumps(results, indent=2) + "\n")
-    _say(console, f"{text}\n\nwrote {target.with_suffix('.md')} and .json")
+    say(console, f"{text}\n\nwrote {target.with_suffix('.md')} and .json")
     return code or (1 if failures else 0)
 
 
@@ -136,11 +135,9 @@ def run_folder(table: PaperTable, planned: PlannedRow, seed: int, options: Repro
 
 def _training(table: PaperTable, planned: PlannedRow, seed: int, options: ReproduceOptions) -> Job:
     assert planned.recipe is not None
-    name = run_folder(table, planned, seed, options).path.name
-    command = [*options.program, "train", str(find_run_file(planned.recipe.file)), "--name", name]
-    command += ["--storage-path", str(options.out / RUNS), "--seed", str(seed), "--resume", "auto"]
-    command += [word for text in (*planned.recipe.sets, *options.sets) for word in ("--set", text)]
-    return Job(name, tuple(command), options.out / "logs" / f"{name}.log")
+    file, folder = find_run_file(planned.recipe.file), run_folder(table, planned, seed, options).path
+    sets = (*planned.recipe.sets, *options.sets)
+    return training_job(file, folder, seed, sets, options.out / "logs", program=options.program)
 
 
 def _models(table: PaperTable, planned: Sequence[PlannedRow], options: ReproduceOptions) -> list[tuple[int, str, Path]]:
@@ -203,8 +200,3 @@ def _results(
                 row = results[table.rows[number - 1].name]
                 row.setdefault(benchmark, []).append(json.loads(file.read_text(encoding="utf-8"))["accuracy"])
     return results
-
-
-def _say(console: Console, text: str) -> None:
-    with suppress(BrokenPipeError):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)

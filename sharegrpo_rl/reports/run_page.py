@@ -10,7 +10,7 @@ from sharegrpo_rl.reports import rollout_browser
 from sharegrpo_rl.reports import wording as say
 from sharegrpo_rl.reports.alarms import RULES, Alarm
 from sharegrpo_rl.reports.html_parts import document, fact_list, folded, section, table
-from sharegrpo_rl.reports.methods import DISPLAY
+from sharegrpo_rl.reports.methods import display_name
 from sharegrpo_rl.reports.run_reading import Run
 from sharegrpo_rl.reports.tables import Table
 
@@ -24,8 +24,7 @@ def render_run(
     notes: Sequence[str] = (),
 ) -> str:
     """The page; `curves` are (caption, SVG as base64), `images` PNGs as base64 by the browser's keys."""
-    name = DISPLAY.get(run.params["run"], run.params["run"])
-    title = f"{name} on {run.params['env']}, seed {run.seed}"
+    title = f"{display_name(run.params['run'])} on {run.params['env']}, seed {run.seed}"
     shown = rollout_browser.browser(rollouts, images) if rollouts else ""
     sections = [
         section(_alarms(alarms, len(run.rows))),

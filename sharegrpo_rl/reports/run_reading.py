@@ -70,11 +70,6 @@ class Run:
             points[float(self.axes[axis][-1])] = self.summary["accuracy_after"]
         return _curve(sorted(points.items()))
 
-    def mean(self, metric: str) -> float | None:
-        """Mean of a metric over all iterations that have it."""
-        values = [v for row in self.rows if (v := value_of(row, metric)) is not None]
-        return sum(values) / len(values) if values else None
-
 
 def _curve(points: list[tuple[float, float]]) -> Curve | None:
     if not points:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharegrpo_rl.evaluation.intervals import image_clusters
 from sharegrpo_rl.reports.checks import ACCURACY
 from sharegrpo_rl.reports.run_reading import Run
 from sharegrpo_rl.statistics.seeds import Estimate
@@ -37,9 +38,8 @@ def verdicts(runs: Sequence[Run]) -> NDArray[np.float64]:
 
 
 def images(run: Run) -> NDArray[np.int64]:
-    """The image of each test question, numbered; a question without a picture is on its own."""
-    keys = ["\0".join(row.get("image_keys") or [f"none {i}"]) for i, row in enumerate(run.predictions or [])]
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    """The cluster of each test question: those that share an image have the same number."""
+    return image_clusters([row.get("image_keys") or () for row in run.predictions or []])
 
 
 def as_dict(estimate: Estimate, enough: bool = True) -> dict[str, Any]:

@@ -20,8 +20,6 @@ from sharegrpo_rl.reports.wording import findings, method_notes, partial_notes, 
 from sharegrpo_rl.tune.result_log import as_json
 from sharegrpo_rl.tune.run_folder import storage_errors, write_atomically
 
-REPORT_FILES = ("report.json", "report.md", "report.html")
-
 
 def write_report(methods: Sequence[Method], settings: Settings, out: Path, command: str = "") -> dict[str, Any]:
     """Check, analyse, draw, write; returns the content of report.json. UserError where there is nothing to compare.

@@ -18,7 +18,7 @@ from sharegrpo_rl.tune.evaluate_options import EvaluateOptions, check_options
 from sharegrpo_rl.tune.model_folder import find_model_folder
 
 # Which questions, and how they were graded: where one of these differs, a difference of accuracies says nothing.
-SAME = ("data_digest", "blind", "grader")
+SAME = {"data_digest": "other questions were asked", "blind": "one is blind", "grader": "other rules graded"}
 OF_THE_MODEL = ("model", "batch", "env", "env_config", "limit", "split")  # the questions themselves are in the digest
 
 
@@ -81,15 +81,10 @@ def compare_evaluations(a: Evaluated, b: Evaluated) -> dict[str, Any]:
 
 
 def _check_comparable(a: Evaluated, b: Evaluated) -> None:
-    for key in SAME:
+    for key, what in SAME.items():
         one, other = a.protocol.get(key), b.protocol.get(key)
         if one != other:
-            what = {
-                "data_digest": "other questions were asked",
-                "blind": "one is blind",
-                "grader": "other rules graded",
-            }
-            raise UserError(f"--against: {what[key]} ({key} {one} and {other}); evaluate both the same way")
+            raise UserError(f"--against: {what} ({key} {one} and {other}); evaluate both the same way")
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:

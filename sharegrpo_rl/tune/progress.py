@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is; a reader that went away ends nothing."""
+    with suppress(BrokenPipeError):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class Display:

@@ -57,22 +57,28 @@ def _version(name: str) -> str | None:
 
 def differing_keys(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted keys of the deciding parts whose values differ: (key, stored, wanted)."""
-    there = _leaves({part: stored.get(part) for part in DECIDING})
-    now = _leaves({part: wanted.get(part) for part in DECIDING})
+    there = leaves({part: stored.get(part) for part in DECIDING})
+    now = leaves({part: wanted.get(part) for part in DECIDING})
     keys = [*now, *(key for key in there if key not in now)]
     return [(key, there.get(key), now.get(key)) for key in keys if there.get(key) != now.get(key)]
 
 
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of nested tables by dotted key; an empty table is a value."""
     if not isinstance(tree, Mapping) or not tree:
         return {prefix: tree}
-    return {
-        k: v for key, inner in tree.items() for k, v in _leaves(inner, f"{prefix}.{key}" if prefix else key).items()
-    }
+    return {k: v for key, inner in tree.items() for k, v in leaves(inner, f"{prefix}.{key}" if prefix else key).items()}
 
 
-def choose_name(storage: Path, default: str, params: Mapping[str, Any], resume: str) -> str:
-    """The name of an unnamed run: that of its own unfinished run (auto), else the first free of NAME, NAME-2, ..."""
+def choose_name(
+    storage: Path,
+    default: str,
+    params: Mapping[str, Any],
+    resume: str,
+    folder_type: type[RunFolder] = RunFolder,
+    stored_in: str = "params.json",
+) -> str:
+    """The name of an unnamed run or search: that of its own unfinished one (auto), else the first free NAME, NAME-2, ..."""
     number = 1
     while True:
         name = default if number == 1 else f"{default}-{number}"
@@ -80,8 +86,8 @@ def choose_name(storage: Path, default: str, params: Mapping[str, Any], resume: 
         if not path.exists():
             return name
         if resume == "auto" and path.is_dir():
-            folder = RunFolder(path)
-            stored = folder.read_json("params.json")
+            folder = folder_type(path)
+            stored = folder.read_json(stored_in)
             if stored and not folder.is_finished and not differing_keys(stored, params):
                 return name
         number += 1

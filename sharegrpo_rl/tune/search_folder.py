@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.errors import UserError
@@ -60,22 +59,6 @@ def search_params(spec: SearchSpec, seed: int, imports: Mapping[str, str]) -> di
         "versions": versions(),
     }
     return as_json(params)
-
-
-def choose_search_name(storage: Path, default: str, params: Mapping[str, Any], resume: str) -> str:
-    """The name of an unnamed search: that of its own unfinished one (auto), else the first free of NAME, NAME-2, ..."""
-    number = 1
-    while True:
-        name = default if number == 1 else f"{default}-{number}"
-        path = storage / name
-        if not path.exists():
-            return name
-        if resume == "auto" and path.is_dir():
-            folder = SearchFolder(path)
-            stored = folder.read_json(PARAMS)
-            if stored and not differing_keys(stored, params) and not folder.is_finished:
-                return name
-        number += 1
 
 
 def decide_search(folder: SearchFolder, params: Mapping[str, Any], options: Mapping[str, Any], resume: str) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from sharegrpo_rl.tune.progress import clock
+from sharegrpo_rl.tune.progress import clock, say
 from sharegrpo_rl.tune.search_file import SearchSpec
 from sharegrpo_rl.tune.search_journal import FAILED, Journal, TrialRecord
 
@@ -53,8 +52,7 @@ class SearchDisplay:
 
     def line(self, text: str) -> None:
         """A plain line, above the bar where there is one."""
-        with suppress(BrokenPipeError):  # a closed pipe must not end a search
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def stop(self) -> None:
         if self._bar is not None:

@@ -9,7 +9,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from sharegrpo_rl.tune.progress import clock
+from sharegrpo_rl.tune.progress import clock, say
 from sharegrpo_rl.tune.result_log import ResultLog, as_json
 from sharegrpo_rl.tune.resume import versions
 from sharegrpo_rl.tune.run_folder import RunFolder, storage_errors, write_atomically
@@ -141,4 +141,4 @@ def _tell(console: Console, folder: SearchFolder, results: Mapping[str, Any]) ->
         if best["checkpoint"]:
             lines.append(f"  sharegrpo-rl evaluate {path / best['checkpoint']} --blind")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)

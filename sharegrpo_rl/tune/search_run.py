@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,17 @@ from sharegrpo_rl import user_code
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.interrupt import Interruption
+from sharegrpo_rl.tune.progress import say
 from sharegrpo_rl.tune.quiet import quiet_libraries
+from sharegrpo_rl.tune.resume import choose_name
 from sharegrpo_rl.tune.run_file import RunSpec
 from sharegrpo_rl.tune.search_draw import planned_values
 from sharegrpo_rl.tune.search_file import SearchSpec, single_values
-from sharegrpo_rl.tune.search_folder import SearchFolder, choose_search_name, decide_search, search_params
+from sharegrpo_rl.tune.search_folder import PARAMS, SearchFolder, decide_search, search_params
 from sharegrpo_rl.tune.search_journal import Journal
 from sharegrpo_rl.tune.search_progress import SearchDisplay
 from sharegrpo_rl.tune.search_results import ALL_TRIALS, BUDGET, INTERRUPTED, write_results
-from sharegrpo_rl.tune.train import TrainableAlgorithm, build_algorithm
+from sharegrpo_rl.tune.train import TrainOptions
 
 if TYPE_CHECKING:
     from sharegrpo_rl.tune.search_trial import TrialPlan
@@ -58,15 +60,9 @@ def prepare_warm_start(spec: RunSpec, seed: int, import_paths: tuple[str, ...]) 
 
 
 @dataclass(frozen=True)
-class SearchRunOptions:
-    """How to run: everything that is not part of the search's own settings."""
+class SearchRunOptions(TrainOptions):
+    """The same for a search, whose trials share a warm start."""
 
-    storage: Path = Path("runs")
-    name: str | None = None
-    resume: str = "auto"
-    seed: int = 0
-    imports: dict[str, str] = field(default_factory=dict)
-    build: Callable[[RunSpec, int], TrainableAlgorithm] = build_algorithm
     prepare: Callable[[RunSpec, int, tuple[str, ...]], None] | None = prepare_warm_start
 
 
@@ -77,17 +73,17 @@ def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) ->
     if spec.options["searcher"] == "random":
         planned_values(spec, options.seed)  # its complaints come before anything is written
     params = search_params(spec, options.seed, options.imports)
-    name = options.name or choose_search_name(options.storage, spec.base.name, params, options.resume)
+    name = options.name or choose_name(options.storage, spec.base.name, params, options.resume, SearchFolder, PARAMS)
     with SearchFolder.claim(options.storage, name) as claimed:
         assert isinstance(claimed, SearchFolder)
         state = decide_search(claimed, params, spec.options, options.resume)
         if state == "finished":
             text = "this search is finished, see search.json and best.yaml; a new one needs another --name"
-            console.print(f"{claimed.path}: {text}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"{claimed.path}: {text}")
             return 0
         if state == "new":
             claimed.clear()
-        claimed.write_json("search_params.json", params)
+        claimed.write_json(PARAMS, params)
         return _Search(spec, options, claimed, console).run()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.interrupt import Interruption
 from sharegrpo_rl.tune.loggers import RunLoggers
 from sharegrpo_rl.tune.memory import peak_memory
-from sharegrpo_rl.tune.progress import Display, clock
+from sharegrpo_rl.tune.progress import Display, clock, say
 from sharegrpo_rl.tune.quiet import quiet_libraries
 from sharegrpo_rl.tune.result_log import as_json
 from sharegrpo_rl.tune.resume import changed_versions, choose_name, decide, run_params
@@ -86,13 +85,13 @@ class TrainOptions:
 def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
     """Train one run to its end in `storage/name`. Returns the exit code: 0, or 130 / 143 where a signal stopped it."""
     check_data(spec.config["env_config"])
-    loggers = RunLoggers(spec.loggers, lambda text: _say(console, text))
+    loggers = RunLoggers(spec.loggers, lambda text: say(console, text))
     params = run_params(spec, options.seed, options.imports)
     name = options.name or choose_name(options.storage, spec.name, params, options.resume)
     with RunFolder.claim(options.storage, name) as folder:
         state = decide(folder, params, options.resume)
         if state == "finished":
-            _say(
+            say(
                 console,
                 f"{folder.path}: this run is finished, its figures are in summary.json; a new one needs another --name",
             )
@@ -101,7 +100,7 @@ def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
             folder.clear()
             folder.write_json("params.json", params)
         elif changed := changed_versions(folder, params):
-            _say(
+            say(
                 console,
                 f"other versions than when this run began ({', '.join(changed)}): numbers may differ from here on",
             )
@@ -129,9 +128,9 @@ class _Training:
             return self._build_and_train()
         except KeyboardInterrupt:
             if self.folder.has_progress:
-                _say(self.console, f"stopped; the last checkpoint is kept. To go on: {self._resume_command()}")
+                say(self.console, f"stopped; the last checkpoint is kept. To go on: {self._resume_command()}")
             else:
-                _say(
+                say(
                     self.console,
                     "stopped before the first iteration; nothing was kept. Start again with the same command",
                 )
@@ -139,7 +138,7 @@ class _Training:
 
     def _build_and_train(self) -> int:
         checkpoint = self.folder.latest_checkpoint()
-        _say(
+        say(
             self.console,
             f"{self.spec.run} on {self.spec.env}, seed {self.options.seed}, in {self.folder.path}: "
             "building data, model and warm start",
@@ -156,7 +155,7 @@ class _Training:
                     checkpoint.iteration if checkpoint else 0, checkpoint.row if checkpoint else None
                 )
             if checkpoint is not None:
-                _say(self.console, f"resumed {self.folder.path} after iteration {checkpoint.iteration}")
+                say(self.console, f"resumed {self.folder.path} after iteration {checkpoint.iteration}")
             self.loggers.start(self.folder.path, run_params(self.spec, self.options.seed, self.options.imports))
             code = self._train(algorithm)
             failed = code != 0
@@ -179,7 +178,7 @@ class _Training:
             with Interruption() as interruption:
                 self._loop(algorithm, log, interruption)
             if interruption.code and not self._complete():
-                _say(
+                say(
                     self.console,
                     f"stopped after iteration {len(self.folder.results)}, saved. To go on: {self._resume_command()}",
                 )
@@ -192,13 +191,13 @@ class _Training:
     def _before(self, algorithm: TrainableAlgorithm) -> dict[str, Any]:
         """Figures from before the first iteration; kept on disk, because a resumed run cannot measure them again."""
         for part, total, trainable in algorithm.parameter_table():
-            _say(self.console, f"  {part:<16} {total:>14,} parameters, {trainable:>14,} trainable")
+            say(self.console, f"  {part:<16} {total:>14,} parameters, {trainable:>14,} trainable")
         warm_start = algorithm.warm_start_report()
         if warm_start:
             figures = ", ".join(f"{k} {_short(v)}" for k, v in warm_start.items() if not isinstance(v, dict | list))
-            _say(self.console, f"warm start: {figures}")
+            say(self.console, f"warm start: {figures}")
         report = algorithm.evaluate_accuracy().summary()
-        _say(
+        say(
             self.console,
             f"before: greedy accuracy {report['accuracy']:.3f}, format rate {report['format_rate']:.3f} "
             f"on {report['questions']} test questions ({clock(self.seconds())} so far)",
@@ -295,18 +294,13 @@ class _Training:
         }
         folder.write_json("summary.json", summary)
         self.console.print(closing_table(summary))
-        _say(self.console, signal_line(summary))
-        _say(self.console, f"{clock(summary['seconds'])} in all; everything is in {folder.path}. Next:")
-        _say(self.console, f"  sharegrpo-rl evaluate {folder.path / 'export'} --blind")
-        _say(self.console, f"  tensorboard --logdir {self.options.storage}")
+        say(self.console, signal_line(summary))
+        say(self.console, f"{clock(summary['seconds'])} in all; everything is in {folder.path}. Next:")
+        say(self.console, f"  sharegrpo-rl evaluate {folder.path / 'export'} --blind")
+        say(self.console, f"  tensorboard --logdir {self.options.storage}")
 
     def _resume_command(self) -> str:
         return f"the same command with --name {self.folder.path.name} --resume auto"
-
-
-def _say(console: Console, text: str) -> None:
-    with suppress(BrokenPipeError):  # a closed pipe must not end a training
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _short(value: Any) -> str:
