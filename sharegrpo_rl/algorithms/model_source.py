@@ -49,6 +49,8 @@ def module_config(config: Any) -> dict[str, Any]:
         freeze_projector=config.freeze_projector,
         lora=config.lora,
         gradient_checkpointing=config.gradient_checkpointing,
+        checkpoint_keep=config.checkpoint_keep,
+        compile=config.compile,
         temperature=config.temperature,
         seed=config.seed or 0,
     )

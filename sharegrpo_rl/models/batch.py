@@ -26,11 +26,21 @@ def pad_rows(rows: Sequence[NDArray[np.int64]], pad_id: int, side: str) -> tuple
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def stack_images(images: Sequence[PixelInput]) -> dict[str, Tensor]:
-    """The arguments of several images joined along their first dimension; {} without images."""
+def stack_images(images: Sequence[PixelInput], names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """The arguments (or some of them) of several images joined along their first dimension; {} without images."""
     if not images:
         return {}
-    return {k: torch.from_numpy(np.concatenate([i.tensors[k] for i in images])) for k in images[0].tensors}
+    wanted = images[0].tensors if names is None else [n for n in names if n in images[0].tensors]
+    return {name: torch.from_numpy(_join(name, [i.tensors[name] for i in images])) for name in wanted}
+
+
+def _join(name: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenated; pictures cut into crops [1, crops, ...] get empty crops, which their models leave out again."""
+    crops = {"pixel_values": 5, "pixel_attention_mask": 4}
+    if crops.get(name) == arrays[0].ndim:
+        most = max(a.shape[1] for a in arrays)
+        arrays = [np.pad(a, [(0, 0), (0, most - a.shape[1]), *[(0, 0)] * (a.ndim - 2)]) for a in arrays]
+    return np.concatenate(arrays)
 
 
 def model_inputs(
@@ -39,10 +49,15 @@ def model_inputs(
     images: Sequence[Sequence[PixelInput]],
     pad_id: int,
     side: str,
+    pixels: bool = True,
 ) -> dict[str, Tensor]:
-    """Everything `model(**inputs)` needs for these rows; each row brings its own images, repeated where they repeat."""
+    """Everything `model(**inputs)` needs for these rows; each row brings its own images, repeated where they repeat.
+
+    Without `pixels` only what positions are made of: ids, mask, kinds of tokens, grids.
+    """
     ids, mask = pad_rows(rows, pad_id, side)
-    inputs = {"input_ids": ids, "attention_mask": mask, **stack_images([i for row in images for i in row])}
+    shown = stack_images([i for row in images for i in row], None if pixels else ["image_grid_thw"])
+    inputs = {"input_ids": ids, "attention_mask": mask, **shown}
     accepted = inspect.signature(model.forward).parameters
     image_token = getattr(model.config, "image_token_id", None)
     for name in ("mm_token_type_ids", "token_type_ids"):

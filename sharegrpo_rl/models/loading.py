@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.branch_attention import keep_layout
+from sharegrpo_rl.models.checkpointing import NOTHING, enable_checkpointing
+from sharegrpo_rl.models.compiling import compile_blocks
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.smollm2 import NAME
 
 VISION_PARTS = ("visual", "vision_tower", "vision_model")
 LANGUAGE = "language model"
-PROJECTOR_PARTS = ("merger", "multi_modal_projector", "connector", "mm_projector")
+PROJECTOR_PARTS = ("merger", "deepstack_merger_list", "multi_modal_projector", "connector", "mm_projector")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class ModelSettings:
     freeze_projector: bool = False
     lora: dict[str, Any] | None = None
     gradient_checkpointing: bool = False
+    checkpoint_keep: str = NOTHING
+    compile: bool = False
     temperature: float = 1.0
     prompts: PromptSettings = field(default_factory=PromptSettings)
     seed: int = 0
@@ -40,7 +43,9 @@ def load_policy(settings: ModelSettings) -> Policy:
     model, processor = load_model(settings.path, settings.dtype)
     _freeze(model, settings)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": keep_layout})
+        enable_checkpointing(model, settings.checkpoint_keep)
+    if settings.compile:
+        compile_blocks(model)
     if settings.lora is not None:
         model = _add_lora(model, settings)
     return Policy(model, processor, settings.prompts, settings.temperature)
@@ -61,7 +66,7 @@ def load_model(path: str, dtype: str) -> tuple[Any, Any]:
         if not getattr(processor, "tokenizer", processor)("a", add_special_tokens=False)["input_ids"]:
             raise ValueError("its tokenizer is empty; is tokenizer.json missing?")
         return model, processor
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         where = "folder" if Path(path).exists() else "hub model"
         reason = " ".join(str(error).split())[:200]
         remedy = "give a Hugging Face folder or name"
@@ -73,7 +78,7 @@ def load_model(path: str, dtype: str) -> tuple[Any, Any]:
 def part_of(name: str) -> str:
     """Which part a parameter belongs to: vision tower, projector or language model."""
     pieces = name.split(".")
-    if any(p in PROJECTOR_PARTS for p in pieces):
+    if any(p in PROJECTOR_PARTS for p in pieces):  # Qwen3-VL's deeper mergers among them
         return "projector"
     return "vision tower" if any(p in VISION_PARTS for p in pieces) else LANGUAGE
 

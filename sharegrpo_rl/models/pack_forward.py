@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sharegrpo_rl.data.types import PixelInput, PromptPack
-from sharegrpo_rl.models.batch import model_inputs, rope_positions, stack_images
-from sharegrpo_rl.models.branch_attention import NAME, Span, layout, register
+from sharegrpo_rl.data.types import Prompt, PromptPack
+from sharegrpo_rl.models.batch import model_inputs, rope_positions
+from sharegrpo_rl.models.image_features import Features, accepts_features, encode_prompts, encoder_output
+from sharegrpo_rl.models.pack_layout import Layout, use_layout
+from sharegrpo_rl.ops.head_logprobs import chunk_rows, head_logprobs
 from sharegrpo_rl.ops.token_logprobs import mask_logits, token_logprobs
-
-# Logits of more values than this are computed in chunks and again in the backward pass.
-LOGITS_AT_ONCE = 32_000_000
-BRANCH_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen2", "qwen3", "llama")
 
 
 class TokenValues(NamedTuple):
@@ -27,65 +25,56 @@ class TokenValues(NamedTuple):
     entropy: Tensor
 
 
-def supports_branches(model: Any) -> bool:
-    """Is the shared-prefix forward tested for this model family? Others, and sliding windows, take the padded path."""
-    layers = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
-    return model.config.model_type in BRANCH_FAMILIES and set(layers) == {"full_attention"}
-
-
-def use_branch_attention(model: Any) -> None:
-    """Switch the language model (not the vision tower) to branch attention."""
-    register()
-    model.set_attn_implementation({"text_config": NAME} if hasattr(model.config, "text_config") else NAME)
-
-
-def language_model(model: Any) -> Any:
-    """The decoder inside a vision-language model, or inside a causal language model."""
-    base = model.model
-    return getattr(base, "language_model", base)
-
-
-def branch_logprobs(model: Any, packs: Sequence[PromptPack], temperature: float, banned: Tensor | None) -> TokenValues:
-    """Each distinct image encoded once, each prompt run once, each completion token once."""
-    device = model.device
-    spans, start, sources = [], 0, []
-    for pack in packs:
-        span = Span(start, len(pack.prompt.input_ids), [len(c.token_ids) for c in pack.completions])
-        spans.append(span)
-        for branch in span.each:  # a token is predicted by the one before it, the first by the end of the prompt
-            sources += [span.prompt.stop - 1, *range(branch.start, branch.stop - 1)]
-        start = span.branches.stop
-    ids = torch.from_numpy(np.concatenate([x for p in packs for x in (p.prompt.input_ids, *_tokens(p))])).to(device)
-    embeds = _embed(model, ids, packs)
-    with layout(spans):
-        out = language_model(model)(
-            inputs_embeds=embeds[None],
-            position_ids=_branch_positions(model, packs, spans),
+def branch_logprobs(
+    model: Any,
+    packs: Sequence[PromptPack],
+    temperature: float,
+    banned: Tensor | None,
+    images: Mapping[str, Features] | None = None,
+) -> TokenValues:
+    """Each prompt run once and each completion token once; images by their key, encoded here where they are not given."""
+    device, prompts = model.device, [p.prompt for p in packs]
+    trunks, branches = zip(*(_trunk_and_branches(p) for p in packs), strict=True)
+    layout = Layout([(len(t), [len(b) for b in own]) for t, own in zip(trunks, branches, strict=True)], device)
+    ids = torch.from_numpy(np.concatenate([*trunks, *(b for own in branches for b in own)])).to(device)
+    shown = _show_images(model, ids, prompts, images)
+    with use_layout(layout):
+        out = model.model(
+            input_ids=ids[None],
+            position_ids=_row_positions(model, prompts, layout),
             attention_mask=None,
             use_cache=False,
+            **shown,
         )
-    hidden = out.last_hidden_state[0][torch.tensor(sources, device=device)]
+    hidden = out.last_hidden_state[0].index_select(0, _predictors(prompts, layout).to(device))
     return _head(model, hidden, _labels(packs).to(device), temperature, banned)
 
 
 def padded_logprobs(
-    model: Any, packs: Sequence[PromptPack], temperature: float, banned: Tensor | None, pad_id: int
+    model: Any,
+    packs: Sequence[PromptPack],
+    temperature: float,
+    banned: Tensor | None,
+    pad_id: int,
+    images: Mapping[str, Features] | None = None,
 ) -> TokenValues:
-    """One right-padded row for each completion, images repeated: the reference, and the path of other families."""
-    rows, images = [], []
-    for pack in packs:
-        for tokens in _tokens(pack):
-            rows.append(np.concatenate([pack.prompt.input_ids, tokens]))
-            images.append(pack.prompt.images)
-    inputs = model_inputs(model, rows, images, pad_id, "right")
+    """One right-padded row for each completion: the reference, and the path of other families.
+
+    Images are repeated as pixels, as other trainers do, unless their features are given.
+    """
+    rows = [np.concatenate([p.prompt.input_ids, tokens]) for p in packs for tokens in _tokens(p)]
+    prompts = [p.prompt for p in packs for _ in p.completions]
+    once = images is not None and accepts_features(model)
+    inputs = model_inputs(model, rows, [p.images for p in prompts], pad_id, "right", pixels=not once)
     positions = rope_positions(model, inputs)
+    if once:
+        inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        inputs |= _show_images(model, inputs["input_ids"], prompts, images)
     hidden = model.model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
-    picked, row = [], 0
-    for pack in packs:
-        first = len(pack.prompt.input_ids) - 1
-        for tokens in _tokens(pack):
-            picked.append(hidden[row, first : first + len(tokens)])
-            row += 1
+    picked = []
+    for row, prompt, tokens in zip(hidden, prompts, (t for p in packs for t in _tokens(p)), strict=True):
+        first = len(prompt.input_ids) - 1
+        picked.append(row[first : first + len(tokens)])
     return _head(model, torch.cat(picked), _labels(packs).to(model.device), temperature, banned)
 
 
@@ -98,51 +87,66 @@ def _labels(packs: Sequence[PromptPack]) -> Tensor:
     return torch.from_numpy(np.concatenate([t for p in packs for t in _tokens(p)]))
 
 
-def _embed(model: Any, ids: Tensor, packs: Sequence[PromptPack]) -> Tensor:
-    """Token embeddings of the row, image places filled with features; equal images share one encode, gradient included."""
-    embeds = model.get_input_embeddings()(ids)
-    distinct: dict[str, PixelInput] = {image.key: image for p in packs for image in p.prompt.images}
-    if not distinct:
-        return embeds
-    stacked = stack_images(list(distinct.values()))
-    pixels = stacked["pixel_values"].to(model.device, model.dtype)
-    features = model.model.get_image_features(pixels, stacked["image_grid_thw"].to(model.device)).pooler_output
-    by_key = dict(zip(distinct, features, strict=True))
-    in_order = torch.cat([by_key[image.key] for p in packs for image in p.prompt.images]).to(embeds.dtype)
-    places = ids == model.config.image_token_id
-    if int(places.sum()) != len(in_order):
-        raise ValueError(
-            f"{int(places.sum())} image places for {len(in_order)} image features; a completion holds an image token"
-        )
-    return embeds.masked_scatter(places[:, None], in_order)
+def _show_images(
+    model: Any, ids: Tensor, prompts: Sequence[Prompt], images: Mapping[str, Features] | None
+) -> dict[str, Any]:
+    """The forward's argument with the features of every image that the prompts show, in their order; {} without any."""
+    if not any(p.images for p in prompts):
+        return {}
+    images = encode_prompts(model, prompts) if images is None else images
+    features = [images[image.key] for p in prompts for image in p.images]
+    places, count = int((ids == model.config.image_token_id).sum()), sum(f.count for f in features)
+    if places != count:
+        raise ValueError(f"{places} image places for {count} image features; a completion holds an image token")
+    return {"mm_encoder_outputs": encoder_output(features)}
 
 
-def _branch_positions(model: Any, packs: Sequence[PromptPack], spans: list[Span]) -> Tensor:
+def _trunk_and_branches(pack: PromptPack) -> tuple[Any, list[Any]]:
+    """Tokens that run once for all, and those of each completion: a single completion simply goes on from its prompt.
+
+    A completion's last token predicts nothing and stays out.
+    """
+    prompt, own = pack.prompt.input_ids, [t[:-1] for t in _tokens(pack)]
+    return (np.concatenate([prompt, own[0]]), []) if len(own) == 1 else (prompt, own)
+
+
+def _predictors(prompts: Sequence[Prompt], layout: Layout) -> Tensor:
+    """[N] places in the row that predict the completion tokens: the one before each, the end of the prompt for a first."""
+    found: list[int] = []
+    for prompt, trunk, each in zip(prompts, layout.prompts, layout.each, strict=True):
+        end = trunk.start + len(prompt.input_ids)
+        found += [] if each else range(end - 1, trunk.stop)
+        for branch in each:
+            found += [end - 1, *range(branch.start, branch.stop)]
+    return torch.tensor(found)
+
+
+def _row_positions(model: Any, prompts: Sequence[Prompt], layout: Layout) -> Tensor:
     """[3, 1, L] (or [1, L]): every completion goes on from its prompt's largest position + 1, not from its length."""
-    prompts = [p.prompt for p in packs]
-    inputs = model_inputs(model, [p.input_ids for p in prompts], [p.images for p in prompts], 0, "right")
+    inputs = model_inputs(model, [p.input_ids for p in prompts], [p.images for p in prompts], 0, "right", pixels=False)
     padded = rope_positions(model, inputs)
     grids = padded if padded.ndim == 3 else padded[None]
-    parts = []
-    for i, span in enumerate(spans):
-        own = grids[:, i, : span.prompt.stop - span.prompt.start]
-        parts.append(own)
-        following = own.max() + 1 + torch.cat([torch.arange(n, device=own.device) for n in span.lengths])
-        parts.append(following.expand(len(grids), -1))
-    flat = torch.cat(parts, 1)
+    trunks, branches = [], []
+    for i, (prompt, trunk, each) in enumerate(zip(prompts, layout.prompts, layout.each, strict=True)):
+        own = grids[:, i, : len(prompt.input_ids)]
+        longest = max([trunk.stop - trunk.start - own.shape[1], *(b.stop - b.start for b in each)])
+        following = (own.max() + 1 + torch.arange(longest, device=own.device)).expand(len(grids), -1)
+        trunks += [own] if each else [own, following]
+        branches += [following[:, : b.stop - b.start] for b in each]
+    flat = torch.cat([*trunks, *branches], 1)
     return flat[:, None] if padded.ndim == 3 else flat
 
 
 def _head(model: Any, hidden: Tensor, labels: Tensor, temperature: float, banned: Tensor | None) -> TokenValues:
-    """Log-probs and entropies from hidden states [N, D], the logits never whole where they would be large."""
+    """Log-probs and entropies from hidden states [N, D], the logits in chunks."""
     head = model.get_output_embeddings()
+    if type(head) is nn.Linear and head.bias is None:
+        return TokenValues(*head_logprobs(hidden, head.weight, labels, temperature, banned))
 
     def some(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return token_logprobs(mask_logits(head(h), temperature, banned), y)
 
-    size = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
-    if len(hidden) <= size:
-        return TokenValues(*some(hidden, labels))
+    size = chunk_rows(len(hidden), head.weight.shape[0], hidden.device.type)
     parts = [
         checkpoint(some, h, y, use_reentrant=False) for h, y in zip(hidden.split(size), labels.split(size), strict=True)
     ]

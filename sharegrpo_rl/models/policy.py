@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from sharegrpo_rl.data.types import PromptPack
-from sharegrpo_rl.models.pack_forward import (
-    TokenValues,
-    branch_logprobs,
-    padded_logprobs,
-    supports_branches,
-    use_branch_attention,
-)
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.families import logit_rule, obstacle, use_branch_attention
+from sharegrpo_rl.models.image_features import Features, ImageBank, accepts_features
+from sharegrpo_rl.models.pack_forward import TokenValues, branch_logprobs, padded_logprobs
+from sharegrpo_rl.models.patch_embedding import use_matrix_products
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
 
 VISION_TOKENS = (
@@ -41,25 +39,41 @@ class Policy:
         self.processor = processor
         self.encoder = PromptEncoder(processor, prompts)
         self.temperature = temperature
-        self.shares_prefix = supports_branches(_unwrapped(model))
+        inner = _unwrapped(model)
+        if rule := logit_rule(inner):
+            raise UserError(f"model: {inner.config.model_type} changes its logits by {rule}, which is not supported")
+        self.obstacle = obstacle(inner)  # why completions cannot share their prompt's forward; None where they do
+        self.shares_prefix = self.obstacle is None
         if self.shares_prefix:
-            use_branch_attention(_unwrapped(model))
+            use_branch_attention(inner)
+        use_matrix_products(inner)
         tokenizer = self.encoder.tokenizer
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
         self.banned: Tensor = torch.tensor(banned_ids(model, tokenizer), dtype=torch.long)
 
-    def logprobs(self, packs: Sequence[PromptPack]) -> TokenValues:
-        """Log-probs and entropies of all completion tokens of the packs, flat and in order."""
-        model, banned = _unwrapped(self.model), self.banned.to(self.model.device)
-        if self.shares_prefix:
-            return branch_logprobs(model, packs, self.temperature, banned)
-        return padded_logprobs(model, packs, self.temperature, banned, self.pad_id)
+    def image_bank(self, micro_batches: Sequence[Sequence[PromptPack]]) -> ImageBank | None:
+        """The images of several micro-batches, each to be encoded once; None where the model cannot take features."""
+        model = _unwrapped(self.model)
+        return ImageBank(model, micro_batches) if accepts_features(model) else None
+
+    def logprobs(self, packs: Sequence[PromptPack], images: ImageBank | None = None) -> TokenValues:
+        """Log-probs and entropies of all completion tokens of the packs, flat and in order.
+
+        With `images` the bank's features are used; its gradients wait there until `release`.
+        """
+        return self._forward(packs, self.temperature, images)
 
     def target_logprobs(self, packs: Sequence[PromptPack]) -> Tensor:
         """Log-probs of given targets at temperature 1, for supervised training; flat [N]."""
+        return self._forward(packs, 1.0, None).logprobs
+
+    def _forward(self, packs: Sequence[PromptPack], temperature: float, images: ImageBank | None) -> TokenValues:
         model, banned = _unwrapped(self.model), self.banned.to(self.model.device)
-        return padded_logprobs(model, packs, 1.0, banned, self.pad_id).logprobs
+        features: dict[str, Features] | None = None if images is None else images.of(packs)
+        if self.shares_prefix:
+            return branch_logprobs(model, packs, temperature, banned, features)
+        return padded_logprobs(model, packs, temperature, banned, self.pad_id, features)
 
 
 def banned_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -65,6 +65,13 @@ class RunOptions:
     num_epochs: int = option(1, "passes over an iteration's completions", minimum=1)
     token_budget: int = option(16384, "tokens of a micro-batch", unit="tokens", minimum=1)
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
+    checkpoint_keep: str = option(
+        "nothing",
+        "what gradient checkpointing keeps of a layer besides its input: nothing, or the results of matrix products and "
+        "attention (faster, more memory)",
+        choices=("nothing", "products"),
+    )
+    compile: bool = option(False, "compile norms and MLPs with torch.compile: about a minute once, then faster steps")
     preset: str | None = option(None, "a named table of settings, applied before this file's own keys")
     # evaluation, checkpoints
     evaluation_interval: int = option(0, "iterations between evaluations; 0 = only before and after", minimum=0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.models.image_features import ImageBank
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.kl import kl_estimate
 from sharegrpo_rl.training.correction import Correction
@@ -60,13 +61,19 @@ class TrainingStep:
         """For each pack the summed KL estimate of each completion, [G] nats: what `kl_in: reward` takes off."""
         assert self.reference is not None
         self.policy.model.train()
-        sums = []
-        for pack in packs:
-            lengths = [len(c.token_ids) for c in pack.completions]
-            new, reference = self.policy.logprobs([pack]).logprobs, self.reference.logprobs([pack]).logprobs
+        batches = micro_batches(packs, self.settings.token_budget)
+        banks = [policy.image_bank(batches) for policy in (self.policy, self.reference)]
+        sums: list[float] = []
+        for micro in batches:
+            new, reference = (
+                _logprobs(policy, micro, bank)
+                for policy, bank in zip((self.policy, self.reference), banks, strict=True)
+            )
             estimate = kl_estimate(new, reference, self.settings.kl_estimator)
-            sums.append(np.array([part.sum().item() for part in estimate.split(lengths)]))
-        return sums
+            lengths = [len(c.token_ids) for p in micro for c in p.completions]
+            sums += [part.sum().item() for part in estimate.split(lengths)]
+        ends = np.cumsum([len(p.completions) for p in packs])
+        return np.split(np.asarray(sums), ends[:-1])
 
     def kl_weight(self) -> float:
         """The KL's weight at the next optimizer step."""
@@ -74,14 +81,13 @@ class TrainingStep:
 
     def _prepare(self, batches: list[_Minibatch]) -> Correction | None:
         """What must be taken before the first optimizer step: log-probs of the policy that sampled, for later steps
-        and for the importance correction. A single on-policy step without correction needs neither."""
-        s = self.settings
-        supervised, corrected = s.objective == "supervised", s.correction != "none"
-        if supervised or not (corrected or len(batches) * s.num_epochs > 1):
+        and for the importance correction. The first minibatch's own first pass gives them too: without correction it
+        needs none taken here, and a single on-policy step needs none at all."""
+        if self.settings.objective == "supervised":
             return None
-        correction = Correction(s) if corrected else None
-        for batch in batches:
-            batch.old = [self._old_logprobs(m) for m in batch.micro]
+        correction = Correction(self.settings) if self.settings.correction != "none" else None
+        for batch in batches if correction else batches[1:]:
+            batch.old = self._old_logprobs(batch.micro)
             if correction:
                 for micro, old in zip(batch.micro, batch.old, strict=True):
                     correction.add(micro, old)
@@ -91,27 +97,35 @@ class TrainingStep:
         lr = set_learning_rate(self.optimizer, self.settings, self.optimizer_steps)
         kl_weight = self.kl_weight() if self.settings.uses_reference else 0.0
         self.optimizer.zero_grad(set_to_none=True)
+        images = self.policy.image_bank(batch.micro)
+        reference = self.reference if self.settings.kl_in_loss else None
+        reference_images = reference.image_bank(batch.micro) if reference else None
         for i, micro in enumerate(batch.micro):
-            values = self.policy.logprobs(micro)
+            values = self.policy.logprobs(micro, images)
             rows = rows_of(micro, self.settings, values.logprobs)
             if self.settings.objective == "supervised":
                 loss, sums = supervised_loss(rows, values.logprobs, batch.denominator, self.settings)
             else:
+                if i == len(batch.old):  # this very pass is the policy that sampled
+                    batch.old.append(_stored(micro, values.logprobs.detach()))
                 loss, sums = policy_loss(
                     rows,
                     values.logprobs,
-                    batch.old[i] if batch.old else _stored(micro, values.logprobs.detach()),
-                    self._reference_logprobs(micro),
+                    batch.old[i],
+                    _logprobs(reference, micro, reference_images) if reference else None,
                     batch.denominator,
                     self.settings,
                     kl_weight,
                     correction.of(micro) if correction else None,
                 )
             loss.backward()
+            if images:
+                images.release(micro)
             log.add(sums)
             log.add({"entropy": float((rows.pad(values.entropy) * rows.mask).sum())})
             if first and self.settings.objective == "policy":
                 log.sampler_gap(micro, values.logprobs.detach())
+        log.add({"encoded_images": images.encodes if images else 0})
         log.step(lr, self._apply_gradients(), kl_weight)
 
     def _apply_gradients(self) -> float:
@@ -130,17 +144,14 @@ class TrainingStep:
             self.optimizer_steps += 1
         return float(norm)
 
-    @torch.no_grad()
-    def _old_logprobs(self, micro: MicroBatch) -> Tensor:
-        if all(p.old_logprobs is not None for p in micro):
-            return _stored(micro, None).to(self.policy.model.device)
-        return _stored(micro, self.policy.logprobs(micro).logprobs)
-
-    @torch.no_grad()
-    def _reference_logprobs(self, micro: MicroBatch) -> Tensor | None:
-        if not self.settings.kl_in_loss or self.reference is None:
-            return None
-        return self.reference.logprobs(micro).logprobs
+    def _old_logprobs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
+        """Flat old log-probs of each micro-batch."""
+        images, found = self.policy.image_bank(batches), []
+        for micro in batches:
+            known = all(p.old_logprobs is not None for p in micro)
+            computed = None if known else _logprobs(self.policy, micro, images)
+            found.append(_stored(micro, computed).to(self.policy.model.device))
+        return found
 
     def get_state(self) -> dict[str, Any]:
         """Optimizer moments, step counters and the length of the KL schedule; the weights are the policy's own."""
@@ -174,6 +185,15 @@ class _Minibatch:
         active = [p for p in packs if settings.kl_in_loss or np.any(p.advantages != 0)]
         self.micro = micro_batches(active, settings.token_budget)
         self.old: list[Tensor] = []
+
+
+@torch.no_grad()
+def _logprobs(policy: Policy, micro: MicroBatch, images: ImageBank | None) -> Tensor:
+    """Flat log-probs [N] of a micro-batch, without gradient."""
+    found = policy.logprobs(micro, images).logprobs
+    if images:
+        images.release(micro)
+    return found
 
 
 def _stored(micro: MicroBatch, computed: Tensor | None) -> Tensor:

@@ -56,6 +56,7 @@ class UpdateLog:
             "clip_fraction_low": self.sums["clipped_low"] / tokens,
             "clip_fraction_high": self.sums["clipped_high"] / tokens,
             "clip_fraction_dual": self.sums["clipped_dual"] / tokens,
+            "encoded_images": self.sums["encoded_images"],
             "grad_norm": sum(self.norms) / steps,
             "lr": self.lr,
             "kl_coeff": self.kl_coeff,

@@ -6,19 +6,34 @@ import torch
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    MistralConfig,
+    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
 )
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from sharegrpo_rl.models.tiny import CHAT_TEMPLATE, build_tokenizer
 
@@ -52,11 +67,17 @@ def _text_options(tokenizer: Any) -> dict[str, Any]:
 
 
 def text_only(family: str) -> tuple[Any, Any]:
-    """A causal language model with its tokenizer; `family`: llama or qwen2."""
+    """A causal language model with its tokenizer; `family`: llama, mistral (no sliding window), qwen2 or qwen3."""
     tokenizer = build_tokenizer(CORPUS, 300)
-    config, kind = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[family]
+    config, kind, more = {
+        "llama": (LlamaConfig, LlamaForCausalLM, {}),
+        "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
+    }[family]
     torch.manual_seed(0)
-    return _finished(kind(config(**_text_options(tokenizer), tie_word_embeddings=False)), tokenizer), tokenizer
+    options = {**_text_options(tokenizer), "tie_word_embeddings": False, **more}
+    return _finished(kind(config(**options)), tokenizer), tokenizer
 
 
 def llava() -> tuple[Any, Any]:
@@ -115,3 +136,69 @@ def qwen2_vl() -> tuple[Any, Any]:
         chat_template=CHAT_TEMPLATE,
     )
     return _finished(Qwen2VLForConditionalGeneration(config), tokenizer), processor
+
+
+def qwen3_vl() -> tuple[Any, Any]:
+    """Qwen3-VL: features of two vision layers added to the first two text layers, interleaved multimodal rope."""
+    tokenizer = build_tokenizer(CORPUS, 300)
+    ids = tokenizer.convert_tokens_to_ids
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    config = Qwen3VLConfig(
+        text_config={**_text_options(tokenizer), "num_hidden_layers": 3, "head_dim": 16, "rope_parameters": rope},
+        vision_config={
+            "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
+            "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0, 1], "initializer_range": 0.2,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=7, size={"shortest_edge": 784, "longest_edge": 3136}),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(patch_size=7),
+        chat_template=CHAT_TEMPLATE,
+    )
+    return _finished(Qwen3VLForConditionalGeneration(config), tokenizer), processor
+
+
+def idefics3(splitting: bool = True) -> tuple[Any, Any]:
+    """Idefics3: every picture cut into crops of 28 x 28 pixels, 4 tokens each, and a small one of the whole."""
+    return _cropping(Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, splitting)
+
+
+def smolvlm(splitting: bool = True) -> tuple[Any, Any]:
+    """SmolVLM, cropping like Idefics3.
+
+    SmolVLM's own processor refuses to be built without num2words, which writes the number of a video's frames;
+    Idefics3's writes the same prompt for pictures.
+    """
+    return _cropping(SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessor, splitting)
+
+
+def _cropping(config: Any, kind: Any, image_processor: Any, splitting: bool) -> tuple[Any, Any]:
+    tokenizer = build_tokenizer(CORPUS, 300)
+    marks = ["<global-img>", *(f"<row_{i}_col_{j}>" for i in (1, 2) for j in (1, 2))]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks}, replace_extra_special_tokens=False)
+    processor = Idefics3Processor(  # adds <image> and two more
+        image_processor(do_image_splitting=splitting, size={"longest_edge": 56}, max_image_size={"longest_edge": 28}),
+        tokenizer,
+        image_seq_len=4,
+        chat_template=LLAVA_TEMPLATE,
+    )
+    tokenizer.chat_template = LLAVA_TEMPLATE
+    options = {
+        "text_config": {"model_type": "llama", **_text_options(tokenizer)},
+        "vision_config": {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": 28, "patch_size": 7, "initializer_range": 0.2,
+        },
+        "image_token_id": processor.image_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "scale_factor": 2,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    return _finished(kind(config(**options)), tokenizer), processor

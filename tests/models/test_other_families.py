@@ -1,4 +1,4 @@
-"""A family without the shared-prefix forward (LLaVA): padded path, generator, training step."""
+"""A family that is not Qwen's (LLaVA), on the padded path too: generator, training step."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from small_families import llava
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.models.pack_forward import padded_logprobs
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.training.settings import TrainingSettings
@@ -33,7 +34,6 @@ def prompts_of(policy):
 
 def test_sampler_and_trainer_agree(llava_policy):
     policy, prompts = llava_policy, prompts_of(llava_policy)
-    assert not policy.shares_prefix
     answers = HFGenerator(policy).generate(prompts, 3, [1, 2, 3], Sampling(6))
     packs = [
         PromptPack(i, 0, p, a, np.ones(3), np.ones(3, bool))
@@ -49,7 +49,7 @@ def test_padded_path_equals_plain_transformers(llava_policy, tiny):
     untouched, _ = llava()
     pack = tiny.pack(llava_policy, (3, 2), pictures=1)
     with torch.no_grad():
-        found = llava_policy.logprobs([pack]).logprobs
+        found = padded_logprobs(llava_policy.model, [pack], 1.0, llava_policy.banned, llava_policy.pad_id).logprobs
         expected = []
         for c in pack.completions:
             ids = torch.tensor([[*pack.prompt.input_ids, *c.token_ids]])

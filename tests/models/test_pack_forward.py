@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_families import qwen2_vl, text_only
 
-from sharegrpo_rl.models import pack_forward
-from sharegrpo_rl.models.branch_attention import Span, layout
+from sharegrpo_rl.models.families import obstacle
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
-from sharegrpo_rl.models.pack_forward import branch_logprobs, language_model, padded_logprobs, supports_branches
+from sharegrpo_rl.models.pack_forward import branch_logprobs, padded_logprobs
+from sharegrpo_rl.models.pack_layout import Layout, use_layout
 from sharegrpo_rl.models.policy import Policy, _unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.training.microbatch import micro_batches
@@ -133,22 +133,10 @@ def test_gradient_checkpointing_keeps_the_layout(make_policy, tiny, tmp_path, ch
 
 def test_sliding_windows_take_the_padded_path():
     model, tokenizer = text_only("qwen2")
-    assert supports_branches(model)
+    assert obstacle(model) is None
     model.config.layer_types = ["full_attention", "sliding_attention"]
-    assert not supports_branches(model)
+    assert "sliding_attention" in obstacle(model)
     assert not Policy(model, tokenizer, SETTINGS).shares_prefix
-
-
-def test_logits_in_chunks_equal_logits_at_once(policy, tiny, monkeypatch):
-    packs = packs_of(policy, tiny, SHAPES["several packs"])
-    whole = branches(policy, packs)
-    expected = tiny.gradients(policy, whole.logprobs.mean())
-    monkeypatch.setattr(pack_forward, "LOGITS_AT_ONCE", 3 * 320)
-    chunked = branches(policy, packs)
-    torch.testing.assert_close(chunked.logprobs, whole.logprobs, rtol=0, atol=1e-6)
-    torch.testing.assert_close(chunked.entropy, whole.entropy, rtol=0, atol=1e-5)
-    for name, gradient in tiny.gradients(policy, chunked.logprobs.mean()).items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_picture_shared_by_packs_is_encoded_once(policy, tiny, monkeypatch):
@@ -168,15 +156,15 @@ def test_a_picture_shared_by_packs_is_encoded_once(policy, tiny, monkeypatch):
 
 def test_a_wrong_layout_raises(policy):
     embeds = torch.zeros(1, 9, 32)
-    decoder, options = language_model(policy.model), {"use_cache": False}
-    with layout([Span(0, 4, [2, 1])]), pytest.raises(ValueError, match="9 tokens, its layout 7"):
+    decoder, options = policy.model.model.language_model, {"use_cache": False}
+    with use_layout(Layout([(4, [2, 1])])), pytest.raises(ValueError, match="9 tokens, its layout 7"):
         decoder(inputs_embeds=embeds, **options)
-    with layout([Span(0, 5, [2, 2])]), pytest.raises(ValueError, match="no attention mask"):
+    with use_layout(Layout([(5, [2, 2])])), pytest.raises(ValueError, match="no attention mask"):
         decoder(inputs_embeds=embeds, attention_mask=torch.tensor([[0] * 3 + [1] * 6]), **options)
 
 
 def test_outside_a_layout_padding_masks_are_respected(policy):
-    decoder = language_model(policy.model)
+    decoder = policy.model.model.language_model
     row = torch.randn(1, 6, 32)
     junk = torch.cat([100 * torch.ones(1, 3, 32), row], 1)
     mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1, 1]])

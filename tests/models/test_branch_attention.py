@@ -1,0 +1,101 @@
+"""Both ways of branch attention against a dense tree mask, typed out: outputs and gradients."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sharegrpo_rl.models.branch_attention import attend
+from sharegrpo_rl.models.merged_attention import merged_attention
+from sharegrpo_rl.models.pack_layout import Layout
+
+WAYS = {"merged": merged_attention, "portable": attend}
+HEADS, KEYS, SIZE = 4, 2, 8
+
+
+def allowed(layout):
+    """[L, L]: a prompt token sees its prompt up to itself, a branch token its prompt and its branch up to itself."""
+    table = torch.zeros(layout.length, layout.length, dtype=torch.bool)
+    for prompt, each in zip(layout.prompts, layout.each, strict=True):
+        for i in range(prompt.start, prompt.stop):
+            table[i, prompt.start : i + 1] = True
+        for branch in each:
+            for i in range(branch.start, branch.stop):
+                table[i, prompt] = True
+                table[i, branch.start : i + 1] = True
+    return table
+
+
+def dense(query, key, value, layout, scale):
+    key, value = (x.repeat_interleave(HEADS // KEYS, 1) for x in (key, value))
+    scores = (query @ key.transpose(-1, -2) * scale).masked_fill(~allowed(layout), -torch.inf)
+    return (scores.softmax(-1) @ value).transpose(1, 2)
+
+
+def tensors(length, dtype, seed=0):
+    """Query, key and value as a model has them: [1, heads, L, size], views of [1, L, heads, size]."""
+    rng = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(1, length, heads, SIZE, generator=rng, dtype=torch.float64).to(dtype).transpose(1, 2)
+        for heads in (HEADS, KEYS, KEYS)
+    ]
+
+
+def run(way, layout, dtype, seed=0):
+    """Output and the three gradients."""
+    inputs = [t.detach().requires_grad_() for t in tensors(layout.length, dtype, seed)]
+    out = way(*inputs, layout, 0.3)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), inputs)]
+
+
+SHAPES = {
+    "one branch": [(3, [4])],
+    "equal": [(5, [6, 6, 6])],
+    "ragged": [(5, [1, 17, 3, 30])],
+    "several packs": [(2, [9, 9]), (7, [4, 1, 33]), (1, [2])],
+    "empty branches": [(4, [0, 3, 0]), (3, [0, 0])],
+    "nothing but prompts": [(4, [0]), (3, []), (5, [0, 0])],
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_equal_to_a_dense_mask(way, shape):
+    layout = Layout(shape)
+    for mine, theirs in zip(run(way, layout, torch.float64), run(dense, layout, torch.float64), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(0, 40), max_size=5)), min_size=1, max_size=3),
+    st.integers(0, 9),
+)
+def test_equal_to_a_dense_mask_for_any_shape(shape, seed):
+    layout = Layout(shape)
+    expected = run(dense, layout, torch.float64, seed)
+    for way in WAYS.values():
+        for mine, theirs in zip(run(way, layout, torch.float64, seed), expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shorter_types(dtype):
+    layout = Layout(SHAPES["several packs"])
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
+    for mine, theirs in zip(run(merged_attention, layout, dtype), run(dense, layout, torch.float64), strict=True):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine.double(), theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_buckets_hold_every_token_once_and_pad_little():
+    lengths = [1, 7, 8, 9, 31, 64, 64, 100, 127, 500, 512]
+    layout = Layout([(3, lengths), (5, lengths)])
+    row = torch.zeros(layout.length, 1, 1)
+    for bucket in layout.buckets:
+        assert bucket.size * bucket.width <= 1.25 * sum(n for n in lengths * 2 if n <= bucket.width) + 16 * bucket.size
+        bucket.write(bucket.pad(torch.ones(layout.length, 1, 1)), row)
+    assert row[:8].sum() == 0
+    assert row[8:].sum() == 2 * sum(lengths)
+    assert len(layout.buckets) < len(lengths)
