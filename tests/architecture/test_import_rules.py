@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # part of the package -> parts that it may import; `errors` is free for all.
 MAY_IMPORT = {
-    "ops": set(),
+    "ops": {"ops"},
     "statistics": {"statistics"},
     "options": {"options"},
     "presets": {"options"},
