@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,6 +33,11 @@ VISION_TOKENS = (
 )
 
 
+@cache
+def _warn_once(text: str) -> None:
+    logging.getLogger(__name__).warning(text)
+
+
 class Policy:
     """A model ready for generation and training; the distribution is softmax(logits / temperature) without banned ids."""
 
@@ -46,6 +53,8 @@ class Policy:
         self.shares_prefix = self.obstacle is None
         if self.shares_prefix:
             use_branch_attention(inner)
+        else:
+            _warn_once(f"one row per completion, the prompt repeated in each: {self.obstacle}")
         use_matrix_products(inner)
         tokenizer = self.encoder.tokenizer
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -1,11 +1,14 @@
 """The shared-prefix forward against the padded one and against plain transformers: log-probs, entropies, gradients."""
 
+import logging
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_families import qwen2_vl, text_only
 
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.families import obstacle
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.pack_forward import branch_logprobs, padded_logprobs
@@ -200,3 +203,19 @@ def test_text_only_models(tiny, family):
     with torch.no_grad():
         expected = plain_transformers(untouched, packs[1], 1.0, policy.banned)
         torch.testing.assert_close(branches(policy, packs[1:]).logprobs, expected, rtol=0, atol=1e-5)
+
+
+def test_models_that_change_their_logits_are_refused():
+    model, tokenizer = text_only("llama")
+    model.config.logit_scale = 0.5
+    with pytest.raises(UserError, match="llama changes its logits by logit_scale"):
+        Policy(model, tokenizer, SETTINGS)
+
+
+def test_another_family_says_why_it_runs_row_by_row(caplog):
+    model, tokenizer = text_only("llama")
+    model.config.model_type = "unheard_of"
+    with caplog.at_level(logging.WARNING):
+        assert not Policy(model, tokenizer, SETTINGS).shares_prefix
+    assert "one row per completion" in caplog.text
+    assert "unheard_of is not among those it is tested for" in caplog.text
