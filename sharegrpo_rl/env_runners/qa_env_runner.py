@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, SlotRequest
+from sharegrpo_rl.env_runners.background_grading import BackgroundGrader, Graded
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
@@ -121,48 +123,63 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         if self.module is None:
             self.make_module()
         started = time.perf_counter()
-        prompts = render(self.env, self.module.policy.encoder, requests)
-        completions = self._generate(prompts, requests)
-        generated = time.perf_counter()
+        shown = show(self.env, requests)
+        facts = [(observation["question"], info) for observation, info in shown]
+        prompts = encode(self.module.policy.encoder, shown)
+        completions, graded, waited = self._generate(prompts, requests)
+        generated = time.perf_counter() - started - waited
         if self.remote:
             prompts = [_in_object_store(p) for p in prompts]
         episodes = [
             episode
-            for request, prompt, answers in zip(requests, prompts, completions, strict=True)
-            for episode in self._episodes(request, prompt, answers)
+            for slot in zip(requests, facts, prompts, completions, graded, strict=True)
+            for episode in self._episodes(*slot)
         ]
-        self._log(episodes, generated - started, time.perf_counter() - generated)
+        self._log(episodes, generated, sum(g.seconds for g in graded), waited)
         for episode in episodes:
             env = {"env": self.env, "env_index": 0, "rl_module": self.module}
             self._tell("on_episode_end", episode=episode, prev_episode_chunks=[], **env)
         self._tell("on_sample_end", samples=episodes)
         return episodes
 
-    def _generate(self, prompts: list[Prompt], requests: Sequence[SlotRequest]) -> list[tuple[Completion, ...]]:
-        """Requests may ask for different numbers of samples; equal ones are generated together, in their order."""
+    def _generate(
+        self, prompts: list[Prompt], requests: Sequence[SlotRequest]
+    ) -> tuple[list[tuple[Completion, ...]], list[Graded], float]:
+        """Completions and scores of each request, and the seconds that scores were waited for after the last token.
+
+        Requests may ask for different numbers of samples; equal ones are generated together, in their order.
+        """
         generator = self.make_generator()
         sampling = Sampling(self.config.max_completion_tokens, self.config.top_p)
         results: dict[int, tuple[Completion, ...]] = {}
-        for n in sorted({r.num_samples for r in requests}):
-            rows = [i for i, r in enumerate(requests) if r.num_samples == n]
-            seeds = [requests[i].sampling_seed for i in rows]
-            answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling)
-            results.update(zip(rows, answers, strict=True))
-        return [results[i] for i in range(len(requests))]
+        with BackgroundGrader(self.env, requests) as grader:
+            for n in sorted({r.num_samples for r in requests}):
+                rows = [i for i, r in enumerate(requests) if r.num_samples == n]
+                seeds = [requests[i].sampling_seed for i in rows]
+                hand_in = partial(_hand_in, grader, rows)
+                answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling, hand_in)
+                results.update(zip(rows, answers, strict=True))
+            generated = time.perf_counter()
+            completions = [results[i] for i in range(len(requests))]
+            return completions, grader.results(completions), time.perf_counter() - generated
 
     def make_generator(self) -> Generator:
         """The engine that answers; tests put a scripted one here."""
         return HFGenerator(self.module.policy)
 
     def _episodes(
-        self, request: SlotRequest, prompt: Prompt, completions: tuple[Completion, ...]
+        self,
+        request: SlotRequest,
+        facts: tuple[str, dict[str, Any]],
+        prompt: Prompt,
+        completions: tuple[Completion, ...],
+        graded: Graded,
     ) -> list[SingleAgentEpisode]:
-        observation, info = self.env.reset(options=_reset_options(request))
+        question, info = facts
         # Pixels travel once per slot, in the prompt; the episode's observation keeps the text.
-        shown = {"question": observation["question"], "images": ()}
-        scores = self.env.score([c.text for c in completions], [c.truncated for c in completions])
+        shown = {"question": question, "images": ()}
         episodes = []
-        for sample, (completion, score) in enumerate(zip(completions, scores, strict=True)):
+        for sample, (completion, score) in enumerate(zip(completions, graded.scores, strict=True)):
             parts, reward = dict(score.parts), float(score.total)
             if self.config.overlong_buffer:
                 parts["overlong"] = self._overlong_penalty(completion)
@@ -196,7 +213,9 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         c = self.config
         return overlong_penalty(len(completion.token_ids), c.max_completion_tokens, c.overlong_buffer)
 
-    def _log(self, episodes: Sequence[SingleAgentEpisode], generation_s: float, grading_s: float) -> None:
+    def _log(
+        self, episodes: Sequence[SingleAgentEpisode], generation_s: float, grading_s: float, waited_s: float
+    ) -> None:
         rewards = [e.get_return() for e in episodes]
         log = self.metrics.log_value
         log(EPISODE_RETURN_MEAN, float(np.mean(rewards)), reduce="mean", window=1)
@@ -205,6 +224,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         log(NUM_EPISODES, len(episodes), reduce="sum")
         log("generation_seconds", generation_s, reduce="mean", window=1)
         log("grading_seconds", grading_s, reduce="mean", window=1)
+        log("grading_wait_seconds", waited_s, reduce="mean", window=1)
 
     @override(EnvRunner)
     def get_metrics(self) -> Any:
@@ -241,11 +261,21 @@ class QAEnvRunner(EnvRunner, Checkpointable):
 
 def render(env: MultimodalQAEnv, encoder: PromptEncoder, requests: Sequence[SlotRequest]) -> list[Prompt]:
     """The prompt of each request: what the environment shows, in the model's own tokens and pixels."""
-    questions = []
-    for request in requests:
-        observation, info = env.reset(options=_reset_options(request))
-        questions.append(Question(observation["question"], observation["images"], info["image_keys"]))
-    return encoder.encode(questions)
+    return encode(encoder, show(env, requests))
+
+
+def show(env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Observation and info of each request."""
+    return [env.reset(options=_reset_options(request)) for request in requests]
+
+
+def encode(encoder: PromptEncoder, shown: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Prompt]:
+    """The prompts of what an environment has shown."""
+    return encoder.encode([Question(o["question"], o["images"], info["image_keys"]) for o, info in shown])
+
+
+def _hand_in(grader: BackgroundGrader, rows: list[int], place: int, completions: tuple[Completion, ...]) -> None:
+    grader.hand_in(rows[place], completions)
 
 
 def _reset_options(request: SlotRequest) -> dict[str, Any]:

@@ -114,8 +114,14 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         """Grade several answers to the question shown last."""
         if self._question is None:
             raise gym.error.ResetNeeded("call reset() before step() or score(): no question has been shown yet")
-        rubric = self.rubric_of(self._question)
-        return rubric.score(list(texts), self._question, None if truncated is None else list(truncated))
+        return self.grade(self._question, texts, truncated)
+
+    def grade(
+        self, question: SeedQuestion, texts: Sequence[str], truncated: Sequence[bool] | None = None
+    ) -> list[Score]:
+        """Grade answers to any question. Every grading ends here, env runners' too, which call it from a thread of
+        their own: a subclass that grades otherwise overrides this method and keeps nothing between calls."""
+        return self.rubric_of(question).score(list(texts), question, None if truncated is None else list(truncated))
 
     def rubric_of(self, question: SeedQuestion) -> Rubric:
         """What grades a question: the run's rubric, or in a mixture that of the question's own set."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sharegrpo_rl.data.types import Completion, Prompt
+
+PromptDone = Callable[[int, tuple[Completion, ...]], None]
+"""Called with a prompt's place among the prompts and its completions, as soon as the last of them has ended."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,14 @@ class Generator(Protocol):
     """Turns prompts into completions; the same prompts, seeds and weights give the same completions."""
 
     def generate(
-        self, prompts: Sequence[Prompt], num_samples: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt_done: PromptDone | None = None,
     ) -> list[tuple[Completion, ...]]:
-        """`num_samples` completions of each prompt; `seeds` holds one seed for each prompt."""
+        """`num_samples` completions of each prompt; `seeds` holds one seed for each prompt.
+
+        `on_prompt_done` hears of every prompt once, in the order in which they end.
+        """

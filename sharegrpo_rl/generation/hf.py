@@ -1,154 +1,153 @@
-"""Generation with the training model itself: each prompt is run once, its cache branches into n completions."""
+"""Generation with the training model itself: each prompt is run once and branches into its completions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sharegrpo_rl.data.types import Completion, Prompt
-from sharegrpo_rl.generation.generator import Sampling
-from sharegrpo_rl.models.batch import model_inputs, rope_positions
+from sharegrpo_rl.generation.branches import Branches, CopiedBranches, SharedBranches
+from sharegrpo_rl.generation.generator import PromptDone, Sampling
+from sharegrpo_rl.generation.prefill import ImageShelf
+from sharegrpo_rl.generation.sampling import nucleus, sample, uniform_numbers
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.token_logprobs import mask_logits
 
-# Cutting ended rows out of the cache copies it, so it waits until this share of the rows has ended.
+# Cutting ended rows out copies what is kept, so it waits until this share of the rows has ended.
 ENDED_SHARE = 0.25
 
 
 class HFGenerator:
-    """Prefill once per prompt, then decode all branches together; ended branches leave the batch."""
+    """Prefill once per distinct prompt, then decode all branches together; ended branches leave the batch."""
 
     def __init__(self, policy: Policy, token_budget: int = 65536) -> None:
         self.policy = policy
         self.token_budget = token_budget
 
+    @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Prompt], num_samples: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt_done: PromptDone | None = None,
     ) -> list[tuple[Completion, ...]]:
-        """Completions of each prompt, in order; prompts run in batches of at most `token_budget` cached tokens."""
-        if not prompts:
-            return []
-        results: list[tuple[Completion, ...]] = []
-        longest = max(len(p.input_ids) for p in prompts) + sampling.max_tokens
-        size = max(1, self.token_budget // (longest * num_samples))
-        was_training = self.policy.model.training
-        self.policy.model.eval()
-        with torch.no_grad():
-            for i in range(0, len(prompts), size):
-                results += self._batch(prompts[i : i + size], num_samples, seeds[i : i + size], sampling)
-        self.policy.model.train(was_training)
-        return results
+        """Completions of each prompt, in order; prompts run in batches that hold at most `token_budget` cached tokens."""
+        results: dict[int, tuple[Completion, ...]] = {}
+        model = self.policy.model
+        images = ImageShelf(self.policy)
+        was_training = model.training
+        model.eval()
+        batches = self._batches(prompts, num_samples, sampling.max_tokens)
+        try:
+            for number, batch in enumerate(batches):
+                later = [prompts[i] for others in batches[number + 1 :] for i in others]
+                branches = self._prefill([prompts[i] for i in batch], later, num_samples, sampling.max_tokens, images)
+                for row, completions in self._decode(branches, [seeds[i] for i in batch], num_samples, sampling):
+                    results[batch[row]] = completions
+                    if on_prompt_done is not None:
+                        on_prompt_done(batch[row], completions)
+        finally:
+            model.train(was_training)
+        return [results[i] for i in range(len(prompts))]
 
-    def _batch(
-        self, prompts: Sequence[Prompt], n: int, seeds: Sequence[int], sampling: Sampling
-    ) -> list[tuple[Completion, ...]]:
-        branches = _Branches(self.policy, prompts, n)
-        uniforms = torch.cat([_uniforms(seed, n, sampling.max_tokens) for seed in seeds]).to(branches.logits.device)
-        ends = torch.tensor(self.policy.end_ids, device=branches.logits.device)
-        tokens: list[list[int]] = [[] for _ in range(len(prompts) * n)]
-        logprobs: list[list[float]] = [[] for _ in range(len(prompts) * n)]
-        alive = torch.ones_like(branches.rows, dtype=torch.bool)
+    def _batches(self, prompts: Sequence[Prompt], n: int, max_tokens: int) -> list[list[int]]:
+        """Places of the prompts that run together: by length, so that little is padded, and equal ones in a row."""
+        first: dict[Any, int] = {}
+        order = sorted(
+            range(len(prompts)),
+            key=lambda i: (len(prompts[i].input_ids), first.setdefault(_identity(prompts[i]), i)),
+        )
+        batches: list[list[int]] = [[]]
+        for i in order:
+            longest = len(prompts[i].input_ids)
+            held = longest + n * max_tokens if self.policy.shares_prefix else n * (longest + max_tokens)
+            if batches[-1] and (len(batches[-1]) + 1) * held > self.token_budget:
+                batches.append([])
+            batches[-1].append(i)
+        return [b for b in batches if b]
+
+    def _prefill(
+        self, prompts: Sequence[Prompt], later: Sequence[Prompt], n: int, max_tokens: int, images: ImageShelf
+    ) -> Branches:
+        distinct = {_identity(p): p for p in prompts}
+        rows = Counter(_identity(p) for p in prompts)
+        counts = [n * rows[key] for key in distinct]
+        features = images.of(prompts, later)
+        if self.policy.shares_prefix:
+            return SharedBranches(self.policy, list(distinct.values()), counts, features, max_tokens)
+        return CopiedBranches(self.policy, list(distinct.values()), counts, features)
+
+    def _decode(
+        self, branches: Branches, seeds: Sequence[int], n: int, sampling: Sampling
+    ) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        """The prompts' places in the batch and their completions, as they end."""
+        device, total = branches.logits.device, len(seeds) * n
+        numbers = torch.cat([uniform_numbers(seed, n, sampling.max_tokens) for seed in seeds]).T.contiguous().to(device)
+        ends = torch.tensor(self.policy.end_ids, device=device)
+        said = torch.zeros(sampling.max_tokens, total, dtype=torch.long, device=device)
+        logprobs = torch.zeros(sampling.max_tokens, total, device=device)
+        rows = torch.arange(total, device=device)
+        alive = torch.ones(total, dtype=torch.bool, device=device)
+        lengths, running = [sampling.max_tokens] * total, [n] * len(seeds)
         for step in range(sampling.max_tokens):
-            scores = branches.log_probs()
-            numbers = uniforms[branches.rows, step]
-            scores = scores if sampling.greedy else nucleus(scores, sampling.top_p)
-            chosen = scores.argmax(-1) if sampling.greedy else sample(scores, numbers)
-            picked = scores.gather(-1, chosen[:, None])[:, 0]
-            for row, token, value in zip(
-                branches.rows[alive].tolist(), chosen[alive].tolist(), picked[alive].tolist(), strict=True
-            ):
-                tokens[row].append(token)
-                logprobs[row].append(value)
-            alive &= ~torch.isin(chosen, ends)
-            if not bool(alive.any()) or step + 1 == sampling.max_tokens:
-                break
-            if float(alive.float().mean()) <= 1 - ENDED_SHARE:
-                branches.keep(alive)
-                chosen, alive = chosen[alive], alive[alive]
-            branches.step(chosen)
-        completions = [self._completion(t, p) for t, p in zip(tokens, logprobs, strict=True)]
-        return [tuple(completions[i : i + n]) for i in range(0, len(completions), n)]
+            chosen, values = self._choose(branches.logits, numbers[step], sampling)
+            said[step].index_copy_(0, rows, chosen)
+            logprobs[step].index_copy_(0, rows, values)
+            ended = torch.isin(chosen, ends) & alive
+            if bool(ended.any()):
+                alive &= ~ended
+                for row in rows[ended].tolist():
+                    lengths[row] = step + 1
+                    running[row // n] -= 1
+                    if not running[row // n]:
+                        yield row // n, self._completions(row // n, n, said, logprobs, lengths)
+                left = int(alive.sum())
+                if not left:
+                    return
+                if left <= (1 - ENDED_SHARE) * len(rows):
+                    index = alive.nonzero()[:, 0]
+                    branches.keep(index)
+                    chosen, alive, rows, numbers = chosen[index], alive[index], rows[index], numbers[:, index]
+            if step + 1 < sampling.max_tokens:
+                branches.step(chosen)
+        for prompt in (i for i, number in enumerate(running) if number):
+            yield prompt, self._completions(prompt, n, said, logprobs, lengths)
 
-    def _completion(self, tokens: list[int], logprobs: list[float]) -> Completion:
+    def _choose(self, logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """Each row's next token and its log-prob, [rows] both."""
+        logits = mask_logits(logits, self.policy.temperature, self.policy.banned.to(logits.device))
+        probs = logits.softmax(-1)
+        if sampling.greedy:
+            chosen = logits.argmax(-1)
+        else:
+            probs = nucleus(probs, sampling.top_p)
+            chosen = sample(probs, uniforms)
+        return chosen, probs.gather(-1, chosen[:, None])[:, 0].log().float()
+
+    def _completions(
+        self, prompt: int, n: int, said: Tensor, logprobs: Tensor, lengths: Sequence[int]
+    ) -> tuple[Completion, ...]:
+        rows = slice(prompt * n, (prompt + 1) * n)
+        pairs = zip(said[:, rows].T.cpu().numpy(), logprobs[:, rows].T.cpu().numpy(), lengths[rows], strict=True)
+        return tuple(self._completion(tokens[:length], values[:length]) for tokens, values, length in pairs)
+
+    def _completion(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> Completion:
         return Completion(
-            token_ids=np.asarray(tokens, np.int64),
-            sampler_logprobs=np.asarray(logprobs, np.float32),
+            token_ids=tokens.copy(),
+            sampler_logprobs=logprobs.copy(),
             text=self.policy.encoder.decode(tokens),
-            truncated=tokens[-1] not in self.policy.end_ids,
+            truncated=int(tokens[-1]) not in self.policy.end_ids,
         )
 
 
-class _Branches:
-    """The rows still decoding: their cache, mask, next positions and the logits of their next token."""
-
-    def __init__(self, policy: Policy, prompts: Sequence[Prompt], n: int) -> None:
-        self.policy = policy
-        self.model: Any = policy.model
-        self.banned = policy.banned.to(self.model.device)
-        rows = [p.input_ids for p in prompts]
-        inputs = model_inputs(self.model, rows, [p.images for p in prompts], policy.pad_id, "left")
-        positions = rope_positions(self.model, inputs)
-        out = self.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        self.cache = out.past_key_values
-        self.cache.batch_repeat_interleave(n)
-        self.mask = inputs["attention_mask"].repeat_interleave(n, 0)
-        following = positions.amax(-1, keepdim=True) + 1
-        if positions.ndim == 3:  # text goes on from the largest of the three coordinates
-            following = following.amax(0, keepdim=True).expand(3, -1, -1)
-        self.position = following.repeat_interleave(n, -2)
-        self.logits = out.logits[:, -1].repeat_interleave(n, 0)
-        self.rows = torch.arange(len(prompts) * n, device=self.logits.device)
-
-    def log_probs(self) -> Tensor:
-        """[rows, vocabulary] of the policy's next-token distribution."""
-        return mask_logits(self.logits, self.policy.temperature, self.banned).log_softmax(-1)
-
-    def keep(self, alive: Tensor) -> None:
-        """Drop all other rows."""
-        index = alive.nonzero()[:, 0]
-        self.cache.batch_select_indices(index)
-        self.mask, self.rows = self.mask[index], self.rows[index]
-        self.position = self.position[..., index, :]
-
-    def step(self, tokens: Tensor) -> None:
-        """Run one more token [rows] through the model."""
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        out = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=self.position,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.position = self.position + 1
-        self.logits = out.logits[:, -1]
-
-
-def nucleus(log_probs: Tensor, top_p: float) -> Tensor:
-    """The distribution that is sampled from: the smallest set of ids with mass `top_p`, renormalized; [B, vocabulary]."""
-    if top_p == 1:
-        return log_probs
-    ordered, order = log_probs.double().exp().sort(-1, descending=True)
-    outside = ordered.cumsum(-1) - ordered >= top_p
-    kept = log_probs.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
-    return kept.log_softmax(-1)
-
-
-def sample(log_probs: Tensor, uniforms: Tensor) -> Tensor:
-    """Inverse-transform sampling: the first id whose cumulative probability exceeds the row's uniform number in [0, 1).
-
-    log_probs: [B, vocabulary]; uniforms: [B].
-    """
-    cumulative = log_probs.double().exp().cumsum(-1)
-    threshold = uniforms[:, None] * cumulative[:, -1:]
-    # An id of probability 0 never has a cumulative value above both its predecessor's and the threshold.
-    return (cumulative > threshold).int().argmax(-1)
-
-
-def _uniforms(seed: int, n: int, length: int) -> Tensor:
-    """[n, length] uniform numbers that depend on the request's seed only, not on what shares its batch."""
-    return torch.from_numpy(np.random.default_rng(seed).random((n, length)))
+def _identity(prompt: Prompt) -> tuple[bytes, tuple[str, ...]]:
+    """Equal for prompts that are equal to the model."""
+    return prompt.input_ids.tobytes(), tuple(image.key for image in prompt.images)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sharegrpo_rl.data.types import Completion, Prompt
-from sharegrpo_rl.generation.generator import Sampling
+from sharegrpo_rl.generation.generator import PromptDone, Sampling
 from sharegrpo_rl.models.policy import Policy
 
 
@@ -23,10 +23,20 @@ class ScriptedGenerator:
         self.script = script
 
     def generate(
-        self, prompts: Sequence[Prompt], num_samples: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt_done: PromptDone | None = None,
     ) -> list[tuple[Completion, ...]]:
         """The scripted completions of each prompt; seeds play no part."""
-        return [tuple(self._completion(self.script(p, i), sampling) for i in range(num_samples)) for p in prompts]
+        results = []
+        for place, prompt in enumerate(prompts):
+            results.append(tuple(self._completion(self.script(prompt, i), sampling) for i in range(num_samples)))
+            if on_prompt_done is not None:
+                on_prompt_done(place, results[-1])
+        return results
 
     def _completion(self, text: str, sampling: Sampling) -> Completion:
         encoder = self.policy.encoder

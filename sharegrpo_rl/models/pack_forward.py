@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sharegrpo_rl.data.types import Prompt, PromptPack
 from sharegrpo_rl.models.batch import model_inputs, rope_positions
-from sharegrpo_rl.models.image_features import Features, accepts_features, encode_prompts, encoder_output
+from sharegrpo_rl.models.image_features import Features, encode_prompts, encoder_output
 from sharegrpo_rl.models.pack_layout import Layout, use_layout
 from sharegrpo_rl.ops.head_logprobs import chunk_rows, head_logprobs
 from sharegrpo_rl.ops.token_logprobs import mask_logits, token_logprobs
@@ -51,25 +51,13 @@ def branch_logprobs(
 
 
 def padded_logprobs(
-    model: Any,
-    packs: Sequence[PromptPack],
-    temperature: float,
-    banned: Tensor | None,
-    pad_id: int,
-    images: Mapping[str, Features] | None = None,
+    model: Any, packs: Sequence[PromptPack], temperature: float, banned: Tensor | None, pad_id: int
 ) -> TokenValues:
-    """One right-padded row for each completion: the reference, and the path of other families.
-
-    Images are repeated as pixels, as other trainers do, unless their features are given.
-    """
+    """One right-padded row for each completion, images repeated: the reference, and the path of other families."""
     rows = [np.concatenate([p.prompt.input_ids, tokens]) for p in packs for tokens in _tokens(p)]
     prompts = [p.prompt for p in packs for _ in p.completions]
-    once = images is not None and accepts_features(model)
-    inputs = model_inputs(model, rows, [p.images for p in prompts], pad_id, "right", pixels=not once)
+    inputs = model_inputs(model, rows, [p.images for p in prompts], pad_id, "right")
     positions = rope_positions(model, inputs)
-    if once:
-        inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
-        inputs |= _show_images(model, inputs["input_ids"], prompts, images)
     hidden = model.model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
     picked = []
     for row, prompt, tokens in zip(hidden, prompts, (t for p in packs for t in _tokens(p)), strict=True):

@@ -13,7 +13,7 @@ from torch import Tensor
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.families import logit_rule, obstacle, use_branch_attention
-from sharegrpo_rl.models.image_features import Features, ImageBank, accepts_features
+from sharegrpo_rl.models.image_features import ImageBank, accepts_features
 from sharegrpo_rl.models.pack_forward import TokenValues, branch_logprobs, padded_logprobs
 from sharegrpo_rl.models.patch_embedding import use_matrix_products
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
@@ -62,9 +62,10 @@ class Policy:
         self.banned: Tensor = torch.tensor(banned_ids(model, tokenizer), dtype=torch.long)
 
     def image_bank(self, micro_batches: Sequence[Sequence[PromptPack]]) -> ImageBank | None:
-        """The images of several micro-batches, each to be encoded once; None where the model cannot take features."""
+        """The images of several micro-batches, each to be encoded once; None where the model takes none, or runs row by
+        row: other families may want more beside their features than we know."""
         model = _unwrapped(self.model)
-        return ImageBank(model, micro_batches) if accepts_features(model) else None
+        return ImageBank(model, micro_batches) if self.shares_prefix and accepts_features(model) else None
 
     def logprobs(self, packs: Sequence[PromptPack], images: ImageBank | None = None) -> TokenValues:
         """Log-probs and entropies of all completion tokens of the packs, flat and in order.
@@ -79,10 +80,9 @@ class Policy:
 
     def _forward(self, packs: Sequence[PromptPack], temperature: float, images: ImageBank | None) -> TokenValues:
         model, banned = _unwrapped(self.model), self.banned.to(self.model.device)
-        features: dict[str, Features] | None = None if images is None else images.of(packs)
         if self.shares_prefix:
-            return branch_logprobs(model, packs, temperature, banned, features)
-        return padded_logprobs(model, packs, temperature, banned, self.pad_id, features)
+            return branch_logprobs(model, packs, temperature, banned, None if images is None else images.of(packs))
+        return padded_logprobs(model, packs, temperature, banned, self.pad_id)
 
 
 def banned_ids(model: Any, tokenizer: Any) -> list[int]:

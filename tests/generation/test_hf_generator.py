@@ -1,14 +1,12 @@
-"""The Hugging Face engine: log-probs, replay, independence of the batch, greedy, sampling law, ends, bans."""
+"""The Hugging Face engine: log-probs, replay, independence of the batch, greedy, ends, bans."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
-from sharegrpo_rl.generation.hf import HFGenerator, nucleus, sample
+from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.batch import model_inputs
 
 
@@ -142,54 +140,3 @@ def test_training_mode_is_put_back(policy, tiny):
     HFGenerator(policy).generate([tiny.prompt(policy)], 2, [0], Sampling(2))
     assert policy.model.training
     assert HFGenerator(policy).generate([], 2, [], Sampling(2)) == []
-
-
-PROBS = torch.tensor([0.05, 0.3, 0.0, 0.4, 0.2, 0.05], dtype=torch.float64)
-
-
-def counts(probs, top_p, number=40_000):
-    uniforms = torch.from_numpy(np.random.default_rng(0).random(number))
-    drawn = sample(nucleus(probs.log()[None], top_p).expand(number, -1), uniforms)
-    return torch.bincount(drawn, minlength=len(probs)).double()
-
-
-def chi_square(observed, probs):
-    expected = probs / probs.sum() * observed.sum()
-    inside = expected > 0
-    return float(((observed - expected)[inside] ** 2 / expected[inside]).sum())
-
-
-def test_sampling_follows_the_softmax():
-    observed = counts(PROBS, 1.0)
-    assert observed[2] == 0
-    assert chi_square(observed, PROBS) < 18.5  # 99.9 % point at 4 degrees of freedom
-
-
-@pytest.mark.parametrize(("top_p", "kept"), [(0.35, [3]), (0.5, [3, 1]), (0.71, [3, 1, 4]), (0.89, [3, 1, 4])])
-def test_top_p_keeps_the_smallest_set_of_that_mass(top_p, kept):
-    observed = counts(PROBS, top_p)
-    assert set(observed.nonzero()[:, 0].tolist()) == set(kept)
-    inside = torch.zeros_like(PROBS)
-    inside[kept] = PROBS[kept]
-    assert chi_square(observed, inside) < 18.5
-
-
-@given(
-    st.lists(st.floats(-30, 5), min_size=1, max_size=8),
-    st.floats(0, 1, exclude_max=True),
-    st.sampled_from([0.01, 0.5, 0.9, 0.999, 1.0]),
-)
-def test_a_drawn_id_always_has_probability(logits, uniform, top_p):
-    logits = torch.tensor([*logits, float("-inf")])[None].float().log_softmax(-1)
-    (drawn,) = sample(nucleus(logits, top_p), torch.tensor([uniform], dtype=torch.float64)).tolist()
-    assert logits[0, drawn].isfinite()
-    (best,) = logits.argmax(-1).tolist()
-    tiny_nucleus = sample(nucleus(logits, 1e-9), torch.tensor([uniform], dtype=torch.float64)).item()
-    assert logits[0, tiny_nucleus] == logits[0, best]
-
-
-def test_the_extremes_of_the_uniform_number():
-    probs = torch.tensor([[0.0, 0.5, 0.5, 0.0]]).double().log()
-    last = 1 - 2.0**-53
-    assert sample(probs, torch.tensor([0.0], dtype=torch.float64)).tolist() == [1]
-    assert sample(probs, torch.tensor([last], dtype=torch.float64)).tolist() == [2]
