@@ -68,6 +68,35 @@ def with_old(policy, pack):
     return replace(pack, old_logprobs=tuple(splits))
 
 
+@pytest.mark.parametrize(
+    ("minibatch_size", "num_epochs", "correction", "expected"),
+    [
+        (None, 1, "none", [True]),
+        (2, 1, "none", [False, True, True]),  # the second minibatch needs its old log-probs, the first brings its own
+        (None, 2, "none", [True, True]),
+        (None, 1, "truncate", [False, True]),
+    ],
+)
+def test_no_pass_is_made_that_on_policy_makes_needless(
+    make_policy, tiny, monkeypatch, minibatch_size, num_epochs, correction, expected
+):
+    """Forward passes of an update, with gradient or without; each minibatch is one micro-batch."""
+    policy, passes = make_policy(), []
+    plain = policy.logprobs
+    monkeypatch.setattr(policy, "logprobs", lambda *args: passes.append(torch.is_grad_enabled()) or plain(*args))
+    options = TrainingSettings(minibatch_size=minibatch_size, num_epochs=num_epochs, importance_correction=correction)
+    packs = [replace(p, native=np.ones(3, bool)) for p in some_packs(policy, tiny)]
+    TrainingStep(policy, options).update(packs)
+    assert passes == expected
+
+
+def test_each_image_is_encoded_once_a_minibatch(make_policy, tiny):
+    policy = make_policy()
+    packs = [tiny.pack(policy, (3, 4), group=0, slot=v, text=t, seed=7) for v, t in enumerate(("How many?", "Count."))]
+    one, cut = (TrainingStep(policy, TrainingSettings(token_budget=b)).update(packs) for b in (10_000, 30))
+    assert one["encoded_images"] == cut["encoded_images"] == 1
+
+
 def test_packs_with_and_without_old_logprobs_mix(make_policy, tiny):
     policy = make_policy()
     packs = some_packs(policy, tiny)
