@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from workload import Work
 
+from sharegrpo_rl.models.host_memory import keep_freed_memory
+
 PEERS = ("trl", "naive", "none")
 LIBRARIES = ("torch", "transformers", "trl")
 
@@ -77,6 +79,7 @@ def report(measure: Callable[[argparse.Namespace], dict[str, Any]], options: arg
 def one_thread() -> None:
     """This process and those it starts compute on one thread and stay off the network."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # for both sides
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

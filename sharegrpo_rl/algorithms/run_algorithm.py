@@ -30,6 +30,7 @@ from sharegrpo_rl.envs.registry import make_bank, make_env
 from sharegrpo_rl.evaluation.evaluate import evaluate
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
+from sharegrpo_rl.models.host_memory import keep_freed_memory
 from sharegrpo_rl.models.loading import parameter_table
 
 COUNTED_ROWS = 2000  # first training rows that are looked at for key steps
@@ -46,6 +47,7 @@ class RunAlgorithm(Algorithm):
     def setup(self, config: Any) -> None:
         """Read the data, prepare the model, then let RLlib start runners and learner."""
         torch.set_num_threads(self.config.num_threads)
+        keep_freed_memory()  # before the warm start
         own = self.config.copy(copy_frozen=False)
         make_env(own.env, own.env_config, split="test", rewards=own.rewards, answer_format=own.answer_format)
         self.bank = make_bank(own.env, own.train_env_config(), "train", check=own.num_env_runners > 0)
