@@ -44,9 +44,11 @@ def _branches(prompt: tuple[Tensor, ...], own: tuple[Tensor, ...], lengths: list
         return own[0][0]
     q, k, v = (pad_sequence([*x[0].transpose(0, 1).split(lengths)], batch_first=True).transpose(1, 2) for x in own)
     k, v = (torch.cat([shared.expand(len(lengths), -1, -1, -1), x], 2) for shared, x in ((key, k), (value, v)))
+    # With a bias CUDA has no lean kernel for grouped heads: they are repeated, as transformers does.
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     # The prompt is open, the branch causal; padding lies behind the tokens that count.
     bias = q.new_full((width, length + width), float("-inf")).triu(length + 1)
-    out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale, enable_gqa=True)
+    out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
     return torch.cat([x[:, :n] for x, n in zip(out, lengths, strict=True)], 1)
 
 
