@@ -21,4 +21,4 @@ slow:
 	uv run pytest -m slow
 
 lock:
-	uv export --no-emit-project --no-header --all-extras -o requirements.lock
+	uv export --no-emit-project --no-header --all-extras --no-extra vllm -o requirements.lock

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import TypeAlias
 
 from sharegrpo_rl.data.types import Completion
 from sharegrpo_rl.evaluation.evaluate import Sample, ShownQuestion
 from sharegrpo_rl.evaluation.report import GeneratedText
-from sharegrpo_rl.generation.generator import Sampling
+from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import Question
 
+MakeGenerator: TypeAlias = Callable[[Policy], Generator]
 
-def greedy_generate(policy: Policy, max_tokens: int) -> Callable[[list[ShownQuestion]], list[GeneratedText]]:
+
+def greedy_generate(
+    policy: Policy, max_tokens: int, make: MakeGenerator = HFGenerator
+) -> Callable[[list[ShownQuestion]], list[GeneratedText]]:
     """A function from shown questions to one greedy completion each."""
-    generator = HFGenerator(policy)
+    generator = make(policy)
 
     def generate(shown: list[ShownQuestion]) -> list[GeneratedText]:
         prompts = policy.encoder.encode([Question(text, images) for text, images in shown])
@@ -26,11 +31,13 @@ def greedy_generate(policy: Policy, max_tokens: int) -> Callable[[list[ShownQues
     return generate
 
 
-def sampled_generate(policy: Policy, max_tokens: int, samples: int, temperature: float) -> Sample:
+def sampled_generate(
+    policy: Policy, max_tokens: int, samples: int, temperature: float, make: MakeGenerator = HFGenerator
+) -> Sample:
     """A function from shown questions and their seeds to `samples` completions each, at a temperature of its own."""
     warmed = copy.copy(policy)  # the same model; only the distribution is another one
     warmed.temperature = temperature
-    generator = HFGenerator(warmed)
+    generator = make(warmed)
 
     def sample(shown: list[ShownQuestion], seeds: list[int]) -> list[list[GeneratedText]]:
         prompts = warmed.encoder.encode([Question(text, images) for text, images in shown])

@@ -29,9 +29,12 @@ from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_bank, make_env
 from sharegrpo_rl.evaluation.evaluate import evaluate
 from sharegrpo_rl.evaluation.report import EvaluationReport
+from sharegrpo_rl.generation.generator import Generator
+from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
 from sharegrpo_rl.models.host_memory import keep_freed_memory
 from sharegrpo_rl.models.loading import parameter_table
+from sharegrpo_rl.models.policy import Policy
 
 COUNTED_ROWS = 2000  # first training rows that are looked at for key steps
 
@@ -115,8 +118,12 @@ class RunAlgorithm(Algorithm):
         env = make_env(c.env, c.env_config, split="test", rewards=c.rewards, answer_format=c.answer_format, check=False)
         policy = self.rl_module.policy
         keep_fitting(env, policy.encoder, c.evaluation_questions)
-        generate = greedy_generate(policy, c.max_completion_tokens)
+        generate = greedy_generate(policy, c.max_completion_tokens, self.make_generator)
         return evaluate(env, generate, limit=c.evaluation_questions, batch=c.evaluation_batch, blind=blind)
+
+    def make_generator(self, policy: Policy) -> Generator:
+        """What answers in evaluation."""
+        return HFGenerator(policy)
 
     @override(Algorithm)
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
@@ -140,7 +147,7 @@ class RunAlgorithm(Algorithm):
     @classmethod
     @override(Algorithm)
     def _should_create_evaluation_env_runners(cls, eval_config: Any) -> bool:
-        return False  # evaluation is greedy and runs on the Learner's own policy
+        return False  # evaluation is greedy and runs in the driver
 
     def warm_start_report(self) -> dict[str, Any] | None:
         """What the warm start reached, if there was one."""

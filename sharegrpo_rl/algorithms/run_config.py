@@ -19,12 +19,16 @@ from ray.rllib.utils.annotations import override
 from sharegrpo_rl.algorithms.model_source import module_config
 from sharegrpo_rl.callbacks import find_callbacks
 from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
+from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.generation.engines import check_engine
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
 from sharegrpo_rl.learners.vlm_learner_group import VLMLearnerGroup
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
 from sharegrpo_rl.options import RunOptions, check_option, check_together
 from sharegrpo_rl.presets import PRESETS
+
+ENV_RUNNERS = {"hf": QAEnvRunner, "vllm": VLLMEnvRunner}
 
 
 class RunConfig(AlgorithmConfig):
@@ -108,9 +112,12 @@ class RunConfig(AlgorithmConfig):
             super().validate()
         finally:
             self.model = name
+        if self.env_runner_cls in ENV_RUNNERS.values():  # one of the user's own stays
+            self.env_runner_cls = ENV_RUNNERS[getattr(self, "engine", "hf")]
         if self.num_learners > 0:
             raise UserError("num_learners: learners outside the driver are not supported in this version; set it to 0")
         check_together({name: getattr(self, name) for name in self.option_names()}, self.name)
+        check_engine(getattr(self, "engine", "hf"))
 
     def add_user_callbacks(self) -> None:
         """Put the callbacks that `user_callbacks` names behind those given to `.callbacks(...)`."""

@@ -49,7 +49,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="FILE", help="read that tool's result file into an --out folder's report"),
     ] = None,
-    engine: Annotated[str, typer.Option(help="what generates: hf")] = "hf",
+    engine: Annotated[str, typer.Option(help="what generates: hf or vllm")] = "hf",
     batch: Annotated[int, typer.Option(min=1, help="questions at a time, and between two writes to --out")] = 128,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="instead of the model's own limit")] = None,
     max_completion_tokens: Annotated[int | None, typer.Option(min=1, help="instead of the model's own limit")] = None,

@@ -41,11 +41,16 @@ from sharegrpo_rl.models.prompts import PromptEncoder, Question
 from sharegrpo_rl.ops.length_penalty import overlong_penalty
 from sharegrpo_rl.user_code import import_user_files
 
-Sampled = list[SingleAgentEpisode] | UserError | str
-
 
 class RunnerError(RuntimeError):
     """What went wrong in an env runner, with the text of its own traceback."""
+
+
+class StaleWeights(RunnerError):
+    """An env runner was asked for samples of other weights than it has."""
+
+
+Sampled = list[SingleAgentEpisode] | UserError | StaleWeights | str
 
 
 class QAEnvRunner(EnvRunner, Checkpointable):
@@ -105,19 +110,28 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         return {INPUT_ENV_SPACES: pair, INPUT_ENV_SINGLE_SPACES: pair, DEFAULT_MODULE_ID: pair}
 
     @override(EnvRunner)
-    def sample(self, *, requests: Sequence[SlotRequest] = (), **kwargs: Any) -> Sampled:
-        """One episode for each sample of each request. A remote runner returns an error (a UserError, or the text of
-        any other) instead of raising: RLlib would restart it silently and lose the reason."""
+    def sample(
+        self, *, requests: Sequence[SlotRequest] = (), weights_seq_no: int | None = None, **kwargs: Any
+    ) -> Sampled:
+        """One episode for each sample of each request. A remote runner returns an error (a UserError, StaleWeights, or
+        the text of any other) instead of raising: RLlib would restart it silently and lose the reason.
+
+        `weights_seq_no` is the version of the weights that must answer; None takes what there is.
+        """
         try:
+            if weights_seq_no not in (None, self._weights_seq_no):
+                raise StaleWeights(f"has weights {self._weights_seq_no}, was asked for samples of {weights_seq_no}")
             return self._sample(requests)
         except Exception as error:
             if not self.remote:
                 raise
-            return error if isinstance(error, UserError) else traceback.format_exc()
+            return error if isinstance(error, UserError | StaleWeights) else traceback.format_exc()
 
-    def sample_with_metrics(self, requests: Sequence[SlotRequest]) -> tuple[Sampled, Any]:
+    def sample_with_metrics(
+        self, requests: Sequence[SlotRequest], weights_seq_no: int | None = None
+    ) -> tuple[Sampled, Any]:
         """`sample` and `get_metrics` in one remote call."""
-        return self.sample(requests=requests), self.get_metrics()
+        return self.sample(requests=requests, weights_seq_no=weights_seq_no), self.get_metrics()
 
     def _sample(self, requests: Sequence[SlotRequest]) -> list[SingleAgentEpisode]:
         if self.module is None:
@@ -248,6 +262,14 @@ class QAEnvRunner(EnvRunner, Checkpointable):
                 self.make_module()
             self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
         self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, self._weights_seq_no)
+
+    def take_state(self, state: dict[str, Any]) -> tuple[int, str]:
+        """`set_state` for the driver's `ask_runners`: who took it, and the error's text where it did not work."""
+        try:
+            self.set_state(state)
+            return self.worker_index, ""
+        except Exception:
+            return self.worker_index, traceback.format_exc()
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

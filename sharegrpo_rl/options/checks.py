@@ -22,6 +22,8 @@ def check_together(config: Mapping[str, Any], algorithm: str) -> None:
             f"num_samples: {config['num_samples']} makes a group of one, whose reward is compared with nothing; "
             f"{algorithm} needs num_samples of at least 2"
         )
+    if config["engine"] == "vllm" and not 0.01 <= config["temperature"] <= 2:
+        raise UserError(f"temperature: vLLM samples at 0.01 to 2, not at {config['temperature']:g}")
     if config["overlong_buffer"] > config["max_completion_tokens"]:
         raise UserError(
             f"overlong_buffer: {config['overlong_buffer']} is more than max_completion_tokens "

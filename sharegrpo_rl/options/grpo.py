@@ -29,7 +29,19 @@ class GRPOOptions(RunOptions):
         maximum=1,
         exclusive_minimum=True,
     )
-    engine: str = option("hf", "generation engine", choices=("hf",))
+    engine: str = option(
+        "hf", "what generates: hf is the training model itself, vllm an engine beside it", choices=("hf", "vllm")
+    )
+    vllm: dict = option(
+        {}, "settings of the engine vllm: tensor_parallel_size, gpu_memory_utilization, kv_cache_gb, ..."
+    )
+    weight_sync_timeout_s: float = option(
+        600.0,
+        "longest wait for runners and engines to take new weights",
+        unit="seconds",
+        minimum=0,
+        exclusive_minimum=True,
+    )
     permute_rewards: bool = option(False, "control: shuffle rewards inside each group")
     overlong_buffer: int = option(
         0, "length before the limit in which a penalty grows; 0 = none", unit="tokens", minimum=0, source="DAPO eq. 13"

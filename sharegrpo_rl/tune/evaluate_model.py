@@ -20,6 +20,7 @@ from sharegrpo_rl.evaluation.folder import EvaluationFolder
 from sharegrpo_rl.evaluation.grading import extractor_name
 from sharegrpo_rl.evaluation.protocol import Protocol, data_digest, grader_version, model_digest
 from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText
+from sharegrpo_rl.generation.engines import engine_version
 from sharegrpo_rl.tune.environment_options import check_environment, check_environment_config
 from sharegrpo_rl.tune.evaluate_export import check_export, export
 from sharegrpo_rl.tune.evaluate_options import DEFAULT_LIMIT, EvaluateOptions, check_options
@@ -65,7 +66,7 @@ def evaluate_model(
     env = make_env(env_id, env_config, split=options.split, answer_format=settings["answer_format"])
     protocol = _protocol(folder, settings, options, env, (env_id, env_config))
     journal = None if options.out is None else EvaluationFolder(options.out, protocol)
-    model = _Model(folder, settings, options)
+    model = _Model(folder, settings, options, env)
     report = evaluate(
         env,
         model.greedy,
@@ -141,7 +142,7 @@ def _protocol(
         "engine": options.engine,
         "batch": options.batch,
         "model": model_digest(folder),
-        "versions": {"sharegrpo_rl": __version__, **{name: installed[name] for name in PACKAGES}},
+        "versions": {"sharegrpo_rl": __version__, **{name: installed[name] for name in PACKAGES}, **_vllm(options)},
     }
     values: Protocol = as_json(protocol)
     return values
@@ -159,23 +160,54 @@ def _prompts(settings: Mapping[str, Any]) -> dict[str, Any]:
 class _Model:
     """The model's answers; its weights are loaded with the first question, so a finished evaluation needs none."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], options: EvaluateOptions) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], options: EvaluateOptions, env: MultimodalQAEnv
+    ) -> None:
         self.options = options
         self.tokens: int = settings["max_completion_tokens"]
         self.policy = cache(lambda: _load(folder, settings))
+        self.engine = cache(lambda: _engine(folder, self.policy(), self.tokens, env))
 
     def greedy(self, shown: list[ShownQuestion]) -> list[GeneratedText]:
         """One greedy completion each."""
         from sharegrpo_rl.algorithms.greedy import greedy_generate
 
-        return greedy_generate(self.policy(), self.tokens)(shown)
+        return greedy_generate(self.policy(), self.tokens, self._generator)(shown)
 
     def sample(self, shown: list[ShownQuestion], seeds: list[int]) -> list[list[GeneratedText]]:
         """Sampled completions."""
         from sharegrpo_rl.algorithms.greedy import sampled_generate
 
         options = self.options
-        return sampled_generate(self.policy(), self.tokens, options.samples, options.temperature)(shown, seeds)
+        make = self._generator
+        return sampled_generate(self.policy(), self.tokens, options.samples, options.temperature, make)(shown, seeds)
+
+    def _generator(self, policy: Any) -> Any:
+        if self.options.engine == "vllm":
+            from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
+
+            return VLLMGenerator(policy, self.engine())
+        from sharegrpo_rl.generation.hf import HFGenerator
+
+        return HFGenerator(policy)
+
+
+def _engine(folder: Path, policy: Any, max_completion_tokens: int, env: MultimodalQAEnv) -> Any:
+    from sharegrpo_rl.env_runners.vllm_env_runner import most_images
+    from sharegrpo_rl.generation.vllm.engine import VLLMEngine
+
+    return VLLMEngine(
+        str(folder),
+        policy,
+        dtype=str(policy.model.dtype).removeprefix("torch."),
+        max_completion_tokens=max_completion_tokens,
+        images_per_prompt=most_images(env.bank),
+    )
+
+
+def _vllm(options: EvaluateOptions) -> dict[str, str]:
+    """vLLM's version, where it answers."""
+    return {"vllm": engine_version()} if options.engine == "vllm" else {}
 
 
 def _load(folder: Path, settings: Mapping[str, Any]) -> Any:

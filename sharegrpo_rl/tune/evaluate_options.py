@@ -10,9 +10,9 @@ from sharegrpo_rl.data.benchmarks.layout import find_layout
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.exports import FORMATS
 from sharegrpo_rl.evaluation.grading import FORMAT, check_extractor
+from sharegrpo_rl.generation.engines import ENGINES, check_engine
 from sharegrpo_rl.tune.environment_options import check_environment
 
-ENGINES = ("hf",)
 DEFAULT_LIMIT = 500  # of questions; a benchmark is asked whole
 
 
@@ -54,7 +54,8 @@ def check_options(options: EvaluateOptions) -> None:
             )
     check_extractor(options.extract)
     if options.engine not in ENGINES:
-        raise UserError(f"--engine {options.engine}: not in this version; choose {', '.join(ENGINES)}")
+        raise UserError(f"--engine {options.engine}: no such engine; choose {' or '.join(ENGINES)}")
+    check_engine(options.engine, "--engine vllm")
     if options.samples and not 0 < options.temperature < float("inf"):
         raise UserError(f"--temperature {options.temperature:g}: sampling needs a temperature above 0")
     if options.export is not None and options.export not in FORMATS:

@@ -1,4 +1,4 @@
-"""Typed tables for the options that are tables themselves: warm start, LoRA, sizes of the tiny model, rewards."""
+"""Typed tables for the options that are tables themselves: warm start, LoRA, the tiny model, vLLM, rewards."""
 
 from __future__ import annotations
 
@@ -53,7 +53,31 @@ class TinyModelOptions:
     max_positions: int = option(4096, "longest sequence", unit="tokens", minimum=64)
 
 
-TABLES: dict[str, type] = {"warm_start": WarmStartOptions, "lora": LoraOptions, "model_config": TinyModelOptions}
+@dataclass
+class VLLMOptions:
+    """`config.vllm`: how `engine: vllm` runs (`sharegrpo_rl.generation.vllm.engine.VLLMSettings`)."""
+
+    tensor_parallel_size: int = option(1, "GPUs that each engine is spread over", minimum=1)
+    gpu_memory_utilization: float = option(
+        0.5, "share of a GPU's memory that the engine may use", minimum=0, maximum=1, exclusive_minimum=True
+    )
+    kv_cache_gb: float | None = option(
+        None,
+        "size of the KV cache; null = what that share leaves on a GPU, 1 without one",
+        unit="GiB",
+        minimum=0,
+        exclusive_minimum=True,
+    )
+    enforce_eager: bool | None = option(None, "no CUDA graphs and no torch.compile; null = true only without a GPU")
+    sleep: bool = option(False, "hand the engine's GPU memory to the learner between generations")
+
+
+TABLES: dict[str, type] = {
+    "warm_start": WarmStartOptions,
+    "lora": LoraOptions,
+    "model_config": TinyModelOptions,
+    "vllm": VLLMOptions,
+}
 
 
 def check_table(key: str, value: Mapping[str, Any] | None) -> dict[str, Any] | None:

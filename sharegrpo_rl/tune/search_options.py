@@ -76,7 +76,7 @@ SCHEDULERS: dict[str, type] = {"asha": AshaOptions, "median_stopping": MedianSto
 UNCHANGEABLE = (
     "model", "model_config", "dtype", "lora", "freeze_vision_tower", "freeze_projector", "warm_start", "env_config",
     "system_prompt", "format_prompt", "answer_format", "max_prompt_tokens", "max_completion_tokens", "min_pixels",
-    "max_pixels", "num_threads", "num_env_runners", "num_learners", "engine", "preset",
+    "max_pixels", "num_threads", "num_env_runners", "num_learners", "engine", "vllm", "preset",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from sharegrpo_rl import user_code
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.generation.engines import check_engine
 from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.interrupt import Interruption
 from sharegrpo_rl.tune.progress import say
@@ -69,7 +70,9 @@ class SearchRunOptions(TrainOptions):
 def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) -> int:
     """Run one search to its end in `storage/name`. Returns the exit code: 0, 1 where every trial failed, 130 or 143."""
     for values in ({}, *single_values(spec.space)):
-        check_data(spec.trial(values).config["env_config"])
+        config = spec.trial(values).config
+        check_engine(config.get("engine", "hf"))
+        check_data(config["env_config"])
     if spec.options["searcher"] == "random":
         planned_values(spec, options.seed)  # its complaints come before anything is written
     params = search_params(spec, options.seed, options.imports)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
+from sharegrpo_rl.generation.engines import check_engine
 from sharegrpo_rl.tune.best import best_iteration
 from sharegrpo_rl.tune.environment_options import check_data
 from sharegrpo_rl.tune.interrupt import Interruption
@@ -84,6 +85,7 @@ class TrainOptions:
 
 def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
     """Train one run to its end in `storage/name`. Returns the exit code: 0, or 130 / 143 where a signal stopped it."""
+    check_engine(spec.config.get("engine", "hf"))
     check_data(spec.config["env_config"])
     loggers = RunLoggers(spec.loggers, lambda text: say(console, text))
     params = run_params(spec, options.seed, options.imports)

