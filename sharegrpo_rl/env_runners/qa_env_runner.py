@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.models.host_memory import keep_freed_memory
 from sharegrpo_rl.models.prompts import PromptEncoder, Question
 from sharegrpo_rl.ops.length_penalty import overlong_penalty
 from sharegrpo_rl.user_code import import_user_files
@@ -59,6 +60,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         torch.set_num_threads(self.config.num_threads)
+        keep_freed_memory()
         self.spaces = kwargs.get("spaces")
         self.module: Any = None
         self._weights_seq_no = 0
@@ -264,12 +266,16 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, self._weights_seq_no)
 
     def take_state(self, state: dict[str, Any]) -> tuple[int, str]:
-        """`set_state` for the driver's `ask_runners`: who took it, and the error's text where it did not work."""
+        """`set_state` for the driver's `ask_runners`."""
+        return self._report(self.set_state, state)
+
+    def _report(self, take: Callable[[Any], None], what: Any) -> tuple[int, str]:
+        """Who took it, and the text of the error where that did not work, which `ask_runners` raises in the driver."""
         try:
-            self.set_state(state)
-            return self.worker_index, ""
-        except Exception:
+            take(what)
+        except Exception:  # not raised here: RLlib would restart the runner silently, and the reason would be lost
             return self.worker_index, traceback.format_exc()
+        return self.worker_index, ""
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,12 +70,8 @@ class VLLMEnvRunner(QAEnvRunner):
         self._weights_seq_no = version
 
     def take_part(self, part: WeightPart) -> tuple[int, str]:
-        """Load a part of new weights: who took it, and the error's text where it did not work."""
-        try:
-            self._take(part)
-            return self.worker_index, ""
-        except Exception:
-            return self.worker_index, traceback.format_exc()
+        """Load a part of new weights, for the driver's `ask_runners`."""
+        return self._report(self._take, part)
 
     def _take(self, part: WeightPart) -> None:
         engine = self.start_engine()

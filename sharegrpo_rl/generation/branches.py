@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharegrpo_rl.data.types import Prompt
-from sharegrpo_rl.generation.prefill import Prefilled, chunks, inner_model, prefill
+from sharegrpo_rl.generation.prefill import Prefilled, chunks, prefill
 from sharegrpo_rl.models.decode_attention import BranchStore, decode_mode
-from sharegrpo_rl.models.image_features import Features
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.image_features import ImageBank
+from sharegrpo_rl.models.policy import Policy, unwrapped
 
 
 class Branches(Protocol):
@@ -37,12 +37,12 @@ class SharedBranches:
         policy: Policy,
         prompts: Sequence[Prompt],
         counts: Sequence[int],
-        features: Mapping[str, Features] | None,
+        images: ImageBank | None,
         max_tokens: int,
     ) -> None:
-        model = inner_model(policy.model)
+        model = unwrapped(policy.model)
         self.decoder, self.head = model.get_decoder(), model.get_output_embeddings()
-        parts = [prefill(policy, some, features) for some in chunks(prompts)]
+        parts = [prefill(policy, some, images.of(some) if images else None) for some in chunks(prompts)]
         device = parts[0].logits.device
         owner = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(counts, device=device))
         longest = max(p.mask.shape[1] for p in parts)
@@ -65,11 +65,9 @@ class SharedBranches:
 class CopiedBranches:
     """Branches with a copy of their prompt's cache each, by transformers' own means: for every family."""
 
-    def __init__(
-        self, policy: Policy, prompts: Sequence[Prompt], counts: Sequence[int], features: Mapping[str, Features] | None
-    ) -> None:
+    def __init__(self, policy: Policy, prompts: Sequence[Prompt], counts: Sequence[int]) -> None:
         self.model = policy.model
-        start = prefill(policy, prompts, features)
+        start = prefill(policy, prompts, None)
         owner = torch.arange(len(prompts)).repeat_interleave(torch.tensor(counts)).to(start.logits.device)
         self.cache = start.cache
         self.cache.batch_select_indices(owner)

@@ -14,8 +14,8 @@ from torch import Tensor
 from sharegrpo_rl.data.types import Completion, Prompt
 from sharegrpo_rl.generation.branches import Branches, CopiedBranches, SharedBranches
 from sharegrpo_rl.generation.generator import PromptDone, Sampling
-from sharegrpo_rl.generation.prefill import ImageShelf
 from sharegrpo_rl.generation.sampling import nucleus, sample, uniform_numbers
+from sharegrpo_rl.models.image_features import ImageBank
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.token_logprobs import mask_logits
 
@@ -42,14 +42,13 @@ class HFGenerator:
         """Completions of each prompt, in order; prompts run in batches that hold at most `token_budget` cached tokens."""
         results: dict[int, tuple[Completion, ...]] = {}
         model = self.policy.model
-        images = ImageShelf(self.policy)
         was_training = model.training
         model.eval()
         batches = self._batches(prompts, num_samples, sampling.max_tokens)
+        images = self.policy.image_bank([[prompts[i] for i in batch] for batch in batches])
         try:
-            for number, batch in enumerate(batches):
-                later = [prompts[i] for others in batches[number + 1 :] for i in others]
-                branches = self._prefill([prompts[i] for i in batch], later, num_samples, sampling.max_tokens, images)
+            for batch in batches:
+                branches = self._prefill([prompts[i] for i in batch], num_samples, sampling.max_tokens, images)
                 for row, completions in self._decode(branches, [seeds[i] for i in batch], num_samples, sampling):
                     results[batch[row]] = completions
                     if on_prompt_done is not None:
@@ -74,16 +73,16 @@ class HFGenerator:
             batches[-1].append(i)
         return [b for b in batches if b]
 
-    def _prefill(
-        self, prompts: Sequence[Prompt], later: Sequence[Prompt], n: int, max_tokens: int, images: ImageShelf
-    ) -> Branches:
+    def _prefill(self, prompts: Sequence[Prompt], n: int, max_tokens: int, images: ImageBank | None) -> Branches:
         distinct = {_identity(p): p for p in prompts}
         rows = Counter(_identity(p) for p in prompts)
         counts = [n * rows[key] for key in distinct]
-        features = images.of(prompts, later)
-        if self.policy.shares_prefix:
-            return SharedBranches(self.policy, list(distinct.values()), counts, features, max_tokens)
-        return CopiedBranches(self.policy, list(distinct.values()), counts, features)
+        if not self.policy.shares_prefix:
+            return CopiedBranches(self.policy, list(distinct.values()), counts)
+        branches = SharedBranches(self.policy, list(distinct.values()), counts, images, max_tokens)
+        if images:
+            images.release(prompts)
+        return branches
 
     def _decode(
         self, branches: Branches, seeds: Sequence[int], n: int, sampling: Sampling

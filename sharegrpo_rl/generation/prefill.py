@@ -1,17 +1,16 @@
-"""The first pass over prompts: each distinct image through the vision tower once, each prompt through the model once."""
+"""The first pass over prompts, in parts of bounded size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from sharegrpo_rl.data.types import Prompt
 from sharegrpo_rl.models.batch import model_inputs, rope_positions
-from sharegrpo_rl.models.image_features import Features, accepts_features, encode_prompts, encoder_output
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.image_features import Features, encoder_output
+from sharegrpo_rl.models.policy import Policy, unwrapped
 
 # Padded tokens of one pass over prompts: more at once need memory and save no time.
 PREFILL_TOKENS = 16384
@@ -27,31 +26,9 @@ class Prefilled(NamedTuple):
     logits: Tensor
 
 
-class ImageShelf:
-    """Features of the images of a generate() call: made when a prompt first shows them, kept while a later one does."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.model = inner_model(policy.model)
-        # Not every family that has the argument takes it in the same form; those that share prefixes are tested.
-        self.usable = policy.shares_prefix and accepts_features(self.model)
-        self._kept: dict[str, Features] = {}
-
-    def of(self, prompts: Sequence[Prompt], later: Sequence[Prompt]) -> dict[str, Features] | None:
-        """Key -> features of what `prompts` show, of which images of `later` stay; None for a model that wants pixels."""
-        if not self.usable:
-            return None
-        shown = dict(self._kept)
-        for some in chunks(prompts):
-            new = [replace(p, images=tuple(i for i in p.images if i.key not in shown)) for p in some]
-            shown.update(encode_prompts(self.model, new))
-        wanted = {image.key for p in later for image in p.images}
-        self._kept = {key: features for key, features in shown.items() if key in wanted}
-        return shown
-
-
 def prefill(policy: Policy, prompts: Sequence[Prompt], features: Mapping[str, Features] | None) -> Prefilled:
     """Run prompts as one left-padded batch; without `features` their images go in as pixels."""
-    model, pixels = inner_model(policy.model), features is None
+    model, pixels = unwrapped(policy.model), features is None
     ids, images = [p.input_ids for p in prompts], [p.images for p in prompts]
     inputs: dict[str, Any] = model_inputs(model, ids, images, policy.pad_id, "left", pixels=pixels)
     positions = rope_positions(model, inputs)
@@ -73,8 +50,3 @@ def chunks(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
             yield prompts[start:i]
             start, longest = i, len(prompt.input_ids)
     yield prompts[start:]
-
-
-def inner_model(model: Any) -> Any:
-    """The transformers model under a peft wrapper, its adapters still in place."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

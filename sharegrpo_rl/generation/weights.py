@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharegrpo_rl.generation.prefill import inner_model
+from sharegrpo_rl.models.policy import unwrapped
 
 BUCKET_BYTES = 256 * 2**20
 Weights = list[tuple[str, Tensor]]
@@ -22,7 +22,7 @@ def engine_weights(model: Any, everything: bool = True) -> Iterator[tuple[str, T
 
     LoRA is merged on the way, into copies: the model's own weights stay as they are.
     """
-    base = inner_model(model)
+    base = unwrapped(model)
     adapters = {name: module for name, module in base.named_modules() if hasattr(module, "get_delta_weight")}
     trained = [n for n, p in base.named_parameters(remove_duplicate=False) if p.requires_grad]  # tied heads among them
     changing = {_block(_plain(name)) for name in trained}

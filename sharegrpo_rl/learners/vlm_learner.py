@@ -14,7 +14,6 @@ from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule, model_settings
-from sharegrpo_rl.models.host_memory import keep_freed_memory
 from sharegrpo_rl.models.loading import load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.training.settings import TrainingSettings
@@ -29,7 +28,6 @@ class VLMLearner(TorchLearner):
     @override(TorchLearner)
     def build(self) -> None:
         torch.set_num_threads(self.config.num_threads)
-        keep_freed_memory()
         super().build()
 
     @override(TorchLearner)

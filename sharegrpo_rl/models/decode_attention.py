@@ -1,7 +1,7 @@
 """Attention of one new token in each of many branches: a prompt's keys and values exist once, however many branches it has.
 
 The branches of a prompt are query positions over its keys, in one product without copies. What the branches said lies in
-buffers that are written in place. Both scores meet in one softmax.
+buffers that are written in place. The two parts are joined by their log-sum-exp.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
+from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.models.batch import stack_images
 
 
@@ -90,27 +90,27 @@ def encoder_output(features: Sequence[Features]) -> dict[str, EncoderOutput]:
 
 def encode_prompts(model: Any, prompts: Iterable[Prompt]) -> dict[str, Features]:
     """Key -> features of every distinct image of some prompts."""
-    distinct = {image.key: image for prompt in prompts for image in prompt.images}
+    distinct = _distinct(prompts)
     return dict(zip(distinct, encode(model, list(distinct.values())), strict=True))
 
 
 class ImageBank:
-    """The images of several micro-batches, with their gradients: encoded at first use, run backward after the last.
+    """The images of several batches of prompts, with their gradients: encoded at first use, run backward after the last.
 
-    Micro-batches see detached features. Their gradients add up there, over packs and over micro-batches, and go
-    through the vision tower once: `release` is called after each micro-batch's backward pass.
+    Batches see detached features. Their gradients add up there, over prompts and over batches, and go through the
+    vision tower once: `release` is called when a batch is done, in training after its backward pass.
     """
 
-    def __init__(self, model: Any, micro_batches: Sequence[Sequence[PromptPack]]) -> None:
+    def __init__(self, model: Any, batches: Sequence[Sequence[Prompt]]) -> None:
         self.model = model
-        self._uses = Counter(key for micro in micro_batches for key in _distinct(micro))
+        self._uses = Counter(key for batch in batches for key in _distinct(batch))
         self._features: dict[str, Features] = {}
         self._encoded: list[list[tuple[str, Features]]] = []  # images that were encoded together, with their graph
         self.encodes = 0
 
-    def of(self, packs: Sequence[PromptPack]) -> dict[str, Features]:
-        """Key -> features of every image that these packs show; those not at hand are encoded together."""
-        wanted = _distinct(packs)
+    def of(self, prompts: Sequence[Prompt]) -> dict[str, Features]:
+        """Key -> features of every image that these prompts show; those not at hand are encoded together."""
+        wanted = _distinct(prompts)
         missing = {key: image for key, image in wanted.items() if key not in self._features}
         attached = dict(zip(missing, encode(self.model, list(missing.values())), strict=True))
         self.encodes += len(attached)
@@ -120,9 +120,9 @@ class ImageBank:
             self._encoded.append(list(attached.items()))
         return {key: self._features[key] for key in wanted}
 
-    def release(self, packs: Sequence[PromptPack]) -> None:
-        """Note that a micro-batch is done; images encoded together that no later one shows run backward and are freed."""
-        for key in _distinct(packs):
+    def release(self, batch: Sequence[Prompt]) -> None:
+        """Note that a batch is done; images encoded together that no later one shows run backward and are freed."""
+        for key in _distinct(batch):
             self._uses[key] -= 1
         waiting = []
         for together in self._encoded:
@@ -150,5 +150,5 @@ def _leaves(features: Features) -> tuple[Tensor, tuple[Tensor, ...]]:
     return leaves[0], tuple(leaves[1:])
 
 
-def _distinct(packs: Sequence[PromptPack]) -> dict[str, PixelInput]:
-    return {image.key: image for pack in packs for image in pack.prompt.images}
+def _distinct(prompts: Iterable[Prompt]) -> dict[str, PixelInput]:
+    return {image.key: image for prompt in prompts for image in prompt.images}

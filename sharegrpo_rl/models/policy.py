@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.data.types import Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.families import logit_rule, obstacle, use_branch_attention
 from sharegrpo_rl.models.image_features import ImageBank, accepts_features
@@ -46,7 +46,7 @@ class Policy:
         self.processor = processor
         self.encoder = PromptEncoder(processor, prompts)
         self.temperature = temperature
-        inner = _unwrapped(model)
+        inner = unwrapped(model)
         if rule := logit_rule(inner):
             raise UserError(f"model: {inner.config.model_type} changes its logits by {rule}, which is not supported")
         self.obstacle = obstacle(inner)  # why completions cannot share their prompt's forward; None where they do
@@ -61,11 +61,11 @@ class Policy:
         self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
         self.banned: Tensor = torch.tensor(banned_ids(model, tokenizer), dtype=torch.long)
 
-    def image_bank(self, micro_batches: Sequence[Sequence[PromptPack]]) -> ImageBank | None:
-        """The images of several micro-batches, each to be encoded once; None where the model takes none, or runs row by
-        row: other families may want more beside their features than we know."""
-        model = _unwrapped(self.model)
-        return ImageBank(model, micro_batches) if self.shares_prefix and accepts_features(model) else None
+    def image_bank(self, batches: Sequence[Sequence[Prompt]]) -> ImageBank | None:
+        """The images of several batches of prompts, each to be encoded once; None where the model takes none, or runs
+        row by row: other families may want more beside their features than we know."""
+        model = unwrapped(self.model)
+        return ImageBank(model, batches) if self.shares_prefix and accepts_features(model) else None
 
     def logprobs(self, packs: Sequence[PromptPack], images: ImageBank | None = None) -> TokenValues:
         """Log-probs and entropies of all completion tokens of the packs, flat and in order.
@@ -79,9 +79,10 @@ class Policy:
         return self._forward(packs, 1.0, None).logprobs
 
     def _forward(self, packs: Sequence[PromptPack], temperature: float, images: ImageBank | None) -> TokenValues:
-        model, banned = _unwrapped(self.model), self.banned.to(self.model.device)
+        model, banned = unwrapped(self.model), self.banned.to(self.model.device)
         if self.shares_prefix:
-            return branch_logprobs(model, packs, temperature, banned, None if images is None else images.of(packs))
+            features = None if images is None else images.of([p.prompt for p in packs])
+            return branch_logprobs(model, packs, temperature, banned, features)
         return padded_logprobs(model, packs, temperature, banned, self.pad_id)
 
 
@@ -89,7 +90,7 @@ def banned_ids(model: Any, tokenizer: Any) -> list[int]:
     """Ids that must never be sampled: vision specials (a later forward would look for their images), and padding of the head."""
     vocabulary = tokenizer.get_vocab()
     ids = {vocabulary[t] for t in VISION_TOKENS if t in vocabulary}
-    config = _unwrapped(model).config
+    config = unwrapped(model).config
     for name in (
         "image_token_id",
         "video_token_id",
@@ -101,11 +102,11 @@ def banned_ids(model: Any, tokenizer: Any) -> list[int]:
         value = getattr(config, name, None)
         if isinstance(value, int):
             ids.add(value)
-    size = _unwrapped(model).get_output_embeddings().weight.shape[0]
+    size = unwrapped(model).get_output_embeddings().weight.shape[0]
     return sorted(ids | set(range(len(tokenizer), size)))
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """The transformers model under a peft wrapper, its adapters still in place."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

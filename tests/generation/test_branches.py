@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampler_gap import gap
 
-from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation import prefill
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -47,17 +47,6 @@ def calls(module, size):
 def prompts(policy, tiny):
     """Ragged, with 0 to 3 images."""
     return [tiny.prompt(policy, text, pictures=n, seed=n) for n, text in enumerate(TEXTS)]
-
-
-def gap(policy, prompts, answers):
-    """Largest distance of the sampler's log-probs from the trainer's."""
-    packs = [
-        PromptPack(i, 0, p, a, np.ones(len(a)), np.ones(len(a), bool))
-        for i, (p, a) in enumerate(zip(prompts, answers, strict=True))
-    ]
-    with torch.no_grad():
-        trained = policy.logprobs(packs).logprobs.float().numpy()
-    return np.abs(np.concatenate([c.sampler_logprobs for a in answers for c in a]) - trained).max()
 
 
 @settings(max_examples=12)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sampler_gap import gap
 
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
@@ -86,17 +87,6 @@ def _unchanged(request):
 
 def tokens(answers):
     return [[c.token_ids.tolist() for c in group] for group in answers]
-
-
-def gap(policy, prompts, answers):
-    """Largest distance of the engine's log-probs from the trainer's."""
-    packs = [
-        PromptPack(i, 0, p, a, np.ones(len(a)), np.ones(len(a), bool))
-        for i, (p, a) in enumerate(zip(prompts, answers, strict=True))
-    ]
-    with torch.no_grad():
-        trained = policy.logprobs(packs).logprobs.float().numpy()
-    return np.abs(np.concatenate([c.sampler_logprobs for a in answers for c in a]) - trained).max()
 
 
 def perturb(model, seed, part=""):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from sharegrpo_rl.models.policy import _unwrapped
 from sharegrpo_rl.training.microbatch import micro_batches
 
 
@@ -25,6 +24,10 @@ def variants(policy, tiny):
     return [*packs, tiny.pack(policy, (4, 4), group=1, pictures=2, seed=6)]
 
 
+def prompts_of(packs):
+    return [p.prompt for p in packs]
+
+
 def gradients(policy, batches, bank):
     """Summed over micro-batches, each with its own backward pass, with the bank or without."""
     policy.model.zero_grad(set_to_none=True)
@@ -32,7 +35,7 @@ def gradients(policy, batches, bank):
         found = policy.logprobs(micro, bank).logprobs
         (found * torch.linspace(-1, 1, len(found))).sum().backward()
         if bank:
-            bank.release(micro)
+            bank.release(prompts_of(micro))
     found = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
     policy.model.zero_grad(set_to_none=True)
     return found
@@ -43,7 +46,7 @@ def test_gradients_equal_those_of_images_encoded_in_each_batch(policy, tiny, enc
     batches = micro_batches(variants(policy, tiny), budget)
     expected = gradients(policy, batches, None)
     encodes.clear()
-    bank = policy.image_bank(batches)
+    bank = policy.image_bank([prompts_of(m) for m in batches])
     found = gradients(policy, batches, bank)
     assert sum(encodes) == bank.encodes == 3
     assert found.keys() == expected.keys()
@@ -54,11 +57,11 @@ def test_gradients_equal_those_of_images_encoded_in_each_batch(policy, tiny, enc
 def test_features_are_let_go_after_their_last_use(policy, tiny):
     batches = micro_batches(variants(policy, tiny), 35)
     assert len(batches) > 3
-    bank, held = policy.image_bank(batches), []
+    bank, held = policy.image_bank([prompts_of(m) for m in batches]), []
     for micro in batches:
         policy.logprobs(micro, bank).logprobs.sum().backward()
         held.append(len(bank._features))
-        bank.release(micro)
+        bank.release(prompts_of(micro))
     assert max(held) <= 2  # the second question's pictures come when the first one's is gone
     assert not bank._features
     assert not bank._encoded
@@ -68,7 +71,7 @@ def test_a_frozen_tower_needs_no_backward_pass(make_policy, tiny):
     policy = make_policy()
     policy.model.model.visual.requires_grad_(False)
     batches = micro_batches(variants(policy, tiny), 60)
-    bank = policy.image_bank(batches)
+    bank = policy.image_bank([prompts_of(m) for m in batches])
     found = gradients(policy, batches, bank)
     assert bank.encodes == 3
     assert found
@@ -78,6 +81,5 @@ def test_a_frozen_tower_needs_no_backward_pass(make_policy, tiny):
 def test_log_probs_with_and_without_a_bank_are_equal(policy, tiny):
     packs = variants(policy, tiny)
     with torch.no_grad():
-        found = policy.logprobs(packs, policy.image_bank([packs])).logprobs
+        found = policy.logprobs(packs, policy.image_bank([prompts_of(packs)])).logprobs
         torch.testing.assert_close(found, policy.logprobs(packs).logprobs, rtol=0, atol=0)
-    assert _unwrapped(policy.model) is policy.model

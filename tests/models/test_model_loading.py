@@ -124,7 +124,7 @@ def test_lora_merged_export_equals_the_adapter(folder, tiny, tmp_path, targets):
 
 def test_lora_branches_equal_padding(folder, tiny):
     from sharegrpo_rl.models.pack_forward import padded_logprobs
-    from sharegrpo_rl.models.policy import _unwrapped
+    from sharegrpo_rl.models.policy import unwrapped
 
     policy = load(folder, lora={"rank": 4, "targets": ["language", "vision"]})
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_lora_branches_equal_padding(folder, tiny):
                 parameter.normal_(0, 0.1)
     packs = [tiny.pack(policy, (3, 1, 4), pictures=2), tiny.pack(policy, (2, 2), pictures=0, group=1)]
     one = policy.logprobs(packs).logprobs
-    other = padded_logprobs(_unwrapped(policy.model), packs, 1.0, policy.banned, policy.pad_id).logprobs
+    other = padded_logprobs(unwrapped(policy.model), packs, 1.0, policy.banned, policy.pad_id).logprobs
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
     mine, theirs = tiny.gradients(policy, one.mean()), tiny.gradients(policy, other.mean())
     assert mine.keys() == theirs.keys()

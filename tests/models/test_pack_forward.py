@@ -13,7 +13,7 @@ from sharegrpo_rl.models.families import obstacle
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.pack_forward import branch_logprobs, padded_logprobs
 from sharegrpo_rl.models.pack_layout import Layout, use_layout
-from sharegrpo_rl.models.policy import Policy, _unwrapped
+from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.training.microbatch import micro_batches
 
@@ -34,11 +34,11 @@ def packs_of(policy, tiny, shape):
 
 
 def branches(policy, packs):
-    return branch_logprobs(_unwrapped(policy.model), packs, policy.temperature, policy.banned)
+    return branch_logprobs(unwrapped(policy.model), packs, policy.temperature, policy.banned)
 
 
 def padded(policy, packs):
-    return padded_logprobs(_unwrapped(policy.model), packs, policy.temperature, policy.banned, policy.pad_id)
+    return padded_logprobs(unwrapped(policy.model), packs, policy.temperature, policy.banned, policy.pad_id)
 
 
 def assert_same(policy, tiny, packs):

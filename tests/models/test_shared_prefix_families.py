@@ -20,7 +20,7 @@ from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, part_of, save_pretrained
 from sharegrpo_rl.models.pack_forward import TokenValues, branch_logprobs, padded_logprobs
-from sharegrpo_rl.models.policy import Policy, _unwrapped
+from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.training.microbatch import micro_batches
 from sharegrpo_rl.training.settings import TrainingSettings
@@ -103,11 +103,11 @@ def packs_of(policy: Policy, tiny: Any, shape: Shape) -> list[PromptPack]:
 
 def packed(policy: Policy, packs: Sequence[PromptPack]) -> TokenValues:
     assert policy.shares_prefix
-    return branch_logprobs(_unwrapped(policy.model), packs, policy.temperature, policy.banned)
+    return branch_logprobs(unwrapped(policy.model), packs, policy.temperature, policy.banned)
 
 
 def padded(policy: Policy, packs: Sequence[PromptPack]) -> TokenValues:
-    return padded_logprobs(_unwrapped(policy.model), packs, policy.temperature, policy.banned, policy.pad_id)
+    return padded_logprobs(unwrapped(policy.model), packs, policy.temperature, policy.banned, policy.pad_id)
 
 
 def plain(model: Any, pack: PromptPack, banned: Tensor) -> Tensor:

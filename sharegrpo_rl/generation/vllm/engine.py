@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.generation.prefill import inner_model
 from sharegrpo_rl.generation.weights import Weights, in_buckets
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.policy import Policy, unwrapped
 
 # Read by vLLM when it is first imported. Its engine in our own process: weights and prompts are passed, not sent. Its
 # first model runner: custom logits processors of the second one have another interface. And no telemetry.
@@ -207,7 +206,7 @@ def _check_family(policy: Policy) -> None:
 def _check_heads(policy: Policy) -> None:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-    config = inner_model(policy.model).config.get_text_config()
+    config = unwrapped(policy.model).config.get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     known = CPUAttentionBackend.get_supported_head_sizes()
     if size not in known:
