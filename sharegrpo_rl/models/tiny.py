@@ -80,7 +80,7 @@ def build_tiny(
     tokenizer = build_tokenizer(corpus, sizes.vocab_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(_config(sizes, tokenizer))
+        model = Qwen2_5_VLForConditionalGeneration(tiny_config(sizes, tokenizer))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     image_processor = Qwen2VLImageProcessor(
@@ -95,7 +95,8 @@ def build_tiny(
     return model, processor
 
 
-def _config(sizes: TinyConfig, tokenizer: Any) -> Any:
+def tiny_config(sizes: TinyConfig, tokenizer: Any) -> Any:
+    """The transformers config; of the tokenizer it takes the length and the ids of special tokens."""
     from transformers import Qwen2_5_VLConfig
 
     token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}

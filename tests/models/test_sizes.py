@@ -1,0 +1,96 @@
+"""Sizes of models: counted without weights, looked up for known names, equal to what a loaded model has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.known_sizes import KNOWN
+from sharegrpo_rl.models.loading import parameter_table
+from sharegrpo_rl.models.measured_sizes import known_sizes, measure, model_sizes
+from sharegrpo_rl.models.sizes import ModelSizes
+
+PUBLISHED = {  # parameters as the model cards and papers round them
+    "Qwen/Qwen2.5-VL-3B-Instruct": 3.75e9,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 8.29e9,
+    "Qwen/Qwen2.5-VL-32B-Instruct": 33.45e9,
+    "Qwen/Qwen2.5-VL-72B-Instruct": 73.41e9,
+    "Qwen/Qwen2-VL-2B-Instruct": 2.21e9,
+    "Qwen/Qwen2-VL-7B-Instruct": 8.29e9,
+    "Qwen/Qwen3-VL-2B-Instruct": 2.13e9,
+    "Qwen/Qwen3-VL-4B-Instruct": 4.44e9,
+    "Qwen/Qwen3-VL-8B-Instruct": 8.77e9,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": 134.5e6,
+}
+
+
+def config_of(sizes: ModelSizes) -> Any:
+    """The transformers config with these sizes."""
+    from transformers import AutoConfig
+
+    text = {
+        "vocab_size": sizes.vocabulary,
+        "hidden_size": sizes.text.hidden,
+        "intermediate_size": sizes.text.intermediate,
+        "num_hidden_layers": sizes.text.layers,
+        "num_attention_heads": sizes.text.heads,
+        "num_key_value_heads": sizes.text.kv_heads,
+        "head_dim": sizes.text.head_dim,
+        "tie_word_embeddings": sizes.tied,
+    }
+    if sizes.vision is None:
+        return AutoConfig.for_model(sizes.family, **text)
+    stack = sizes.vision.stack
+    vision: dict[str, Any] = {
+        "depth": stack.layers,
+        "num_heads": stack.heads,
+        "hidden_size": stack.hidden,
+        "intermediate_size": stack.intermediate,
+        "out_hidden_size": sizes.text.hidden,
+        "patch_size": sizes.vision.patch,
+    }
+    if sizes.family == "qwen2_vl":
+        del vision["intermediate_size"], vision["out_hidden_size"]
+        vision |= {"embed_dim": stack.hidden, "hidden_size": sizes.text.hidden, "mlp_ratio": 4}
+    if sizes.family == "qwen3_vl":
+        vision["deepstack_visual_indexes"] = [5, 11, 17] if stack.layers == 24 else [8, 16, 24]
+    return AutoConfig.for_model(sizes.family, text_config=text, vision_config=vision, tie_word_embeddings=sizes.tied)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_models_are_as_large_as_their_outline(name: str) -> None:
+    sizes = KNOWN[name]
+    assert measure(config_of(sizes)) == sizes
+    assert sizes.total == pytest.approx(PUBLISHED[name], rel=2e-3)
+
+
+def test_a_loaded_model_has_as_many_parameters(make_policy: Callable[..., Any]) -> None:
+    model = make_policy().model
+    sizes = measure(model.config)
+    assert sizes.parameters == {part: count for part, count, _ in parameter_table(model)}
+    assert sizes.layer == sum(p.numel() for p in model.model.language_model.layers[0].parameters())
+    assert sizes.embedding == model.get_input_embeddings().weight.numel()
+
+
+def test_a_path_that_ends_in_a_known_name_is_that_model() -> None:
+    assert known_sizes("models/SmolLM2-135M-Instruct") is KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]
+    assert known_sizes("tiny") is None
+
+
+def test_tiny_and_folders_are_measured(make_policy: Callable[..., Any], tmp_path: Path) -> None:
+    model = make_policy().model
+    model.config.save_pretrained(tmp_path)
+    assert model_sizes(str(tmp_path), {}) == measure(model.config)
+    sizes = model_sizes(
+        "tiny", {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "vision_layers": 1}
+    )
+    assert (sizes.text.layers, sizes.text.hidden, sizes.text.kv_heads, sizes.tied) == (2, 32, 1, True)
+
+
+def test_an_unknown_model_is_a_user_s_error() -> None:
+    with pytest.raises(UserError, match=r"model: the sizes of 'nobody/nothing' are not known here"):
+        model_sizes("nobody/nothing", {})
