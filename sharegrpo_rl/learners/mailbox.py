@@ -1,0 +1,236 @@
+"""The mailbox between the driver and the learners of a Ray Train worker group: commands one way, answers the other.
+
+Ray Train starts the workers and starts them again; it offers no way to call them. So each worker asks here for its next
+command, and hands in the answer to the last one in the same call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sharegrpo_rl.learners.failures import Failure, reason_of_loss
+
+# A learner whose peer dies fails in their next exchange of gradients, before Ray Train has noticed the death.
+PEER_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A worker that has its model and waits for commands. `iteration`: after which its committed state was taken."""
+
+    rank: int
+    node: str
+    pid: int
+    iteration: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    actor: Any = None
+
+    @property
+    def where(self) -> str:
+        return f"node {self.node}, pid {self.pid}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to do, and each rank's own arguments."""
+
+    name: str
+    arguments: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A whole worker group. `attempt` is its own: a group that was started again has another."""
+
+    attempt: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The group that was asked is no more."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Late:
+    """The deadline has passed; who had not answered."""
+
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Ray Train has given the group up (`reason`), or has ended it because it was closed."""
+
+    reason: str
+
+
+Outcome = list[Any] | Failure | Gone | Late | Ended
+
+
+class Mailbox:
+    """One command is under way at a time. All methods run in one event loop."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._attempt = ""
+        self._world = 0
+        self._members: dict[int, Member] = {}
+        self._command: Command | None = None
+        self._number = -1
+        self._answers: dict[int, Any] = {}
+        self._losses: list[str] = []  # of the group that is there or was last there
+        self._build_failure: Failure | None = None
+        self._ended: Ended | None = None
+        self._closed = False
+        self._committed = 0
+
+    # ---- for the workers
+
+    async def join(self, attempt: str, world: int, member: Member) -> bool:
+        """A worker is ready. False: it is no longer wanted."""
+        async with self._changed:
+            if attempt != self._attempt:
+                self._begin(attempt, world)
+            self._members[member.rank] = member
+            self._changed.notify_all()
+            return not self._closed
+
+    async def fail_to_join(self, attempt: str, failure: Failure) -> None:
+        """A worker could not be built."""
+        async with self._changed:
+            if attempt != self._attempt:
+                self._begin(attempt, 0)
+            self._build_failure = self._build_failure or failure
+            self._changed.notify_all()
+
+    async def exchange(self, attempt: str, rank: int, number: int, answer: Any) -> tuple[str, Mapping[str, Any]] | None:
+        """Hand in the answer to command `number` - 1 and wait for command `number`. None: the worker shall end."""
+        async with self._changed:
+            if attempt == self._attempt and number == self._number + 1 and number > 0:
+                self._answers[rank] = answer
+                self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._closed or attempt != self._attempt or self._number >= number)
+            if self._closed or attempt != self._attempt or self._command is None:
+                return None
+            return self._command.name, self._command.arguments[rank]
+
+    async def is_closed(self) -> bool:
+        """Shall workers end?"""
+        return self._closed
+
+    # ---- for Ray Train's controller
+
+    async def lost(self, texts: Mapping[int, str]) -> None:
+        """Workers died, or raised out of their loop; what Ray says about each rank."""
+        async with self._changed:
+            for rank, text in texts.items():
+                member = self._members.get(rank)
+                self._losses.append(reason_of_loss(rank, member.where if member else "not ready yet", text))
+            self._changed.notify_all()
+
+    async def committed(self, iteration: int) -> None:
+        """The learners' state after this iteration can be returned to."""
+        async with self._changed:
+            self._committed = iteration
+            self._changed.notify_all()
+
+    async def end(self, reason: str) -> None:
+        """The run is over."""
+        async with self._changed:
+            self._ended = Ended(reason)
+            self._changed.notify_all()
+
+    # ---- for the driver
+
+    async def ready(self, timeout_s: float) -> Group | Failure | Late | Ended:
+        """The next whole group."""
+        deadline = time.monotonic() + timeout_s
+        async with self._changed:
+            while await self._until(
+                lambda: self._ended or self._build_failure or self._whole(), deadline - time.monotonic()
+            ):
+                failure = self._build_failure
+                if failure and not failure.carried:
+                    await self._until(lambda: self._ended or self._losses, PEER_SECONDS)
+                if failure and not failure.carried and self._losses and not self._ended:
+                    self._build_failure = None  # it failed because another died: Ray Train starts them all again
+                    continue
+                return failure or self._ended or Group(self._attempt, self._sorted())
+            return Late(())
+
+    async def call(self, attempt: str, command: Command, timeout_s: float) -> Outcome:
+        """Every rank's answer to a command, in the order of ranks; or why there are none."""
+        async with self._changed:
+            if gone := self._gone(attempt):
+                return gone
+            self._number, self._command, self._answers = self._number + 1, command, {}
+            self._changed.notify_all()
+            answered = await self._until(
+                lambda: self._gone(attempt) or self._failure() or len(self._answers) == self._world, timeout_s
+            )
+            failure = self._failure()
+            if failure and not failure.carried:
+                await self._until(lambda: self._gone(attempt), PEER_SECONDS)
+            if gone := self._gone(attempt):
+                return gone
+            self._command = None  # its arguments hold what lies in the object store
+            if failure:
+                return failure
+            if not answered:
+                return Late(tuple(m for m in self._sorted() if m.rank not in self._answers))
+            return [self._answers[rank] for rank in range(self._world)]
+
+    async def last_commit(self) -> int:
+        """The iteration whose committed state is known to be there; 0 before the first."""
+        return self._committed
+
+    async def wait_for_commit(self, iteration: int, timeout_s: float) -> bool:
+        """Has the state after this iteration been committed, in time?"""
+        async with self._changed:
+            return await self._until(lambda: self._committed == iteration or self._losses, timeout_s)
+
+    async def close(self, timeout_s: float) -> bool:
+        """Send the workers home; was the run over in time?"""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            return await self._until(lambda: self._ended, timeout_s)
+
+    # ----
+
+    def _begin(self, attempt: str, world: int) -> None:
+        self._attempt, self._world = attempt, world
+        self._members, self._answers, self._losses = {}, {}, []
+        self._command, self._number, self._build_failure = None, -1, None
+
+    def _whole(self) -> bool:
+        return bool(self._members) and len(self._members) == self._world and not self._losses
+
+    def _sorted(self) -> tuple[Member, ...]:
+        return tuple(self._members[rank] for rank in sorted(self._members))
+
+    def _failure(self) -> Failure | None:
+        failures = [a for a in self._answers.values() if isinstance(a, Failure)]
+        return next((f for f in failures if f.carried), failures[0] if failures else None)
+
+    def _gone(self, attempt: str) -> Gone | Ended | None:
+        if self._ended:
+            return self._ended
+        if self._losses or attempt != self._attempt:
+            return Gone("; ".join(self._losses) or "the learners were lost")
+        return None
+
+    async def _until(self, holds: Callable[[], Any], timeout_s: float) -> bool:
+        """Wait, holding the condition, until it holds; False after the time."""
+        try:
+            await asyncio.wait_for(self._changed.wait_for(lambda: bool(holds())), timeout_s)
+        except TimeoutError:
+            return False
+        return True
