@@ -71,8 +71,11 @@ def _encode_together(model: Any, images: Sequence[PixelInput], pictures: Sequenc
 def _run_tower(model: Any, images: Sequence[PixelInput]) -> Any:
     """The encoder's output. Several pictures of one PixelInput come out in their order."""
     accepted = inspect.signature(model.model.get_image_features).parameters
+    head = (
+        model.get_output_embeddings().weight
+    )  # of a sharded model the part that is whole: where, and in what, it runs
     arguments = {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+        name: value.to(head.device, head.dtype if value.is_floating_point() else value.dtype)
         for name, value in stack_images(images).items()
         if name in accepted
     }
@@ -148,6 +151,11 @@ class ImageBank:
 def _leaves(features: Features) -> tuple[Tensor, tuple[Tensor, ...]]:
     leaves = [t.detach().requires_grad_(t.requires_grad) for t in features.tensors]
     return leaves[0], tuple(leaves[1:])
+
+
+def count_distinct(prompts: Iterable[Prompt]) -> int:
+    """How many different pictures some prompts show."""
+    return len(_distinct(prompts))
 
 
 def _distinct(prompts: Iterable[Prompt]) -> dict[str, PixelInput]:

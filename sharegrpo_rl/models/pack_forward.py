@@ -33,7 +33,8 @@ def branch_logprobs(
     images: Mapping[str, Features] | None = None,
 ) -> TokenValues:
     """Each prompt run once and each completion token once; images by their key, encoded here where they are not given."""
-    device, prompts = model.device, [p.prompt for p in packs]
+    # Under FSDP most weights rest elsewhere while this runs: the head's are where the model computes.
+    device, prompts = model.get_output_embeddings().weight.device, [p.prompt for p in packs]
     trunks, branches = zip(*(_trunk_and_branches(p) for p in packs), strict=True)
     layout = Layout([(len(t), [len(b) for b in own]) for t, own in zip(trunks, branches, strict=True)], device)
     ids = torch.from_numpy(np.concatenate([*trunks, *(b for own in branches for b in own)])).to(device)
@@ -41,7 +42,7 @@ def branch_logprobs(
     with use_layout(layout):
         out = model.model(
             input_ids=ids[None],
-            position_ids=_row_positions(model, prompts, layout),
+            position_ids=_row_positions(model, prompts, layout).to(device),
             attention_mask=None,
             use_cache=False,
             **shown,
@@ -128,6 +129,7 @@ def _row_positions(model: Any, prompts: Sequence[Prompt], layout: Layout) -> Ten
 def _head(model: Any, hidden: Tensor, labels: Tensor, temperature: float, banned: Tensor | None) -> TokenValues:
     """Log-probs and entropies from hidden states [N, D], the logits in chunks."""
     head = model.get_output_embeddings()
+    banned = None if banned is None else banned.to(hidden.device)
     if type(head) is nn.Linear and head.bias is None:
         return TokenValues(*head_logprobs(hidden, head.weight, labels, temperature, banned))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -60,12 +60,22 @@ class Policy:
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
         self.banned: Tensor = torch.tensor(banned_ids(model, tokenizer), dtype=torch.long)
+        # Set where the model is sharded: runs a function while the weights that belong to no layer are at hand.
+        self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None
+        self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the sharded weights are held in a wider type
+
+    @property
+    def sharded(self) -> bool:
+        """Is each weight spread over several processes? Then every pass is collective."""
+        return self.unsharded is not None
 
     def image_bank(self, batches: Sequence[Sequence[Prompt]]) -> ImageBank | None:
         """The images of several batches of prompts, each to be encoded once; None where the model takes none, or runs
-        row by row: other families may want more beside their features than we know."""
+        row by row: other families may want more beside their features than we know. None where the model is sharded
+        too: its vision tower must run, forward and backward, at the same times on every rank."""
         model = unwrapped(self.model)
-        return ImageBank(model, batches) if self.shares_prefix and accepts_features(model) else None
+        possible = self.shares_prefix and accepts_features(model) and not self.sharded
+        return ImageBank(model, batches) if possible else None
 
     def logprobs(self, packs: Sequence[PromptPack], images: ImageBank | None = None) -> TokenValues:
         """Log-probs and entropies of all completion tokens of the packs, flat and in order.
@@ -78,12 +88,36 @@ class Policy:
         """Log-probs of given targets at temperature 1, for supervised training; flat [N]."""
         return self._forward(packs, 1.0, None).logprobs
 
+    def adapters_off(self) -> AdaptersOff:
+        """This LoRA policy as it was before training."""
+        return AdaptersOff(self)
+
     def _forward(self, packs: Sequence[PromptPack], temperature: float, images: ImageBank | None) -> TokenValues:
-        model, banned = unwrapped(self.model), self.banned.to(self.model.device)
-        if self.shares_prefix:
-            features = None if images is None else images.of([p.prompt for p in packs])
-            return branch_logprobs(model, packs, temperature, banned, features)
-        return padded_logprobs(model, packs, temperature, banned, self.pad_id)
+        model = unwrapped(self.model)
+
+        def values() -> TokenValues:
+            if self.shares_prefix:
+                features = None if images is None else images.of([p.prompt for p in packs])
+                return branch_logprobs(model, packs, temperature, self.banned, features)
+            return padded_logprobs(model, packs, temperature, self.banned, self.pad_id)
+
+        return values() if self.unsharded is None else self.unsharded(values)
+
+
+class AdaptersOff:
+    """A LoRA policy as it was before training: its own model, adapters switched off. Nothing is copied."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def image_bank(self, batches: Sequence[Sequence[Prompt]]) -> ImageBank | None:
+        """As the policy's; its images are encoded without adapters too."""
+        return self.policy.image_bank(batches)
+
+    def logprobs(self, packs: Sequence[PromptPack], images: ImageBank | None = None) -> TokenValues:
+        """As the policy's, without adapters and without gradients: a backward pass would find them switched on again."""
+        with torch.no_grad(), self.policy.model.disable_adapter():
+            return self.policy.logprobs(packs, images)
 
 
 def banned_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -1,48 +1,55 @@
-"""The importance correction of a minibatch: computed once under each completion's own prompt, reused for its copies."""
+"""The importance correction of an update: computed once under each completion's own prompt, reused for its copies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sharegrpo_rl.data.types import Completion, PromptPack
+from sharegrpo_rl.data.types import Completion
 from sharegrpo_rl.ops.importance_correction import correction_weights
+from sharegrpo_rl.training.ranks import Ranks
 from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.shares import MicroBatch, UpdateShare
 
-MicroBatch = Sequence[PromptPack]
+_UNKNOWN = -1.0  # weights are not negative
 
 
 class Correction:
-    """Weights [T] of every native completion of an update, found again by the completion itself."""
+    """The weight of every token of an update's distinct completions, from the rank that trains the native one."""
 
-    def __init__(self, settings: TrainingSettings) -> None:
+    def __init__(self, settings: TrainingSettings, share: UpdateShare, ranks: Ranks) -> None:
         self.settings = settings
-        self._weights: dict[int, Tensor] = {}
-        self._kept: list[Completion] = []  # an id is only good while its object lives
+        self.ranks = ranks
+        self._starts = share.starts
+        self._weights = torch.full((share.tokens,), _UNKNOWN, device=ranks.device)
         self._sum = self._count = 0.0
 
     def add(self, micro: MicroBatch, old_logprobs: Tensor) -> None:
         """Take the native completions of a micro-batch; old_logprobs flat [N], in the packs' order."""
-        completions = [c for p in micro for c in p.completions]
-        native = [bool(n) for p in micro for n in p.native]
-        parts = list(old_logprobs.split([len(c.token_ids) for c in completions]))
-        rows = [(c, old) for c, old, own in zip(completions, parts, native, strict=True) if own]
+        lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
+        native = [bool(n) and i < len(micro.packs) - micro.fillers for i, p in enumerate(micro.packs) for n in p.native]
+        parts = zip(_placed(micro), old_logprobs.split(lengths), native, strict=True)
+        rows = [(pair, completion, old.float()) for (pair, completion, _), old, own in parts if own]
         if not rows:
             return
-        old = pad_sequence([o.float() for _, o in rows], batch_first=True)
-        sampler = pad_sequence([torch.from_numpy(c.sampler_logprobs).to(old) for c, _ in rows], batch_first=True)
-        lengths = torch.tensor([len(c.token_ids) for c, _ in rows], device=old.device)
-        mask = torch.arange(old.shape[1], device=old.device)[None] < lengths[:, None]
+        old = pad_sequence([o for _, _, o in rows], batch_first=True)
+        sampler = pad_sequence([torch.from_numpy(c.sampler_logprobs).to(old) for _, c, _ in rows], batch_first=True)
+        sizes = [len(c.token_ids) for _, c, _ in rows]
+        mask = torch.arange(old.shape[1], device=old.device)[None] < torch.tensor(sizes, device=old.device)[:, None]
         s = self.settings
         weights = correction_weights(old, sampler, mask, s.correction, s.importance_level, s.importance_cap)
-        for (completion, _), row, length in zip(rows, weights, lengths.tolist(), strict=True):
-            self._weights[id(completion)] = row[:length]
-            self._kept.append(completion)
+        for (pair, _, _), row, size in zip(rows, weights, sizes, strict=True):
+            self._of(pair, size).copy_(row[:size])
         self._sum += float((weights * mask).sum())
         self._count += float(mask.sum())
+
+    def exchange(self) -> None:
+        """Tell all ranks: a completion's copies may be trained elsewhere. Collective, after the last `add`."""
+        self.ranks.largest(self._weights)
+        self._sum, self._count = self.ranks.sum([self._sum, self._count])
 
     def of(self, micro: MicroBatch) -> Tensor:
         """Weights of a micro-batch's tokens, flat [N].
@@ -51,16 +58,28 @@ class Correction:
         too, and it gets 1. Raises KeyError where one with an advantage has none.
         """
         parts = []
-        for pack in micro:
-            for completion, advantage in zip(pack.completions, pack.advantages, strict=True):
-                weight = self._weights.get(id(completion))
-                if weight is None and advantage != 0:
-                    raise KeyError(f"no importance correction for a completion of group {pack.group}")
-                parts.append(torch.ones(len(completion.token_ids)) if weight is None else weight)
-        device = next((w.device for w in self._weights.values()), torch.device("cpu"))
-        return torch.cat([part.to(device) for part in parts])
+        for pair, completion, advantage in _placed(micro):
+            weights = self._of(pair, len(completion.token_ids))
+            if bool((weights == _UNKNOWN).any()):
+                if advantage != 0:
+                    raise KeyError(f"no importance correction for pair {pair} of the update")
+                weights = torch.ones_like(weights)
+            parts.append(weights)
+        return torch.cat(parts)
 
     @property
     def mean(self) -> float:
         """Mean weight of the native tokens."""
         return self._sum / self._count if self._count else 1.0
+
+    def _of(self, pair: int, length: int) -> Tensor:
+        start = int(self._starts[pair])
+        return self._weights[start : start + length]
+
+
+def _placed(micro: MicroBatch) -> Iterator[tuple[int, Completion, float]]:
+    """(pair, completion, advantage) of a micro-batch, in order."""
+    pairs = iter(micro.pairs)
+    for pack in micro.packs:
+        for completion, advantage in zip(pack.completions, pack.advantages, strict=True):
+            yield next(pairs), completion, float(advantage)

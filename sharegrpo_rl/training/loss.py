@@ -29,14 +29,15 @@ class Rows(NamedTuple):
         return pad_sequence(list(flat.split(self.lengths)), batch_first=True)
 
 
-def rows_of(packs: Sequence[PromptPack], settings: TrainingSettings, like: Tensor) -> Rows:
+def rows_of(packs: Sequence[PromptPack], settings: TrainingSettings, like: Tensor, fillers: int = 0) -> Rows:
     """The rows of some packs, on the device and in the precision of `like` (their log-probs).
 
-    Truncated completions are masked out where `mask_truncated` says so.
+    Truncated completions are masked out where `mask_truncated` says so, and those of the last `fillers` packs always.
     """
     completions = [c for p in packs for c in p.completions]
     lengths = [len(c.token_ids) for c in completions]
-    kept = torch.tensor([not (settings.mask_truncated and c.truncated) for c in completions])
+    real = sum(len(p.completions) for p in packs[: len(packs) - fillers])
+    kept = torch.tensor([i < real and not (settings.mask_truncated and c.truncated) for i, c in enumerate(completions)])
     mask = (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]) & kept[:, None]
     advantages = torch.from_numpy(np.concatenate([p.advantages for p in packs]))
     native = torch.from_numpy(np.concatenate([p.native for p in packs]))

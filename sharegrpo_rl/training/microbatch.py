@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from sharegrpo_rl.data.types import PromptPack
 
 
-def minibatches(packs: Sequence[PromptPack], questions: int | None) -> list[list[PromptPack]]:
+class Grouped(Protocol):
+    """What belongs to a seed question: a pack."""
+
+    @property
+    def group(self) -> int: ...
+
+
+G = TypeVar("G", bound=Grouped)
+
+
+def minibatches(packs: Sequence[G], questions: int | None) -> list[list[G]]:
     """Packs by seed question, `questions` of them in each minibatch (None = all); a question is never split."""
-    by_group: dict[int, list[PromptPack]] = {}
+    by_group: dict[int, list[G]] = {}
     for pack in packs:
         by_group.setdefault(pack.group, []).append(pack)
     groups = list(by_group.values())

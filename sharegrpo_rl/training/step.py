@@ -8,92 +8,114 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sharegrpo_rl.data.types import PromptPack
-from sharegrpo_rl.models.image_features import ImageBank
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.image_features import ImageBank, count_distinct
+from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.ops.kl import kl_estimate
 from sharegrpo_rl.training.correction import Correction
-from sharegrpo_rl.training.loss import count, policy_loss, rows_of, supervised_loss
-from sharegrpo_rl.training.microbatch import micro_batches, minibatches
+from sharegrpo_rl.training.gradients import sum_gradients, total_norm, whole
+from sharegrpo_rl.training.loss import policy_loss, rows_of, supervised_loss
 from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate
+from sharegrpo_rl.training.ranks import Ranks
 from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.shares import MicroBatch, Minibatch, UpdateShare, gather_kl, plan_kl, plan_update
 from sharegrpo_rl.training.update_log import UpdateLog
-
-MicroBatch = list[PromptPack]
 
 
 class TrainingStep:
-    """Owns the optimizer of a policy and updates it on packs. `reference` is the frozen policy of the KL term."""
+    """Owns the optimizer of a policy and updates it on packs. `reference` is the frozen policy of the KL term.
 
-    def __init__(self, policy: Policy, settings: TrainingSettings, reference: Policy | None = None) -> None:
+    With several ranks each runs its share of `plan_update`, and `run`, `kl_of` are collective. Policies that are to be
+    sharded are sharded first.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        settings: TrainingSettings,
+        reference: Policy | AdaptersOff | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
         if settings.uses_reference and reference is None:
             raise ValueError("a KL term needs a reference policy")
         self.policy = policy
         self.settings = settings
         self.reference = reference
+        self.ranks = ranks or Ranks.current()
         self.optimizer = build_optimizer(policy.model, settings)
         self.optimizer_steps = 0
         self.skipped_steps = 0
 
     def update(self, packs: Sequence[PromptPack]) -> dict[str, float]:
-        """Train on the packs; returns the metrics of the update (means over its optimizer steps)."""
+        """Train on the packs, alone; returns the metrics of the update (means over its optimizer steps)."""
+        return self.run(plan_update(packs, self.settings, 1)[0])
+
+    def run(self, share: UpdateShare) -> dict[str, float]:
+        """Train on this rank's share of an update; returns the metrics of the whole update, on every rank."""
         self.policy.model.train()
         log = UpdateLog()
-        batches = [_Minibatch(b, self.settings) for b in minibatches(packs, self.settings.minibatch_size)]
-        correction = self._prepare(batches)
+        batches = [_Taken(b) for b in share.minibatches]
+        correction = self._prepare(batches, share)
         for epoch in range(self.settings.num_epochs):
             for batch in batches:
                 self._optimizer_step(batch, log, correction, first=epoch == 0 and batch is batches[0])
-        passed = 0 if self.settings.kl_in_loss else sum(not np.any(p.advantages != 0) for p in packs)
-        return log.metrics() | {
+        return log.metrics(self.ranks) | {
             "optimizer_steps": self.optimizer_steps,
             "skipped_steps": self.skipped_steps,
-            "packs": len(packs),
-            "pairs": sum(len(p.completions) for p in packs),
-            "skipped_packs": passed,
+            "packs": share.num_packs,
+            "pairs": len(share.starts),
+            "skipped_packs": share.skipped_packs,
             "correction_mean": correction.mean if correction else 1.0,
         }
 
-    @torch.no_grad()
     def reference_kl(self, packs: Sequence[PromptPack]) -> list[np.ndarray]:
         """For each pack the summed KL estimate of each completion, [G] nats: what `kl_in: reward` takes off."""
+        return gather_kl(packs, [self.kl_of(plan_kl(packs, self.settings, 1)[0])])
+
+    @torch.no_grad()
+    def kl_of(self, share: UpdateShare) -> dict[int, float]:
+        """The summed KL estimate, in nats, of each pair of this rank's share of `plan_kl`."""
         assert self.reference is not None
         self.policy.model.train()
-        batches = micro_batches(packs, self.settings.token_budget)
+        batches = [micro for batch in share.minibatches for micro in batch.micro]
         banks = [_bank(policy, batches) for policy in (self.policy, self.reference)]
-        sums: list[float] = []
+        found: dict[int, float] = {}
         for micro in batches:
             new, reference = (
                 _logprobs(policy, micro, bank)
                 for policy, bank in zip((self.policy, self.reference), banks, strict=True)
             )
             estimate = kl_estimate(new, reference, self.settings.kl_estimator)
-            lengths = [len(c.token_ids) for p in micro for c in p.completions]
-            sums += [part.sum().item() for part in estimate.split(lengths)]
-        ends = np.cumsum([len(p.completions) for p in packs])
-        return np.split(np.asarray(sums), ends[:-1])
+            lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
+            sums = [part.sum().item() for part in estimate.split(lengths)]
+            fillers = sum(len(p.completions) for p in micro.packs[len(micro.packs) - micro.fillers :])
+            found |= dict(zip(micro.pairs[: len(sums) - fillers], sums[: len(sums) - fillers], strict=True))
+        return found
 
     def kl_weight(self) -> float:
         """The KL's weight at the next optimizer step."""
         return self.settings.kl_weight(self.optimizer_steps)
 
-    def _prepare(self, batches: list[_Minibatch]) -> Correction | None:
+    def _prepare(self, batches: list[_Taken], share: UpdateShare) -> Correction | None:
         """What must be taken before the first optimizer step: log-probs of the policy that sampled, for later steps
         and for the importance correction. The first minibatch's own first pass gives them too: without correction it
         needs none taken here, and a single on-policy step needs none at all."""
         if self.settings.objective == "supervised":
             return None
-        correction = Correction(self.settings) if self.settings.correction != "none" else None
+        corrects = self.settings.correction != "none"
+        correction = Correction(self.settings, share, self.ranks) if corrects else None
         for batch in batches if correction else batches[1:]:
             batch.old = self._old_logprobs(batch.micro)
             if correction:
                 for micro, old in zip(batch.micro, batch.old, strict=True):
                     correction.add(micro, old)
+        if correction:
+            correction.exchange()
         return correction
 
-    def _optimizer_step(self, batch: _Minibatch, log: UpdateLog, correction: Correction | None, first: bool) -> None:
+    def _optimizer_step(self, batch: _Taken, log: UpdateLog, correction: Correction | None, first: bool) -> None:
         lr = set_learning_rate(self.optimizer, self.settings, self.optimizer_steps)
         kl_weight = self.kl_weight() if self.settings.uses_reference else 0.0
         self.optimizer.zero_grad(set_to_none=True)
@@ -101,8 +123,9 @@ class TrainingStep:
         reference = self.reference if self.settings.kl_in_loss else None
         reference_images = _bank(reference, batch.micro) if reference else None
         for i, micro in enumerate(batch.micro):
-            values = self.policy.logprobs(micro, images)
-            rows = rows_of(micro, self.settings, values.logprobs)
+            frozen = _logprobs(reference, micro, reference_images) if reference else None
+            values = self.policy.logprobs(micro.packs, images)
+            rows = rows_of(micro.packs, self.settings, values.logprobs, micro.fillers)
             if self.settings.objective == "supervised":
                 loss, sums = supervised_loss(rows, values.logprobs, batch.denominator, self.settings)
             else:
@@ -111,46 +134,55 @@ class TrainingStep:
                 loss, sums = policy_loss(
                     rows,
                     values.logprobs,
-                    batch.old[i],
-                    _logprobs(reference, micro, reference_images) if reference else None,
+                    batch.old[i].to(values.logprobs.device),
+                    frozen,
                     batch.denominator,
                     self.settings,
                     kl_weight,
-                    correction.of(micro) if correction else None,
+                    correction.of(micro).to(values.logprobs.device) if correction else None,
                 )
             loss.backward()
             if images:
-                images.release([p.prompt for p in micro])
+                images.release([p.prompt for p in micro.packs])
             log.add(sums)
             log.add({"entropy": float((rows.pad(values.entropy) * rows.mask).sum())})
             if first and self.settings.objective == "policy":
                 log.sampler_gap(micro, values.logprobs.detach())
-        log.add({"encoded_images": images.encodes if images else 0})
+        log.add({"encoded_images": self._encodes(batch, images)})
         log.step(lr, self._apply_gradients(), kl_weight)
 
+    def _encodes(self, batch: _Taken, images: ImageBank | None) -> int:
+        """How often a picture went through the vision tower: a sharded one runs in every micro-batch that shows it."""
+        if images:
+            return images.encodes
+        return sum(count_distinct(p.prompt for p in m.packs) for m in batch.micro) if self.policy.sharded else 0
+
     def _apply_gradients(self) -> float:
-        """One clipped optimizer step; a gradient that is not finite is left out and counted. Returns the norm."""
+        """One clipped optimizer step; a gradient that is not finite is left out and counted. Returns the norm.
+
+        The norm is that of all ranks' gradients together, so they all decide alike.
+        """
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for p in parameters:  # a skipped pass means a gradient of 0, which still moves AdamW by its momentum
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not bool(torch.isfinite(norm)):
+        sum_gradients(parameters, self.ranks)
+        norm = total_norm(parameters)
+        length = float(whole(norm))
+        if not np.isfinite(length):
             self.skipped_steps += 1
         else:
             if self.settings.grad_clip > 0:
-                torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
+                nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
             self.optimizer.step()
             self.optimizer_steps += 1
-        return float(norm)
+        return length
 
     def _old_logprobs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
         """Flat old log-probs of each micro-batch."""
         images, found = _bank(self.policy, batches), []
         for micro in batches:
-            known = all(p.old_logprobs is not None for p in micro)
+            # Sharded, a rank must not leave out a pass that another one makes.
+            known = not self.policy.sharded and all(p.old_logprobs is not None for p in micro.packs)
             computed = None if known else _logprobs(self.policy, micro, images)
-            found.append(_stored(micro, computed).to(self.policy.model.device))
+            found.append(_stored(micro, computed))
         return found
 
     def get_state(self) -> dict[str, Any]:
@@ -176,36 +208,34 @@ class TrainingStep:
         self.skipped_steps = state["skipped_steps"]
 
 
-class _Minibatch:
-    """The micro-batches of one optimizer step. Packs without any advantage need no pass where no KL pulls on them,
-    and stay in the denominator."""
+class _Taken:
+    """A minibatch at work, with the old log-probs of those micro-batches that have them already."""
 
-    def __init__(self, packs: Sequence[PromptPack], settings: TrainingSettings) -> None:
-        self.denominator = count(packs, settings)
-        active = [p for p in packs if settings.kl_in_loss or np.any(p.advantages != 0)]
-        self.micro = micro_batches(active, settings.token_budget)
+    def __init__(self, batch: Minibatch) -> None:
+        self.denominator = batch.denominator
+        self.micro = batch.micro
         self.old: list[Tensor] = []
 
 
-def _bank(policy: Policy, batches: Sequence[MicroBatch]) -> ImageBank | None:
-    return policy.image_bank([[p.prompt for p in micro] for micro in batches])
+def _bank(policy: Policy | AdaptersOff, batches: Sequence[MicroBatch]) -> ImageBank | None:
+    return policy.image_bank([[p.prompt for p in micro.packs] for micro in batches])
 
 
 @torch.no_grad()
-def _logprobs(policy: Policy, micro: MicroBatch, images: ImageBank | None) -> Tensor:
+def _logprobs(policy: Policy | AdaptersOff, micro: MicroBatch, images: ImageBank | None) -> Tensor:
     """Flat log-probs [N] of a micro-batch, without gradient."""
-    found = policy.logprobs(micro, images).logprobs
+    found = policy.logprobs(micro.packs, images).logprobs
     if images:
-        images.release([p.prompt for p in micro])
+        images.release([p.prompt for p in micro.packs])
     return found
 
 
 def _stored(micro: MicroBatch, computed: Tensor | None) -> Tensor:
     """Flat old log-probs [N]: those a pack brings with it, else the computed ones."""
-    if computed is not None and all(p.old_logprobs is None for p in micro):
+    if computed is not None and all(p.old_logprobs is None for p in micro.packs):
         return computed
     parts, start = [], 0
-    for pack in micro:
+    for pack in micro.packs:
         length = sum(len(c.token_ids) for c in pack.completions)
         if pack.old_logprobs is not None:
             stored = torch.from_numpy(np.concatenate(pack.old_logprobs)).float()

@@ -1,19 +1,31 @@
-"""What an update logs: sums over micro-batches and optimizer steps, turned into means at the end."""
+"""What an update logs: sums over micro-batches, optimizer steps and ranks, turned into means at the end."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.training.ranks import Ranks
+from sharegrpo_rl.training.shares import MicroBatch
+
+SUMS = (
+    "policy_loss",
+    "kl",
+    "tokens",
+    "entropy",
+    "ratio",
+    "clipped_low",
+    "clipped_high",
+    "clipped_dual",
+    "encoded_images",
+)
 
 
 class UpdateLog:
-    """Sums over micro-batches and optimizer steps, turned into means at the end."""
+    """Sums over one rank's micro-batches and optimizer steps; `metrics` adds up those of all ranks."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -36,30 +48,39 @@ class UpdateLog:
         self.lr, self.kl_coeff = lr, kl_coeff
         self.norms.append(norm)
 
-    def sampler_gap(self, micro: Sequence[PromptPack], logprobs: Tensor) -> None:
+    def sampler_gap(self, micro: MicroBatch, logprobs: Tensor) -> None:
         """|trainer - sampler| log-prob of native tokens, taken before the first optimizer step."""
-        sampler = np.concatenate([c.sampler_logprobs for p in micro for c in p.completions])
-        native = np.concatenate([np.repeat(p.native, [len(c.token_ids) for c in p.completions]) for p in micro])
+        real = len(micro.packs) - micro.fillers
+        sampler = np.concatenate([c.sampler_logprobs for p in micro.packs for c in p.completions])
+        native = np.concatenate(
+            [
+                np.repeat(p.native & (i < real), [len(c.token_ids) for c in p.completions])
+                for i, p in enumerate(micro.packs)
+            ]
+        )
         gap = (logprobs.float().cpu() - torch.from_numpy(sampler)).abs()
         self.gaps.append(gap[torch.from_numpy(native)])
 
-    def metrics(self) -> dict[str, float]:
-        """The update's figures; entropy, ratio and clip fractions are means over trained tokens."""
-        steps, tokens = max(1, len(self.norms)), max(1.0, self.sums["tokens"])
+    def metrics(self, ranks: Ranks) -> dict[str, float]:
+        """The update's figures; entropy, ratio and clip fractions are means over trained tokens. Collective."""
         gaps = torch.cat(self.gaps) if self.gaps else torch.zeros(0)
+        *added, gap_sum, gap_count = ranks.sum([*(self.sums[k] for k in SUMS), gaps.sum().item(), len(gaps)])
+        deviation, gap_max = ranks.max([self.deviation, gaps.max().item() if len(gaps) else 0.0])
+        sums = dict(zip(SUMS, added, strict=True))
+        steps, tokens = max(1, len(self.norms)), max(1.0, sums["tokens"])
         return {
-            "policy_loss": self.sums["policy_loss"] / steps,
-            "kl": self.sums["kl"] / steps,
-            "entropy": self.sums["entropy"] / tokens,
-            "ratio_mean": self.sums["ratio"] / tokens if self.sums["tokens"] else 1.0,
-            "ratio_max_deviation": self.deviation,
-            "clip_fraction_low": self.sums["clipped_low"] / tokens,
-            "clip_fraction_high": self.sums["clipped_high"] / tokens,
-            "clip_fraction_dual": self.sums["clipped_dual"] / tokens,
-            "encoded_images": self.sums["encoded_images"],
+            "policy_loss": sums["policy_loss"] / steps,
+            "kl": sums["kl"] / steps,
+            "entropy": sums["entropy"] / tokens,
+            "ratio_mean": sums["ratio"] / tokens if sums["tokens"] else 1.0,
+            "ratio_max_deviation": deviation,
+            "clip_fraction_low": sums["clipped_low"] / tokens,
+            "clip_fraction_high": sums["clipped_high"] / tokens,
+            "clip_fraction_dual": sums["clipped_dual"] / tokens,
+            "encoded_images": sums["encoded_images"],
             "grad_norm": sum(self.norms) / steps,
             "lr": self.lr,
             "kl_coeff": self.kl_coeff,
-            "sampler_gap_mean": gaps.mean().item() if len(gaps) else 0.0,
-            "sampler_gap_max": gaps.max().item() if len(gaps) else 0.0,
+            "sampler_gap_mean": gap_sum / gap_count if gap_count else 0.0,
+            "sampler_gap_max": gap_max,
         }

@@ -9,7 +9,9 @@ import torch
 from sharegrpo_rl.data.types import Completion
 from sharegrpo_rl.ops.kl import kl_estimate
 from sharegrpo_rl.training.correction import Correction
+from sharegrpo_rl.training.ranks import Ranks
 from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.shares import MicroBatch, plan_update
 from sharegrpo_rl.training.step import TrainingStep
 
 
@@ -116,13 +118,15 @@ def test_shared_copies_weigh_what_their_own_prompt_says(make_policy, tiny):
     policy = make_policy()
     own = sampled(policy, tiny.pack(policy, (3, 2), (1.0, -1.0), native=(True, True)), 0.2)
     sibling = replace(own, slot=1, native=np.array([False, False]), prompt=tiny.prompt(policy, "Another wording?"))
-    correction = Correction(TrainingSettings(importance_correction="truncate"))
-    with torch.no_grad():
-        correction.add([own], policy.logprobs([own]).logprobs)
-    assert correction.of([sibling]).tolist() == pytest.approx([np.exp(0.2)] * 5, abs=1e-4)
     orphan = sampled(policy, tiny.pack(policy, (2,), (1.0,), native=(False,)), 0.0)
+    options = TrainingSettings(importance_correction="truncate")
+    (share,) = plan_update([own, sibling, orphan], options, 1)
+    correction = Correction(options, share, Ranks())
+    with torch.no_grad():
+        correction.add(MicroBatch((own,), (0, 1)), policy.logprobs([own]).logprobs)
+    assert correction.of(MicroBatch((sibling,), (2, 3))).tolist() == pytest.approx([np.exp(0.2)] * 5, abs=1e-4)
     with pytest.raises(KeyError, match="no importance correction"):
-        correction.of([orphan])
+        correction.of(MicroBatch((orphan,), (4,)))
 
 
 def test_auto_turns_on_with_nucleus_sampling_only():
