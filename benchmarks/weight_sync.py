@@ -25,16 +25,16 @@ import ray
 
 # isort: on
 from arguments import report
+from sharegrpo_rl.algorithms.weight_sync import push_parts
 from timing import progress
 
-from sharegrpo_rl.algorithms.weight_sync import push_parts
 from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
 from sharegrpo_rl.generation.engines import engine_version
-from sharegrpo_rl.generation.weights import engine_weights, to_array
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tokenizer
+from sharegrpo_rl.models.weights import engine_weights, to_array
 
 LIMIT = 64  # tokens of a prompt and of a completion: nothing is generated
 

@@ -71,6 +71,7 @@ def _group(episodes: list[list[Any]]) -> Group:
         reward_parts={n: _table(episodes, lambda e, n=n: e.custom_data["reward_parts"].get(n, np.nan)) for n in names},
         subtask=first[0]["subtask"],
         task=first[0]["task"],
+        weights_version=min(e.custom_data["weights_seq_no"] for slot in episodes for e in slot),
     )
 
 

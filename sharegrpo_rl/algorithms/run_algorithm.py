@@ -24,7 +24,7 @@ from sharegrpo_rl.algorithms.run_config import RunConfig
 from sharegrpo_rl.data.cursor import QuestionCursor
 from sharegrpo_rl.data.key_steps import rows_without_key_steps
 from sharegrpo_rl.data.types import Group, Prompt, PromptPack, QuestionBank, SeedQuestion, SlotRequest
-from sharegrpo_rl.env_runners.qa_env_runner import render
+from sharegrpo_rl.env_runners.rendering import render
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_bank, make_env
 from sharegrpo_rl.evaluation.evaluate import evaluate

@@ -128,6 +128,7 @@ class Group:
     reward_parts: dict[str, NDArray[np.float64]]
     subtask: str = ""
     task: str = ""
+    weights_version: int = 0  # of the weights that sampled it
 
     @property
     def accuracies(self) -> NDArray[np.float64]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,28 +28,16 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, SlotRequest
+from sharegrpo_rl.data.types import Completion, Prompt, SlotRequest
 from sharegrpo_rl.env_runners.background_grading import BackgroundGrader, Graded
-from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.env_runners.errors import RunnerError, StaleWeights
+from sharegrpo_rl.env_runners.rendering import encode, in_object_store, show
 from sharegrpo_rl.envs.registry import make_env
-from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.host_memory import keep_freed_memory
-from sharegrpo_rl.models.prompts import PromptEncoder, Question
 from sharegrpo_rl.ops.length_penalty import overlong_penalty
 from sharegrpo_rl.user_code import import_user_files
-
-
-class RunnerError(RuntimeError):
-    """What went wrong in an env runner, with the text of its own traceback."""
-
-
-class StaleWeights(RunnerError):
-    """An env runner was asked for samples of other weights than it has."""
-
-
-Sampled = list[SingleAgentEpisode] | UserError | StaleWeights | str
 
 
 class QAEnvRunner(EnvRunner, Checkpointable):
@@ -114,26 +100,26 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     @override(EnvRunner)
     def sample(
         self, *, requests: Sequence[SlotRequest] = (), weights_seq_no: int | None = None, **kwargs: Any
-    ) -> Sampled:
-        """One episode for each sample of each request. A remote runner returns an error (a UserError, StaleWeights, or
-        the text of any other) instead of raising: RLlib would restart it silently and lose the reason.
+    ) -> list[SingleAgentEpisode]:
+        """One episode for each sample of each request.
 
-        `weights_seq_no` is the version of the weights that must answer; None takes what there is.
+        `weights_seq_no` is the version of the weights that must answer, else StaleWeights; None takes what there is.
         """
-        try:
-            if weights_seq_no not in (None, self._weights_seq_no):
-                raise StaleWeights(f"has weights {self._weights_seq_no}, was asked for samples of {weights_seq_no}")
-            return self._sample(requests)
-        except Exception as error:
-            if not self.remote:
-                raise
-            return error if isinstance(error, UserError | StaleWeights) else traceback.format_exc()
+        if weights_seq_no not in (None, self._weights_seq_no):
+            raise StaleWeights(f"has weights {self._weights_seq_no}, was asked for samples of {weights_seq_no}")
+        return self._sample(requests)
 
     def sample_with_metrics(
         self, requests: Sequence[SlotRequest], weights_seq_no: int | None = None
-    ) -> tuple[Sampled, Any]:
+    ) -> tuple[list[SingleAgentEpisode], Any]:
         """`sample` and `get_metrics` in one remote call."""
         return self.sample(requests=requests, weights_seq_no=weights_seq_no), self.get_metrics()
+
+    def generate(
+        self, prompts: Sequence[Prompt], num_samples: int, seeds: Sequence[int], sampling: Sampling
+    ) -> list[tuple[Completion, ...]]:
+        """Completions of given prompts, ungraded: what evaluation asks for."""
+        return self.make_generator().generate(prompts, num_samples, seeds, sampling)
 
     def _sample(self, requests: Sequence[SlotRequest]) -> list[SingleAgentEpisode]:
         if self.module is None:
@@ -145,7 +131,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         completions, graded, waited = self._generate(prompts, requests)
         generated = time.perf_counter() - started - waited
         if self.remote:
-            prompts = [_in_object_store(p) for p in prompts]
+            prompts = in_object_store(prompts)
         episodes = [
             episode
             for slot in zip(requests, facts, prompts, completions, graded, strict=True)
@@ -265,18 +251,6 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
         self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, self._weights_seq_no)
 
-    def take_state(self, state: dict[str, Any]) -> tuple[int, str]:
-        """`set_state` for the driver's `ask_runners`."""
-        return self._report(self.set_state, state)
-
-    def _report(self, take: Callable[[Any], None], what: Any) -> tuple[int, str]:
-        """Who took it, and the text of the error where that did not work, which `ask_runners` raises in the driver."""
-        try:
-            take(what)
-        except Exception:  # not raised here: RLlib would restart the runner silently, and the reason would be lost
-            return self.worker_index, traceback.format_exc()
-        return self.worker_index, ""
-
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (), {"config": self.config}
@@ -287,36 +261,5 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             self.env.close()
 
 
-def render(env: MultimodalQAEnv, encoder: PromptEncoder, requests: Sequence[SlotRequest]) -> list[Prompt]:
-    """The prompt of each request: what the environment shows, in the model's own tokens and pixels."""
-    return encode(encoder, show(env, requests))
-
-
-def show(env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Observation and info of each request."""
-    return [env.reset(options=_reset_options(request)) for request in requests]
-
-
-def encode(encoder: PromptEncoder, shown: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Prompt]:
-    """The prompts of what an environment has shown."""
-    return encoder.encode([Question(o["question"], o["images"], info["image_keys"]) for o, info in shown])
-
-
 def _hand_in(grader: BackgroundGrader, rows: list[int], place: int, completions: tuple[Completion, ...]) -> None:
     grader.hand_in(rows[place], completions)
-
-
-def _reset_options(request: SlotRequest) -> dict[str, Any]:
-    slot = request.slot
-    return {
-        "question_index": request.question_index,
-        "variant_index": slot.variant_index,
-        "transform": slot.transform,
-        "transform_seed": slot.transform_seed,
-    }
-
-
-def _in_object_store(prompt: Prompt) -> Prompt:
-    """The prompt with its pixels behind object references, so that the driver passes on ids and not pictures."""
-    images = tuple(PixelInput(i.key, ray.put(i.tensors)) for i in prompt.images)
-    return replace(prompt, images=images)

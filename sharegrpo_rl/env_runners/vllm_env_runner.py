@@ -14,7 +14,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
 from sharegrpo_rl.generation.generator import Generator
-from sharegrpo_rl.generation.weights import engine_weights, to_tensor
+from sharegrpo_rl.models.weights import engine_weights, to_tensor
 
 if TYPE_CHECKING:
     from sharegrpo_rl.generation.vllm.engine import VLLMEngine
@@ -61,7 +61,13 @@ class VLLMEnvRunner(QAEnvRunner):
     def make_generator(self) -> Generator:
         from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
 
-        return VLLMGenerator(self.module.policy, self.start_engine())
+        return VLLMGenerator(self.module.policy, self.start_engine(), self.config.rollout_timeout_s)
+
+    def drop_engine(self) -> None:
+        """End the engine; the next call that needs one starts another."""
+        if self.engine is not None:
+            self.engine.stop()
+            self.engine = None
 
     def load_weights(self, version: int, everything: bool) -> None:
         """Hand the engine the weights of this process's own module, which the Learner trains."""
@@ -69,11 +75,8 @@ class VLLMEnvRunner(QAEnvRunner):
         self.start_engine().load(engine_weights(self.module.policy.model, everything), version, timeout_s)
         self._weights_seq_no = version
 
-    def take_part(self, part: WeightPart) -> tuple[int, str]:
-        """Load a part of new weights, for the driver's `ask_runners`."""
-        return self._report(self._take, part)
-
-    def _take(self, part: WeightPart) -> None:
+    def take_part(self, part: WeightPart) -> None:
+        """Load a part of new weights."""
         engine = self.start_engine()
         if part.number == 0:
             self._weights_seq_no = -1  # of no version, until the last part is here
@@ -95,9 +98,7 @@ class VLLMEnvRunner(QAEnvRunner):
     @override(EnvRunner)
     def stop(self) -> None:
         super().stop()
-        if self.engine is not None:
-            self.engine.stop()
-            self.engine = None
+        self.drop_engine()
 
 
 def most_images(bank: QuestionBank) -> int:

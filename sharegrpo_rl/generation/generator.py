@@ -36,3 +36,7 @@ class Generator(Protocol):
 
         `on_prompt_done` hears of every prompt once, in the order in which they end.
         """
+
+
+class EngineLost(RuntimeError):
+    """An engine failed or hangs. Requests are seeded: a new engine gives the same answers."""

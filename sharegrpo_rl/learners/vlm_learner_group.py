@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import ray
+from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
+from sharegrpo_rl.models.weights import engine_weights, in_buckets, to_array
 
 
 class VLMLearnerGroup(LearnerGroup):
@@ -31,6 +33,24 @@ class VLMLearnerGroup(LearnerGroup):
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
         """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
         return self.local_learner.reference_kl(fetch_pixels(packs))
+
+    # ---- weights for those who generate
+
+    @property
+    def weights_version(self) -> int:
+        """How many updates the weights have seen."""
+        return self.local_learner._weights_seq_no
+
+    def module_state(self) -> ray.ObjectRef:
+        """The module's whole state, as an env runner's `set_state` takes it."""
+        return ray.put({DEFAULT_MODULE_ID: self.local_learner.rl_module.get_state()})
+
+    def weight_parts(self, everything: bool) -> Iterator[tuple[ray.ObjectRef, bool]]:
+        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last: so much
+        lies in the object store at a time."""
+        model = self.local_learner.rl_module.policy.model
+        for bucket, last in in_buckets(engine_weights(model, everything)):
+            yield ray.put({name: to_array(tensor) for name, tensor in bucket}), last
 
 
 def fetch_pixels(packs: Sequence[PromptPack]) -> list[PromptPack]:

@@ -24,6 +24,8 @@ def check_together(config: Mapping[str, Any], algorithm: str) -> None:
         )
     if config["engine"] == "vllm" and not 0.01 <= config["temperature"] <= 2:
         raise UserError(f"temperature: vLLM samples at 0.01 to 2, not at {config['temperature']:g}")
+    if config["rollout_lag"]:
+        _check_lag(config)
     if config["overlong_buffer"] > config["max_completion_tokens"]:
         raise UserError(
             f"overlong_buffer: {config['overlong_buffer']} is more than max_completion_tokens "
@@ -33,6 +35,18 @@ def check_together(config: Mapping[str, Any], algorithm: str) -> None:
         raise UserError(f"filter_low: {config['filter_low']} is above filter_high ({config['filter_high']})")
     if config["kl_schedule"] != "constant":
         _check_kl_schedule(config)
+
+
+def _check_lag(config: Mapping[str, Any]) -> None:
+    if config["num_env_runners"] == 0:
+        raise UserError(
+            "rollout_lag: 1 samples while the learner learns, which takes env runners of their own; set num_env_runners to "
+            "1 or more, or rollout_lag to 0"
+        )
+    if config["importance_correction"] == "none":
+        raise UserError(
+            "importance_correction: none would ignore that rollout_lag 1 samples by older weights; choose auto, truncate or mask"
+        )
 
 
 def _check_kl_schedule(config: Mapping[str, Any]) -> None:

@@ -42,6 +42,21 @@ class GRPOOptions(RunOptions):
         minimum=0,
         exclusive_minimum=True,
     )
+    rollout_timeout_s: float = option(
+        3600.0,
+        "longest wait for an env runner to answer its share of a generation batch; it is then started again, and its "
+        "questions are asked again",
+        unit="seconds",
+        minimum=0,
+        exclusive_minimum=True,
+    )
+    rollout_lag: int = option(
+        0,
+        "1 = one step off: the next iteration's completions are sampled while this one is learned, by weights that lack "
+        "its update; the importance correction is on",
+        minimum=0,
+        maximum=1,
+    )
     permute_rewards: bool = option(False, "control: shuffle rewards inside each group")
     overlong_buffer: int = option(
         0, "length before the limit in which a penalty grows; 0 = none", unit="tokens", minimum=0, source="DAPO eq. 13"
@@ -102,7 +117,7 @@ class GRPOOptions(RunOptions):
     importance_correction: str = option(
         "auto",
         "weight for the gap between sampler and trainer: bounded, or masked above the bound; auto = truncate where "
-        "top_p is below 1, else none",
+        "top_p is below 1 or rollout_lag is 1, else none",
         choices=("auto", "none", "truncate", "mask"),
     )
     importance_level: str = option("token", "ratio that corrects that gap", choices=("token", "sequence"))

@@ -40,6 +40,7 @@ class TrainingSettings:
     kl_turn: float = 0.3
     kl_schedule_steps: int | None = None
     top_p: float = 1.0
+    rollout_lag: int = 0
     importance_correction: str = "auto"
     importance_level: str = "token"
     importance_cap: float = 2.0
@@ -61,7 +62,7 @@ class TrainingSettings:
         """The importance correction that is meant: `auto` is on where sampler and trainer are known to differ."""
         if self.importance_correction != "auto":
             return self.importance_correction
-        return "truncate" if self.top_p < 1 else "none"
+        return "truncate" if self.top_p < 1 or self.rollout_lag else "none"
 
     def kl_weight(self, step: int) -> float:
         """Weight of the KL at an optimizer step (0 = the first)."""

@@ -10,7 +10,8 @@ import pytest
 from sharegrpo_rl.algorithms.groups import plan_requests
 from sharegrpo_rl.algorithms.registry import build_config
 from sharegrpo_rl.env_runners.background_grading import BackgroundGrader
-from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner, _reset_options
+from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
+from sharegrpo_rl.env_runners.rendering import show
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.scripted import ScriptedGenerator
@@ -86,7 +87,7 @@ def test_episodes_are_those_of_the_environment_itself(make_runner, silent):
     requests = requests_of(runner)
     episodes = iter(runner.sample(requests=requests))
     for request in requests:
-        observation, info = runner.env.reset(options=_reset_options(request))
+        observation, info = show(runner.env, [request])[0]
         for sample in range(3):
             episode = next(episodes)
             assert episode.get_observations(0)["question"] == observation["question"]
@@ -124,8 +125,6 @@ def test_an_error_of_a_reward_keeps_its_traceback(make_runner, reward):
     with pytest.raises(ZeroDivisionError, match="user's own") as caught:
         runner.sample(requests=requests_of(runner))
     assert "bad_weather" in "".join(traceback.format_tb(caught.value.__traceback__))
-    runner.remote = True  # a remote runner hands the error back
-    assert "bad_weather" in runner.sample(requests=requests_of(runner))
 
 
 def test_what_the_user_did_wrong_stays_a_user_error_and_ends_generation(make_runner, reward):

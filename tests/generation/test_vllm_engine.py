@@ -14,10 +14,10 @@ from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.generation.weights import engine_weights
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings, Question
+from sharegrpo_rl.models.weights import engine_weights
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.generation.weights import Weights, in_buckets
+from sharegrpo_rl.generation.generator import EngineLost
 from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.weights import Weights, in_buckets
 
 # Read by vLLM when it is first imported. Its engine in our own process: weights and prompts are passed, not sent. Its
 # first model runner: custom logits processors of the second one have another interface. And no telemetry.
@@ -76,8 +77,12 @@ class VLLMEngine:
         return name
 
     def finished(self) -> list[Any]:
-        """Run one step; the requests that ended with it, as vLLM's RequestOutputs."""
-        return [output for output in self._engine.step() if output.finished]
+        """Run one step; the requests that ended with it, as vLLM's RequestOutputs. EngineLost where it fails."""
+        try:
+            outputs = self._engine.step()
+        except Exception as error:
+            raise EngineLost(f"vLLM failed: {type(error).__name__}: {error}") from error
+        return [output for output in outputs if output.finished]
 
     def abort(self, requests: Sequence[str]) -> None:
         """Drop requests that are still running."""

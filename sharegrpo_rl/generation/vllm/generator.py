@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from sharegrpo_rl.data.types import Completion, Prompt
-from sharegrpo_rl.generation.generator import PromptDone, Sampling
+from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling
 from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 from sharegrpo_rl.generation.vllm.prompts import engine_input
 from sharegrpo_rl.models.policy import Policy
@@ -18,11 +19,15 @@ from sharegrpo_rl.models.policy import Policy
 
 class VLLMGenerator:
     """A Generator over a running engine. Log-probs are those of the distribution that was sampled from, at the policy's
-    temperature and without banned ids; of greedy answers, at temperature 1."""
+    temperature and without banned ids; of greedy answers, at temperature 1.
 
-    def __init__(self, policy: Policy, engine: VLLMEngine) -> None:
+    Raises EngineLost where the engine fails, or has not answered everything after `timeout_s`.
+    """
+
+    def __init__(self, policy: Policy, engine: VLLMEngine, timeout_s: float = float("inf")) -> None:
         self.policy = policy
         self.engine = engine
+        self.timeout_s = timeout_s
 
     def generate(
         self,
@@ -36,11 +41,14 @@ class VLLMGenerator:
         results: dict[int, tuple[Completion, ...]] = {}
         waiting: dict[str, int] = {}  # request -> place among the prompts
         inputs = [engine_input(prompt, self.policy.encoder) for prompt in prompts]
+        deadline = time.monotonic() + self.timeout_s
         with self.engine.awake():
             try:
                 for place, (given, seed) in enumerate(zip(inputs, seeds, strict=True)):
                     waiting[self.engine.submit(given, self._parameters(num_samples, seed, sampling))] = place
                 while waiting:
+                    if time.monotonic() > deadline:
+                        raise EngineLost(f"{len(waiting)} prompts unanswered after {self.timeout_s:g} s")
                     for output in self.engine.finished():
                         place = waiting.pop(output.request_id)
                         results[place] = self._completions(prompts[place], output, num_samples)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.generation.weights import engine_weights, in_buckets, to_array, to_tensor
 from sharegrpo_rl.models.loading import ModelSettings, load_model, load_policy, save_pretrained
 from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.models.weights import engine_weights, in_buckets, to_array, to_tensor
 
 
 @pytest.fixture

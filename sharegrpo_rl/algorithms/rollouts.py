@@ -1,0 +1,140 @@
+"""Rollouts: requests go to the env runners, episodes come back, new weights go out; whoever dies on the way is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.rllib.core import COMPONENT_RL_MODULE
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from sharegrpo_rl.algorithms.runner_pool import Asked, RunnerPool
+from sharegrpo_rl.data.types import SlotRequest
+from sharegrpo_rl.env_runners.errors import RunnerError
+from sharegrpo_rl.env_runners.vllm_env_runner import WeightPart
+from sharegrpo_rl.generation.generator import EngineLost
+
+ATTEMPTS = 3  # at requests whose runner was lost
+
+
+class Rollouts:
+    """The env runners of an algorithm, local or remote. Requests are seeded: asked again, they get the same answers."""
+
+    def __init__(self, env_runner_group: Any, learner_group: Any, config: Any) -> None:
+        self._local = env_runner_group.local_env_runner
+        self._pool = RunnerPool(env_runner_group)
+        self._learners = learner_group
+        self._config = config
+        self._remote = env_runner_group.num_remote_env_runners() > 0
+        self.weights_version: int | None = None  # that runners must have; None where they share the Learner's module
+        self._metrics: list[Any] = []
+
+    @property
+    def losses(self) -> int:
+        """Env runners and engines that were lost so far."""
+        return self._pool.losses
+
+    def take_metrics(self) -> list[Any]:
+        """What the runners logged since the last call."""
+        taken, self._metrics = self._metrics, []
+        return taken
+
+    # ---- samples
+
+    def collect(self, requests: Sequence[SlotRequest]) -> list[Any]:
+        """All episodes of the requests, in their order; requests of a lost runner go to the others."""
+        return self.finish(requests, self.begin(requests)) if self._remote else self._sample_here(requests)
+
+    def begin(self, requests: Sequence[SlotRequest]) -> Asked:
+        """Hand out requests to remote runners without waiting, whole questions to each in turn."""
+        self._restore()
+        ids = self._pool.healthy
+        groups = list(dict.fromkeys(r.group for r in requests))
+        owner = {g: ids[i % len(ids)] for i, g in enumerate(groups)}
+        shares: dict[int, list[SlotRequest]] = {}
+        for request in requests:
+            shares.setdefault(owner[request.group], []).append(request)
+        arguments = {i: {"requests": share, "weights_seq_no": self.weights_version} for i, share in shares.items()}
+        return self._pool.ask("sample_with_metrics", arguments, f"{len(groups)} questions")
+
+    def finish(self, requests: Sequence[SlotRequest], asked: Asked) -> list[Any]:
+        """The episodes of requests that `begin` handed out. Raises RunnerError where a request was lost too often."""
+        done: dict[SlotRequest, list[Any]] = {}
+        missing = list(requests)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                asked = self.begin(missing)
+            answers = self._pool.answers(asked, self._config.rollout_timeout_s, "rollout_timeout_s")
+            for _, (episodes, metrics) in sorted(answers.items()):
+                self._metrics.append(metrics)
+                for episode in episodes:
+                    done.setdefault(episode.custom_data["request"], []).append(episode)
+            missing = [r for r in requests if r not in done]
+            if not missing:
+                return [e for r in requests for e in done[r]]
+        raise RunnerError(
+            f"{len(missing)} of {len(requests)} requests got no answer in {ATTEMPTS} attempts; {self._pool.last_loss}"
+        )
+
+    def _sample_here(self, requests: Sequence[SlotRequest]) -> list[Any]:
+        for attempt in range(ATTEMPTS):
+            try:
+                episodes, metrics = self._local.sample_with_metrics(requests, self.weights_version)
+            except EngineLost:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                self._pool.losses += 1
+                self._local.drop_engine()
+                self.push_weights(everything=True)
+            else:
+                self._metrics.append(metrics)
+                return episodes
+        raise AssertionError("unreachable")
+
+    # ---- weights
+
+    def push_weights(self, everything: bool = False) -> None:
+        """Give every runner and engine the learner's weights, and wait: RunnerError where one cannot take them.
+
+        A runner that shares the Learner's module needs nothing. Engines are sent what training changes, or `everything`.
+        """
+        engine, version = self._config.engine, self._learners.weights_version
+        if version == self.weights_version and not everything:
+            return
+        if self._config.one_process():
+            if engine == "hf":
+                return
+            self._local.load_weights(version, everything)
+        elif engine == "hf":
+            state = {COMPONENT_RL_MODULE: self._learners.module_state(), WEIGHTS_SEQ_NO: version}
+            self._everyone("set_state", {"state": state}, f"weights {version}")
+        else:
+            for number, (arrays, last) in enumerate(self._learners.weight_parts(everything)):
+                part = WeightPart(version, number, last, arrays)
+                self._everyone("take_part", {"part": part}, f"part {number + 1} of weights {version}")
+        self.weights_version = version
+
+    def _everyone(self, method: str, arguments: dict[str, Any], what: str) -> None:
+        if not self._remote:
+            getattr(self._local, method)(**arguments)
+            return
+        asked = self._pool.ask(method, dict.fromkeys(self._pool.healthy, arguments), what)
+        self._pool.answers(asked, self._config.weight_sync_timeout_s, "weight_sync_timeout_s")
+
+    def restore(self) -> list[int]:
+        """Runners that came back get the current weights before they are asked anything."""
+        restored = self._pool.probe()
+        if restored or self._pool.stale:
+            self._pool.stale = False
+            self.push_weights(everything=True)
+        return restored
+
+    def _restore(self) -> None:
+        """Have at least one runner with the current weights; the others join when they are back."""
+        for _ in range(ATTEMPTS):
+            if self._pool.wait_for_one(self._config.weight_sync_timeout_s) or self._pool.stale:
+                self._pool.stale = False
+                self.push_weights(everything=True)
+            if self._pool.healthy:
+                return
+        raise RunnerError(f"no env runner could take the weights in {ATTEMPTS} attempts; {self._pool.last_loss}")
