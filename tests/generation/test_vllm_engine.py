@@ -115,6 +115,17 @@ def test_ids_and_pixels_are_those_of_vllms_own_processing(wide, engine):
             torch.testing.assert_close(mine[name].data, other[name].data, atol=0, rtol=0)
 
 
+def test_pixels_are_the_prompts_own_memory(wide, prompts):
+    from sharegrpo_rl.generation.vllm.prompts import engine_input
+
+    shown = [p for p in prompts if p.images]
+    assert shown
+    for prompt in shown:
+        items = engine_input(prompt, wide.encoder)["mm_kwargs"]["image"]
+        for item, image in zip(items, prompt.images, strict=True):
+            assert np.shares_memory(item["pixel_values"].data.numpy(), image.tensors["pixel_values"])
+
+
 def own_processing(engine, text, images):
     """vLLM's input for a raw prompt."""
     from vllm.renderers.inputs.preprocess import parse_model_prompt

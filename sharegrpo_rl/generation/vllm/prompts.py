@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from vllm.inputs import mm_input, tokens_input
-from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems, PlaceholderRange
+from vllm.multimodal.inputs import (
+    MultiModalFieldConfig,
+    MultiModalKwargsItem,
+    MultiModalKwargsItems,
+    PlaceholderRange,
+)
 
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.models.prompts import PromptEncoder
@@ -26,7 +31,7 @@ def engine_input(prompt: Prompt, encoder: PromptEncoder) -> Any:
     places = image_places(prompt.input_ids, encoder.processor.image_token_id, counts)
     return mm_input(
         ids,
-        mm_kwargs=_kwargs(prompt.images),
+        mm_kwargs=MultiModalKwargsItems({"image": [_item(image) for image in prompt.images]}),
         mm_hashes={"image": [image.key for image in prompt.images]},
         mm_placeholders={"image": [PlaceholderRange(offset, count) for offset, count in places]},
     )
@@ -52,11 +57,12 @@ def _tokens(image: PixelInput, encoder: PromptEncoder) -> int:
     return int(image.tensors[GRID].prod()) // merge**2
 
 
-def _kwargs(images: Sequence[PixelInput]) -> MultiModalKwargsItems:
-    """Pixels [patches, D] and grid [3] of each image, in the form of vLLM's own processor for Qwen's families."""
-    pixels, grids = (torch.cat([torch.from_numpy(i.tensors[name]) for i in images]) for name in (PIXELS, GRID))
+def _item(image: PixelInput) -> MultiModalKwargsItem:
+    """Pixels [patches, D] and grid [3] of an image, in the form of vLLM's own processor for Qwen's families: the prompt's
+    own memory, so that slots that share a picture hold it once."""
+    tensors = {name: torch.from_numpy(image.tensors[name]) for name in (PIXELS, GRID)}
     fields = {
-        PIXELS: MultiModalFieldConfig.flat_from_sizes("image", grids.prod(-1)),
+        PIXELS: MultiModalFieldConfig.flat_from_sizes("image", tensors[GRID].prod(-1)),
         GRID: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
     }
-    return MultiModalKwargsItems.from_hf_inputs({PIXELS: pixels, GRID: grids}, fields)
+    return MultiModalKwargsItems.from_hf_inputs(tensors, fields)["image"][0]
