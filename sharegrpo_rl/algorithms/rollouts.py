@@ -27,7 +27,7 @@ class Rollouts:
         self._config = config
         self._remote = env_runner_group.num_remote_env_runners() > 0
         self.weights_version: int | None = None  # that runners must have; None where they share the Learner's module
-        self._metrics: list[Any] = []
+        self.metrics: list[Any] = []  # what the runners logged, until it is taken
 
     @property
     def losses(self) -> int:
@@ -36,7 +36,7 @@ class Rollouts:
 
     def take_metrics(self) -> list[Any]:
         """What the runners logged since the last call."""
-        taken, self._metrics = self._metrics, []
+        taken, self.metrics = self.metrics, []
         return taken
 
     # ---- samples
@@ -66,7 +66,7 @@ class Rollouts:
                 asked = self.begin(missing)
             answers = self._pool.answers(asked, self._config.rollout_timeout_s, "rollout_timeout_s")
             for _, (episodes, metrics) in sorted(answers.items()):
-                self._metrics.append(metrics)
+                self.metrics.append(metrics)
                 for episode in episodes:
                     done.setdefault(episode.custom_data["request"], []).append(episode)
             missing = [r for r in requests if r not in done]
@@ -87,7 +87,7 @@ class Rollouts:
                 self._local.drop_engine()
                 self.push_weights(everything=True)
             else:
-                self._metrics.append(metrics)
+                self.metrics.append(metrics)
                 return episodes
         raise AssertionError("unreachable")
 

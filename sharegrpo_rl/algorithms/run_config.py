@@ -116,7 +116,8 @@ class RunConfig(AlgorithmConfig):
             self.env_runner_cls = ENV_RUNNERS[getattr(self, "engine", "hf")]
         if self.num_learners > 0:
             raise UserError("num_learners: learners outside the driver are not supported in this version; set it to 0")
-        check_together({name: getattr(self, name) for name in self.option_names()}, self.name)
+        if not self.in_evaluation:  # RLlib's copy for evaluation has no env runners
+            check_together({name: getattr(self, name) for name in self.option_names()}, self.name)
         check_engine(getattr(self, "engine", "hf"))
 
     def add_user_callbacks(self) -> None:

@@ -128,6 +128,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         shown = show(self.env, requests)
         facts = [(observation["question"], info) for observation, info in shown]
         prompts = encode(self.module.policy.encoder, shown)
+        del shown  # its pictures
         completions, graded, waited = self._generate(prompts, requests)
         generated = time.perf_counter() - started - waited
         if self.remote:

@@ -115,15 +115,13 @@ class PromptEncoder:
         if not distinct:
             return {}
         size = {"shortest_edge": self.settings.min_pixels, "longest_edge": self.settings.max_pixels}
-        # As PIL images: the processor would take an array of 1 or 3 pixels in height for one with channels first.
-        pictures = [Image.fromarray(p) for p in distinct.values()]
-        out = self.image_processor(pictures, size=size, return_tensors="np")  # type: ignore[misc]
-        grids = np.asarray(out["image_grid_thw"])
-        patches = np.split(np.asarray(out["pixel_values"]), np.cumsum(grids.prod(1))[:-1])
-        return {
-            key: PixelInput(key, {"pixel_values": pixels, "image_grid_thw": grid[None]})
-            for key, pixels, grid in zip(distinct, patches, grids, strict=True)
-        }
+        return {key: self._process_picture(key, picture, size) for key, picture in distinct.items()}
+
+    def _process_picture(self, key: str, picture: Picture, size: dict[str, int]) -> PixelInput:
+        """One at a time: the processor's steps each hold a copy of all that they are given."""
+        # As a PIL image: the processor would take an array of 1 or 3 pixels in height for one with channels first.
+        out = self.image_processor([Image.fromarray(picture)], size=size, return_tensors="np")  # type: ignore[misc]
+        return PixelInput(key, {name: np.asarray(out[name]) for name in ("pixel_values", "image_grid_thw")})
 
     def _by_grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
         text = self.template(question)

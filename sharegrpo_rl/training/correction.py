@@ -36,7 +36,7 @@ class Correction:
         if not rows:
             return
         old = pad_sequence([o for _, _, o in rows], batch_first=True)
-        sampler = pad_sequence([torch.from_numpy(c.sampler_logprobs).to(old) for _, c, _ in rows], batch_first=True)
+        sampler = pad_sequence([torch.tensor(c.sampler_logprobs).to(old) for _, c, _ in rows], batch_first=True)
         sizes = [len(c.token_ids) for _, c, _ in rows]
         mask = torch.arange(old.shape[1], device=old.device)[None] < torch.tensor(sizes, device=old.device)[:, None]
         s = self.settings

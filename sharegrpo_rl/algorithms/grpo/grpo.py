@@ -58,6 +58,7 @@ class GRPO(RunAlgorithm):
     def training_step(self) -> None:
         """Sample groups, assign credit, update, and hand the new weights to every runner before the next iteration."""
         started = time.perf_counter()
+        self._groups, self._credited, self._packs = [], [], []  # the pixels of the last iteration
         with self.metrics.log_time((TIMERS, "sampling"), reduce="mean", window=1):
             batch = select(self._generation_batch, self.config)
         self._groups = batch.groups
@@ -169,6 +170,7 @@ class GRPO(RunAlgorithm):
         own = {"generation_batches": self._generation_batches, "replay": self.replay.get_state()}
         if self._ahead is not None:
             own["ahead"] = self._ahead.get_state()
+            own["runner_metrics"] = self.rollouts.metrics
         return {**super().get_state(*args, **kwargs), **own}
 
     @override(RunAlgorithm)
@@ -178,6 +180,7 @@ class GRPO(RunAlgorithm):
         self.replay.set_state(state.get("replay", []))
         ahead = state.get("ahead")
         self._ahead = Ahead.from_state(ahead, self.rollouts, self.render) if ahead else None
+        self.rollouts.metrics = list(state.get("runner_metrics", []))
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,72 @@
+"""vLLM engines that fail, hang or are killed: started again, their requests answered as if nothing had been. Slow: vLLM, Ray."""
+
+import os
+import signal
+
+import pytest
+from test_runs import surroundings  # noqa: F401 (a fixture: a cache, a reward that differs, one Ray)
+from test_vllm_runs import OPTIONS, pytestmark  # noqa: F401 (slow, and skipped without vLLM)
+
+from sharegrpo_rl.algorithms.registry import build_config
+from sharegrpo_rl.generation.generator import EngineLost
+
+
+@pytest.fixture
+def build():
+    built = []
+
+    def make(**options):
+        built.append(build_config("GRPO", "DrawnShapes-v0", {**OPTIONS, **options}, 0).build_algo())
+        return built[-1]
+
+    yield make
+    for algo in built:
+        algo.stop()
+
+
+def tokens(episodes):
+    return [(e.custom_data["question_id"], e.custom_data["completion"].token_ids.tolist()) for e in episodes]
+
+
+def test_an_engine_that_fails_is_replaced(build):
+    algo = build()
+    requests = algo._next_requests(3)
+    undisturbed = algo.rollouts.collect(requests)
+    engine = algo.env_runner.engine
+    engine.stop()  # its core is gone; the runner does not know
+    assert tokens(algo.rollouts.collect(requests)) == tokens(undisturbed)
+    assert algo.env_runner.engine is not engine
+    assert algo.rollouts.losses == 1
+    assert algo.train()["learners"]["default_policy"]["sampler_gap_max"] < 1e-4
+
+
+def test_an_engine_that_is_never_done_ends_the_run(build):
+    algo = build()
+    config = algo.config.copy(copy_frozen=False)
+    config.rollout_timeout_s = 1e-6
+    algo.env_runner.config = config
+    with pytest.raises(EngineLost, match="prompts unanswered after 1e-06 s"):
+        algo.train()
+
+
+def test_an_env_runner_killed_with_its_engine_loses_no_question(build):
+    algo = build(num_env_runners=1)
+    algo.train()
+    requests = algo._next_requests(7)
+    undisturbed = algo.rollouts.collect(requests)
+    (pid,) = algo.env_runner_group.foreach_env_runner(lambda r: os.getpid(), local_env_runner=False)
+    asked = algo.rollouts.begin(requests)
+    os.kill(pid, signal.SIGKILL)
+    assert tokens(algo.rollouts.finish(requests, asked)) == tokens(undisturbed)
+    assert algo.rollouts.losses == 1
+    result = algo.train()
+    assert result["env_runner_losses"] == 1
+    assert result["learners"]["default_policy"]["sampler_gap_max"] < 1e-4
+
+
+def test_an_engine_works_ahead(build):
+    algo = build(num_env_runners=1, rollout_lag=1)
+    results = [algo.train() for _ in range(3)]
+    assert [r["staleness"] for r in results] == [0, 1, 1]
+    gaps = [r["learners"]["default_policy"]["sampler_gap_max"] for r in results]
+    assert gaps[0] < 1e-4 < gaps[1]
