@@ -11,6 +11,7 @@ import typer
 from sharegrpo_rl.cli.data import expand, grade, preview
 from sharegrpo_rl.cli.information import doctor, show_list
 from sharegrpo_rl.cli.models import evaluate, export
+from sharegrpo_rl.cli.planning import plan
 from sharegrpo_rl.cli.reports import compare, report, reproduce
 from sharegrpo_rl.cli.training import train, tune
 from sharegrpo_rl.errors import UserError
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (train, tune, compare, report, reproduce, evaluate, export, preview, expand, grade, doctor):
+for command in (train, plan, tune, compare, report, reproduce, evaluate, export, preview, expand, grade, doctor):
     app.command()(command)
 app.command("list")(show_list)
 

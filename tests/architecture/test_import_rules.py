@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "rewards": {"data", "rewards"},
     "envs": {"data", "rewards", "envs"},
     "models": {"ops", "data", "models"},
+    "planning": {"models", "planning"},
     "generation": {"ops", "data", "models", "generation"},
     "training": {"ops", "data", "models", "training"},
     "evaluation": {"data", "rewards", "envs", "models", "generation", "evaluation"},
@@ -116,6 +117,11 @@ def test_expansion_through_an_endpoint_needs_no_torch():
     assert not loaded_after(
         "import sharegrpo_rl.expansion.expand, sharegrpo_rl.expansion.endpoint, sharegrpo_rl.expansion.local"
     ) & {"torch", "ray", "transformers", "datasets"}
+
+
+def test_plans_of_known_models_need_no_torch():
+    parts = ["planning.plan", "planning.describe", "planning.remedies", "models.measured_sizes"]
+    assert not loaded_after(f"import {', '.join('sharegrpo_rl.' + p for p in parts)}") & {"torch", "ray", "transformers"}
 
 
 def test_models_generation_and_training_need_no_ray():

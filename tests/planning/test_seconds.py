@@ -1,0 +1,63 @@
+"""Estimated operations against torch's count on a real step, and the shape of the estimate of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from plan_requests import request_for
+from torch.utils.flop_counter import FlopCounterMode
+
+from sharegrpo_rl.models.measured_sizes import measure
+from sharegrpo_rl.planning.plan import make_plan
+from sharegrpo_rl.planning.seconds import attention_operations, step_operations
+from sharegrpo_rl.planning.training import Training
+from sharegrpo_rl.planning.workload import Workload
+from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.step import TrainingStep
+
+
+def test_operations_are_those_that_a_step_runs(make_policy: Callable[..., Any], tiny: SimpleNamespace) -> None:
+    torch.set_num_threads(1)
+    policy = make_policy(dtype="bfloat16")
+    sizes = measure(policy.model.config)
+    packs = [tiny.pack(policy, (30,) * 6, group=i, seed=i) for i in range(3)]
+    step = TrainingStep(policy, TrainingSettings(lr=1e-6))
+    with FlopCounterMode(display=False) as counter:
+        step.update(packs)
+    prompt, patches = len(packs[0].prompt.input_ids), 16
+    work = Workload(prompt, 30, prompt, 30, patches, 3, 1, 6, 6, 1, 1, 1, True)
+    train = Training(2, sizes.parameters, False, 1, False, False, False, None)
+    counted = step_operations({}, sizes, train, work) - 3 * attention_operations(sizes, work)  # torch does not count it
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_twice_the_learners_learn_in_half_the_time() -> None:
+    apart = {"engine": "vllm", "num_env_runners": 2}
+    two, four = (make_plan(request_for(num_learners=n, **apart)).seconds for n in (2, 4))
+    assert two is not None
+    assert four is not None
+    assert two.learning == pytest.approx(2 * four.learning)
+    assert two.generating == four.generating
+    assert two.run == pytest.approx(10 * (two.generating + two.learning))
+
+
+def test_rollouts_one_step_ahead_overlap() -> None:
+    apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2}
+    seconds = make_plan(request_for(rollout_lag=1, **apart)).seconds
+    assert seconds is not None
+    assert seconds.iteration == max(seconds.generating, seconds.learning)
+
+
+def test_a_reference_and_later_minibatches_take_forwards() -> None:
+    def learning(**config: Any) -> float:
+        seconds = make_plan(request_for("3B", **config)).seconds
+        assert seconds is not None
+        return seconds.learning
+
+    assert learning(kl_coeff=0.1) > learning()
+    assert learning(minibatch_size=4) > learning(minibatch_size=16)
+    assert learning(gradient_checkpointing=True) > learning()
