@@ -79,7 +79,7 @@ def make_plan(request: Request) -> Plan:
     work = workload(config, sizes, request.iterations, request.prompt_tokens, request.completion_tokens)
     train = training(config, sizes)
     processes = _processes(request, train, work)
-    room = next((p.bytes for process in processes for p in process.parts if p.name == "KV cache"), None)
+    room = next((p.bytes for process in processes for p in process.parts if p.name.endswith("KV cache")), None)
     return Plan(
         processes=tuple(processes),
         work=work,

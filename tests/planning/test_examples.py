@@ -1,0 +1,56 @@
+"""Examples for GPUs: each says for which type and whether it was run, and its plan says that it fits there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from sharegrpo_rl.models.measured_sizes import known_sizes
+from sharegrpo_rl.planning.gpus import GPUS
+from sharegrpo_rl.planning.plan import Request, make_plan
+from sharegrpo_rl.tune.examples import list_examples
+from sharegrpo_rl.tune.run_file import load_run
+
+GPU_LINE = re.compile(r"^# gpu: ([\w-]+)", re.MULTILINE)
+TYPES = {name: found[1] for name, path in list_examples().items() if (found := GPU_LINE.search(path.read_text()))}
+GPUS_IN_ALL = {
+    "grpo_d/counting-qwen2_vl_2b": 1,
+    "grpo_d/geometry-qwen2_vl_2b": 1,
+    "share_grpo/multimodal_qa-qwen2_5_vl_3b-24gb": 1,
+    "share_grpo/multimodal_qa-qwen2_5_vl_7b": 1,
+    "share_grpo/multimodal_qa-qwen2_5_vl_7b-8gpus": 8,
+    "share_grpo/multimodal_qa-qwen2_5_vl_32b-32gpus": 32,
+}
+VERIFIED = re.compile(r"^# verified: (not run|\S.*, \d{4}-\d{2}-\d{2}, [0-9a-f]{7,40})$", re.MULTILINE)
+
+
+def test_every_example_for_gpus_is_here() -> None:
+    assert set(TYPES) == set(GPUS_IN_ALL)
+
+
+@pytest.mark.parametrize("name", GPUS_IN_ALL)
+def test_the_plan_says_that_it_fits(name: str) -> None:
+    spec = load_run(list_examples()[name])
+    sizes = known_sizes(spec.config["model"])
+    assert sizes is not None
+    plan = make_plan(Request(spec.config, spec.iterations, sizes, GPUS[TYPES[name]]))
+    assert plan.fits
+    assert plan.notes == ()
+    assert plan.gpus == GPUS_IN_ALL[name]
+
+
+@pytest.mark.parametrize("name", GPUS_IN_ALL)
+def test_it_says_whether_it_was_run(name: str) -> None:
+    """`not run`, or machine, date and commit."""
+    assert VERIFIED.search(list_examples()[name].read_text())
+
+
+@pytest.mark.parametrize(("model", "row"), [("7b-8gpus", "7b"), ("32b-32gpus", "32b")])
+def test_the_paper_s_runs_differ_from_their_rows_in_machines_alone(model: str, row: str) -> None:
+    ours = load_run(list_examples()[f"share_grpo/multimodal_qa-qwen2_5_vl_{model}"])
+    paper = load_run(list_examples()[f"papers/share_grpo/table1-r1_sharevl_{row}"])
+    resources = {"num_learners", "num_gpus_per_learner", "sharding", "num_env_runners", "num_gpus_per_env_runner"}
+    resources |= {"engine", "vllm", "token_budget", "checkpoint_interval", "commit_interval"}
+    assert {key for key, value in ours.config.items() if paper.config[key] != value} <= resources
+    assert ours.stop == paper.stop
