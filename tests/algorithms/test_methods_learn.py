@@ -23,6 +23,7 @@ METHODS = {
     "GRPO + dynamic sampling": ("GRPO", {"selection": "dynamic_sampling", "max_generation_batches": 3}),
     "GRPO + online filter": ("GRPO", {"selection": "online_filter", "max_generation_batches": 3}),
     "GRPO + replay": ("GRPO", {"replay_size": 256}),
+    "GRPO, one step ahead": ("GRPO", {"num_env_runners": 1, "rollout_lag": 1}),
     "SFT": ("SFT", {"num_questions": 64}),
 }
 SAMPLING_ONLY = ("num_samples", "num_variants")
