@@ -24,9 +24,8 @@ def print_plan(console: Console, name: str, request: Request, plan: Plan, fixes:
         console.print(Padding(text, (0, 0, 0, indent)), markup=False, highlight=False)
 
     config, total = request.config, request.sizes.total
-    say(
-        f"{name}: {config['model']}, {millions(total)} parameters, {millions(plan.trained)} of them train, {config['dtype']}"
-    )
+    train = "all" if plan.trained == total else millions(plan.trained)
+    say(f"{name}: {config['model']}, {config['dtype']}, {millions(total)} parameters, {train} in training")
     say(_machine(request, plan))
     for note in plan.notes:
         say(f"note: {note}")
