@@ -131,6 +131,8 @@ def _runner(request: Request, train: Training, work: Workload) -> Process | None
     if not work.samples:
         return None
     count, gpus, b = max(1, c["num_env_runners"]), c["num_gpus_per_env_runner"], BYTES[c["dtype"]]
+    if not c["num_learners"] and not c["num_env_runners"]:
+        gpus = max(gpus, c["num_gpus_per_learner"])  # the driver's, for both
     where = "env runner" if c["num_env_runners"] else "driver: env runner"
     memory = _memory(gpu, gpus)
     if c["engine"] == "vllm":

@@ -12,11 +12,12 @@ import torch
 from live_tensors import LiveTensors, saved_by
 
 from sharegrpo_rl.data.types import Prompt
+from sharegrpo_rl.models.branch_attention import attend
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.measured_sizes import measure
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings, Question
-from sharegrpo_rl.planning.activations import activations, head_bytes, layer_bytes, patch_bytes
+from sharegrpo_rl.planning.activations import activations, attention_copies, head_bytes, layer_bytes, patch_bytes
 from sharegrpo_rl.planning.training import Training
 from sharegrpo_rl.planning.workload import MicroBatch, Workload
 from sharegrpo_rl.training.settings import TrainingSettings
@@ -91,6 +92,22 @@ def test_a_layer_saves_what_is_planned(folder: str, tiny: SimpleNamespace, setti
     patches = sum(int(p.prompt.images[0].tensors["image_grid_thw"].prod()) for p in packs)
     expected = 0 if train.adapters else patches * patch_bytes(sizes.vision, train.bytes)
     assert expected == pytest.approx(saved["vision"], rel=0.02)
+
+
+@pytest.mark.parametrize("settings", [{}, {"dtype": "bfloat16"}], ids=["float32", "bfloat16"])
+def test_attention_s_way_on_a_gpu_copies_what_is_planned(
+    folder: str, tiny: SimpleNamespace, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The portable attention, which GPUs take, run here on the CPU."""
+    monkeypatch.setattr("sharegrpo_rl.models.branch_attention.merged_attention", attend)
+    policy, packs, (sizes, train, work, micro) = ready(folder, tiny, **settings)
+    layers = unwrapped(policy.model).model.language_model.layers
+    saved = saved_by(
+        {"first": layers[0], "language": layers[1]}, policy.model.parameters(), lambda: policy.logprobs(packs)
+    )
+    expected = layer_bytes(sizes.text, train.bytes, False, micro.tokens)
+    expected += attention_copies(sizes.text, train.bytes, work, micro, "gpu")
+    assert expected == pytest.approx(saved["language"], rel=0.1)
 
 
 CASES: dict[str, dict[str, Any]] = {

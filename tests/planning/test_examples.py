@@ -9,6 +9,7 @@ import pytest
 from sharegrpo_rl.models.measured_sizes import known_sizes
 from sharegrpo_rl.planning.gpus import GPUS
 from sharegrpo_rl.planning.plan import Request, make_plan
+from sharegrpo_rl.planning.remedies import remedies
 from sharegrpo_rl.tune.examples import list_examples
 from sharegrpo_rl.tune.run_file import load_run
 
@@ -22,6 +23,7 @@ GPUS_IN_ALL = {
     "share_grpo/multimodal_qa-qwen2_5_vl_7b-8gpus": 8,
     "share_grpo/multimodal_qa-qwen2_5_vl_32b-32gpus": 32,
 }
+SEARCHES = {"papers/grpo_d/fig4-alpha", "papers/grpo_d/fig6-kl"}  # `tune` runs these
 VERIFIED = re.compile(r"^# verified: (not run|\S.*, \d{4}-\d{2}-\d{2}, [0-9a-f]{7,40})$", re.MULTILINE)
 
 
@@ -54,3 +56,20 @@ def test_the_paper_s_runs_differ_from_their_rows_in_machines_alone(model: str, r
     resources |= {"engine", "vllm", "token_budget", "checkpoint_interval", "commit_interval"}
     assert {key for key, value in ours.config.items() if paper.config[key] != value} <= resources
     assert ours.stop == paper.stop
+
+
+KNOWN_BY_NAME = [
+    n for n, path in list_examples().items() if re.search(r"model: (Qwen/|models/SmolLM2)", path.read_text())
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(KNOWN_BY_NAME) - SEARCHES))
+def test_every_example_of_a_known_model_has_a_plan(name: str) -> None:
+    spec = load_run(list_examples()[name])
+    sizes = known_sizes(spec.config["model"])
+    assert sizes is not None
+    request = Request(spec.config, spec.iterations, sizes, GPUS["h100-80"])
+    plan = make_plan(request)
+    found = remedies(request, plan)
+    assert all(found.values())  # whatever does not fit has a way out
+    assert set(found) == {p.kind for p in plan.processes if p.fits is False}
