@@ -21,7 +21,7 @@ from sharegrpo_rl.callbacks import find_callbacks
 from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
 from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.generation.engines import check_engine
+from sharegrpo_rl.generation.engines import check_engine, sends_adapters
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
 from sharegrpo_rl.learners.vlm_learner_group import VLMLearnerGroup
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
@@ -130,6 +130,10 @@ class RunConfig(AlgorithmConfig):
     def one_process(self) -> bool:
         """Do env runner and learner live in the driver, sharing one model?"""
         return self.num_env_runners == 0 and self.num_learners == 0
+
+    def sends_adapters(self) -> bool:
+        """Are engines sent LoRA adapters alone?"""
+        return getattr(self, "engine", "hf") == "vllm" and sends_adapters(self.lora, self.vllm)
 
     def warm_start_rows(self) -> int:
         """Training questions that the warm start uses up, and that RL leaves out."""

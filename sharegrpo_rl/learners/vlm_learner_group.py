@@ -14,7 +14,7 @@ from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
-from sharegrpo_rl.models.weights import engine_weights, in_buckets, to_array
+from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
 
 
 class VLMLearnerGroup(LearnerGroup):
@@ -49,7 +49,8 @@ class VLMLearnerGroup(LearnerGroup):
         """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last: so much
         lies in the object store at a time."""
         model = self.local_learner.rl_module.policy.model
-        for bucket, last in in_buckets(engine_weights(model, everything)):
+        weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
+        for bucket, last in in_buckets(weights):
             yield ray.put({name: to_array(tensor) for name, tensor in bucket}), last
 
 

@@ -1,4 +1,4 @@
-"""A model's weights as an engine wants them: under checkpoint names, adapters merged, in buckets of bounded size."""
+"""A model's weights as an engine wants them: under checkpoint names, adapters merged or alone, in buckets of bounded size."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def engine_weights(model: Any, everything: bool = True) -> Iterator[tuple[str, T
             with torch.no_grad():
                 deltas = [adapted.get_delta_weight(adapter) for adapter in adapted.active_adapters]
                 yield plain, sum(deltas, tensor)
+
+
+def adapter_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of the LoRA adapter alone, named as peft saves it; A and B of every layer that has one."""
+    for name, tensor in unwrapped(model).state_dict().items():
+        if ".lora_" in name:
+            layer, _, kind = name.partition(".lora_")
+            yield f"base_model.model.{layer}.lora_{kind.split('.')[0]}.weight", tensor
 
 
 def _plain(name: str) -> str:

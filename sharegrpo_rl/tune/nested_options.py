@@ -69,6 +69,12 @@ class VLLMOptions:
         exclusive_minimum=True,
     )
     enforce_eager: bool | None = option(None, "no CUDA graphs and no torch.compile; null = true only without a GPU")
+    lora: str = option(
+        "auto",
+        "how a LoRA run's engine is given new weights: the adapter alone, under a new id each time, or merged into the "
+        "layers; auto = adapter where lora.targets is the language model only",
+        choices=("auto", "adapter", "merged"),
+    )
     sleep: bool = option(False, "hand the engine's GPU memory to the learner between generations")
 
 

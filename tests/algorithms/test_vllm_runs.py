@@ -77,7 +77,13 @@ def test_one_process(build, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"lora": {"rank": 4, "targets": ["language", "vision"]}}, {"freeze_vision_tower": True}]
+    "changes",
+    [
+        {},
+        {"lora": {"rank": 4, "targets": ["language", "vision"]}},
+        {"lora": {"rank": 4}},
+        {"freeze_vision_tower": True},
+    ],
 )
 def test_remote_runners(build, changes):
     algo = build("GRPO", num_env_runners=1, **changes)

@@ -121,7 +121,11 @@ def test_expansion_through_an_endpoint_needs_no_torch():
 
 def test_plans_of_known_models_need_no_torch():
     parts = ["planning.plan", "planning.describe", "planning.remedies", "models.measured_sizes"]
-    assert not loaded_after(f"import {', '.join('sharegrpo_rl.' + p for p in parts)}") & {"torch", "ray", "transformers"}
+    assert not loaded_after(f"import {', '.join('sharegrpo_rl.' + p for p in parts)}") & {
+        "torch",
+        "ray",
+        "transformers",
+    }
 
 
 def test_models_generation_and_training_need_no_ray():

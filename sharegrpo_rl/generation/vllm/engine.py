@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -35,11 +35,15 @@ class VLLMSettings:
     gpu_memory_utilization: float = 0.5
     kv_cache_gb: float | None = None
     enforce_eager: bool | None = None
+    lora: str = "auto"
     sleep: bool = False
 
 
 class VLLMEngine:
-    """Holds the weights of a model's folder until others are loaded; `version` counts those."""
+    """Holds the weights of a model's folder until others are loaded; `version` counts those.
+
+    With `adapter` (settings of a LoRA) what is loaded are adapters: the folder's weights stay as they are.
+    """
 
     def __init__(
         self,
@@ -50,11 +54,14 @@ class VLLMEngine:
         max_completion_tokens: int,
         images_per_prompt: int,
         settings: VLLMSettings | None = None,
+        adapter: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = settings or VLLMSettings()
         self.version: int | None = None
         self._requests = count()
         _check_family(policy)
+        from sharegrpo_rl.generation.vllm.adapter import Adapter, engine_arguments  # imports vLLM
+
         with _own_threads():
             self._llm = _start(
                 folder,
@@ -64,8 +71,10 @@ class VLLMEngine:
                 max_model_len=policy.encoder.settings.max_prompt_tokens + max_completion_tokens,
                 additional_config={"banned_ids": policy.banned.tolist()},
                 **_image_settings(policy, images_per_prompt),
+                **({} if adapter is None else engine_arguments(adapter)),
             )
         self._engine = self._llm.llm_engine
+        self._adapter = None if adapter is None else Adapter(self._engine, adapter)
         self._rest()
 
     # ---- requests
@@ -73,7 +82,7 @@ class VLLMEngine:
     def submit(self, given: Any, parameters: Any) -> str:
         """Queue a prompt of `engine_input`; returns the request's id."""
         name = str(next(self._requests))
-        self._engine.add_request(name, given, parameters)
+        self._engine.add_request(name, given, parameters, lora_request=self._adapter and self._adapter.request)
         return name
 
     def finished(self) -> list[Any]:
@@ -108,15 +117,24 @@ class VLLMEngine:
         """Begin a weight sync: buckets follow."""
         self.version = None
         self._wake()
-        self._llm.start_weight_update()
+        if self._adapter:
+            self._adapter.start()
+        else:
+            self._llm.start_weight_update()
 
     def load_bucket(self, weights: Weights) -> None:
         """Load some of the weights, under their checkpoint names."""
-        self._llm.update_weights({"update_info": {"weights": weights}})
+        if self._adapter:
+            self._adapter.take(weights)
+        else:
+            self._llm.update_weights({"update_info": {"weights": weights}})
 
     def finish_load(self, version: int) -> None:
         """End the weight sync, and forget everything that the old weights have computed."""
-        self._llm.finish_weight_update(str(version))
+        if self._adapter:
+            self._adapter.finish()
+        else:
+            self._llm.finish_weight_update(str(version))
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache over a change of weights: requests are still running")
         self._engine.reset_mm_cache()
