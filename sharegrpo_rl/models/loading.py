@@ -83,18 +83,11 @@ def part_of(name: str) -> str:
     return "vision tower" if any(p in VISION_PARTS for p in pieces) else LANGUAGE
 
 
-def shardable_parts(model: Any) -> list[Any]:
-    """Modules that are gathered and let go one at a time where a model is sharded, inner ones first: every layer of the
-    language model and of the vision tower, then the vision tower and projector around theirs."""
+def layers(model: Any) -> list[Any]:
+    """Every layer of the language model and of the vision tower: what runs one after the other."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    vision: dict[str, Any] = {}
-    for name, module in model.named_modules():
-        named = name.rsplit(".", 1)[-1] in (*VISION_PARTS, *PROJECTOR_PARTS)
-        if named and not any(name.startswith(f"{outer}.") for outer in vision):
-            vision[name] = module
-    return [*layers, *vision.values()]
+    return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 def parameter_table(model: Any) -> list[tuple[str, int, int]]:

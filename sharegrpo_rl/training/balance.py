@@ -10,10 +10,10 @@ def balanced(costs: Sequence[int], ranks: int, limit: int) -> list[list[list[int
     """[rank][micro-batch] -> indices of items, in order; a micro-batch costs `limit` at most, or is one item.
 
     As few micro-batches as fit. Within one step of all ranks, and over all steps, no two ranks are further apart than the
-    dearest item (longest processing time first: Graham 1969). Some may be empty.
+    dearest item (longest processing time first: Graham 1969). Some of the last ones may be empty.
     """
     order = sorted(range(len(costs)), key=lambda i: -costs[i])
-    each = max(1, -(-sum(costs) // (ranks * limit))) if costs else 0
+    each = min(-(-sum(costs) // (ranks * limit)), -(-len(costs) // ranks))
     while (bins := _spread(order, costs, each * ranks, limit)) is None:
         each += 1
     bins.sort(key=lambda b: -_cost(b, costs))

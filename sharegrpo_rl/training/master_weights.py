@@ -43,14 +43,32 @@ class MasterWeightsAdamW(torch.optim.AdamW):
         self._pairs.append((parameter, copy))
         return copy
 
+    def weight_of(self, parameter: Tensor) -> Tensor:
+        """What is trained of a parameter: its float32 copy, or itself."""
+        return next((copy for own, copy in self._pairs if own is parameter), parameter)
+
+    def moments(self, weight: Tensor) -> dict[str, Tensor]:
+        """`step`, `exp_avg` and `exp_avg_sq` of a weight, zeros before its first step: what AdamW itself begins with."""
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.zeros((), device=weight.device)
+            state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        return state
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Every copy into its parameter, rounded."""
+        for parameter, copy in self._pairs:
+            parameter.copy_(copy)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for parameter, copy in self._pairs:
             if not torch.equal(parameter, copy.to(parameter.dtype)):
                 copy.copy_(parameter)
         super().step(closure)
-        for parameter, copy in self._pairs:
-            parameter.copy_(copy)
+        self.write_back()
 
     def state_dict(self) -> dict[str, Any]:
         copies = [copy.detach().cpu() for _, copy in self._pairs]

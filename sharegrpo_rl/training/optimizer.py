@@ -12,7 +12,7 @@ from sharegrpo_rl.training.master_weights import MasterWeightsAdamW
 from sharegrpo_rl.training.settings import TrainingSettings
 
 
-def build_optimizer(model: Any, settings: TrainingSettings) -> torch.optim.AdamW:
+def build_optimizer(model: Any, settings: TrainingSettings) -> MasterWeightsAdamW:
     """One group for each pair (language or vision, decayed or not); vectors are not decayed. Its weights are float32."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

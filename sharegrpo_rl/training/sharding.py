@@ -20,7 +20,7 @@ from torch.distributed.fsdp import (
 )
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.loading import shardable_parts
+from sharegrpo_rl.models.loading import layers
 from sharegrpo_rl.models.pack_forward import TokenValues
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.training.ranks import Ranks
@@ -54,7 +54,7 @@ def _copy_from_first(model: nn.Module, ranks: Ranks) -> None:
 
 
 def _spread(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
-    """Each layer a group of its own that is gathered while it runs, the vision parts another, and the rest.
+    """Each layer a group of its own that is gathered while it runs; what belongs to no layer is another.
 
     Weights that train are float32 in the shards and computed with in the type that they were loaded in, so that small
     steps add up without further copies; gradients are summed in float32.
@@ -67,9 +67,9 @@ def _spread(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
     computed = model.get_output_embeddings().weight.dtype
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     precision = MixedPrecisionPolicy(computed, torch.float32, cast_forward_inputs=False)
-    offload = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
-    for part in shardable_parts(model):
-        _group(part, mesh, precision, offload)
+    offload = CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda") if cpu_offload else OffloadPolicy()
+    for layer in layers(model):
+        _group(layer, mesh, precision, offload)
     root = _group(model, mesh, precision, offload)
     policy.unsharded = _inside(root)
 
@@ -78,7 +78,9 @@ def _group(module: nn.Module, mesh: DeviceMesh, precision: MixedPrecisionPolicy,
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
-    group = fully_shard(module, mesh=mesh, mp_policy=precision, offload_policy=offload)
+    # The outermost group too lets go after each forward: a pass without a backward would leave it gathered, and a later
+    # one would find those weights, not what an optimizer or a checkpoint wrote since.
+    group = fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=precision, offload_policy=offload)
     group.set_gradient_divide_factor(1.0)  # losses bring the global denominator with them: a sum, no mean over ranks
     group.set_force_sum_reduction_for_comms(True)  # and one that gloo knows too
     return group

@@ -199,13 +199,16 @@ class TrainingStep:
 
         Learning rates and decay stay those of the settings: a search may go on from another trial's state.
         """
-        self.settings = replace(self.settings, kl_schedule_steps=state["kl_schedule_steps"])
         own = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):
             group.update(settings)
-        self.optimizer_steps = state["optimizer_steps"]
-        self.skipped_steps = state["skipped_steps"]
+        self.go_on_from(state["optimizer_steps"], state["skipped_steps"], state["kl_schedule_steps"])
+
+    def go_on_from(self, optimizer_steps: int, skipped_steps: int, kl_schedule_steps: int | None) -> None:
+        """Set the counters, and the length that the KL schedule began with."""
+        self.settings = replace(self.settings, kl_schedule_steps=kl_schedule_steps)
+        self.optimizer_steps, self.skipped_steps = optimizer_steps, skipped_steps
 
 
 class _Taken:
