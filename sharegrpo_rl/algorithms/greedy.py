@@ -12,19 +12,18 @@ from sharegrpo_rl.evaluation.report import GeneratedText
 from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.prompts import Question
+from sharegrpo_rl.models.prompts import PromptEncoder, Question
 
 MakeGenerator: TypeAlias = Callable[[Policy], Generator]
 
 
 def greedy_generate(
-    policy: Policy, max_tokens: int, make: MakeGenerator = HFGenerator
+    encoder: PromptEncoder, generator: Generator, max_tokens: int
 ) -> Callable[[list[ShownQuestion]], list[GeneratedText]]:
     """A function from shown questions to one greedy completion each."""
-    generator = make(policy)
 
     def generate(shown: list[ShownQuestion]) -> list[GeneratedText]:
-        prompts = policy.encoder.encode([Question(text, images) for text, images in shown])
+        prompts = encoder.encode([Question(text, images) for text, images in shown])
         answers = generator.generate(prompts, 1, [0] * len(prompts), Sampling(max_tokens, greedy=True))
         return [_generated(completion) for (completion,) in answers]
 

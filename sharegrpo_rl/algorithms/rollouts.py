@@ -9,10 +9,10 @@ from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from sharegrpo_rl.algorithms.runner_pool import Asked, RunnerPool
-from sharegrpo_rl.data.types import SlotRequest
+from sharegrpo_rl.data.types import Completion, Prompt, SlotRequest
 from sharegrpo_rl.env_runners.errors import RunnerError
 from sharegrpo_rl.env_runners.vllm_env_runner import WeightPart
-from sharegrpo_rl.generation.generator import EngineLost
+from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling
 
 ATTEMPTS = 3  # at requests whose runner was lost
 
@@ -90,6 +90,40 @@ class Rollouts:
                 self.metrics.append(metrics)
                 return episodes
         raise AssertionError("unreachable")
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt_done: PromptDone | None = None,
+    ) -> list[tuple[Completion, ...]]:
+        """As a Generator: ungraded completions from the remote runners; prompts of a lost one go to the others."""
+        done: dict[int, tuple[Completion, ...]] = {}
+        for _ in range(ATTEMPTS):
+            self._restore()
+            missing, ids = [i for i in range(len(prompts)) if i not in done], self._pool.healthy
+            parts = {runner: part for k, runner in enumerate(ids) if (part := missing[k :: len(ids)])}
+            arguments = {
+                runner: {
+                    "prompts": [prompts[i] for i in part],
+                    "num_samples": num_samples,
+                    "seeds": [seeds[i] for i in part],
+                    "sampling": sampling,
+                }
+                for runner, part in parts.items()
+            }
+            asked = self._pool.ask("generate", arguments, f"{len(missing)} prompts")
+            answers = self._pool.answers(asked, self._config.rollout_timeout_s, "rollout_timeout_s")
+            for runner, completions in answers.items():
+                done.update(zip(parts[runner], completions, strict=True))
+            if len(done) == len(prompts):
+                return [done[i] for i in range(len(prompts))]
+        raise RunnerError(
+            f"{len(prompts) - len(done)} of {len(prompts)} prompts got no answer in {ATTEMPTS} attempts; "
+            f"{self._pool.last_loss}"
+        )
 
     # ---- weights
 

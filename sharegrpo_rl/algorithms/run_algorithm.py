@@ -5,21 +5,22 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import LEARNER_RESULTS
+from ray.rllib.utils.metrics import LEARNER_RESULTS, WEIGHTS_SEQ_NO
 
 from sharegrpo_rl import user_code
 from sharegrpo_rl.algorithms.greedy import greedy_generate
-from sharegrpo_rl.algorithms.model_source import prepare_model
+from sharegrpo_rl.algorithms.model_source import module_config, prepare_model, prompt_settings
 from sharegrpo_rl.algorithms.over_long import fitting_questions, keep_fitting
+from sharegrpo_rl.algorithms.recovery import Recovery
 from sharegrpo_rl.algorithms.run_config import RunConfig
 from sharegrpo_rl.data.cursor import QuestionCursor
 from sharegrpo_rl.data.key_steps import rows_without_key_steps
@@ -31,10 +32,12 @@ from sharegrpo_rl.evaluation.evaluate import evaluate
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.generation.generator import Generator
 from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.learners.placement import check_demand, start_ray
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
 from sharegrpo_rl.models.host_memory import keep_freed_memory
-from sharegrpo_rl.models.loading import parameter_table
 from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.processor import load_processor
+from sharegrpo_rl.models.prompts import PromptEncoder
 
 COUNTED_ROWS = 2000  # first training rows that are looked at for key steps
 
@@ -52,6 +55,8 @@ class RunAlgorithm(Algorithm):
         torch.set_num_threads(self.config.num_threads)
         keep_freed_memory()  # before the warm start
         own = self.config.copy(copy_frozen=False)
+        start_ray(own)
+        check_demand(own)  # before the warm start
         make_env(own.env, own.env_config, split="test", rewards=own.rewards, answer_format=own.answer_format)
         self.bank = make_bank(own.env, own.train_env_config(), "train", check=own.num_env_runners > 0)
         own.model_folder, self._warm_start_report = prepare_model(own)
@@ -60,15 +65,13 @@ class RunAlgorithm(Algorithm):
             own.add_user_callbacks()
         own.freeze()
         self.config = own
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=own.num_env_runners > 0)
         super().setup(own)
-        encoder = self.rl_module.policy.encoder
-        self._trained = fitting_questions(self.bank, encoder, transformed=own.transform_probability > 0)
+        self._trained = fitting_questions(self.bank, self.encoder, transformed=own.transform_probability > 0)
         self.cursor = QuestionCursor(len(self._trained), own.seed or 0)
         self._env: MultimodalQAEnv | None = None
         graded = {"key_steps", "key_steps_released"} & set(own.rewards)
         self._without_key_steps = rows_without_key_steps(self.bank, COUNTED_ROWS) if graded else None
+        self.recovery = Recovery(self)
 
     @override(Algorithm)
     def _setup_logdir(self) -> None:
@@ -95,11 +98,13 @@ class RunAlgorithm(Algorithm):
             self._env = make_env(
                 c.env, c.train_env_config(), rewards=c.rewards, answer_format=c.answer_format, check=False
             )
-        return render(self._env, self.rl_module.policy.encoder, requests)
+        return render(self._env, self.encoder, requests)
 
     def log_update(self, update: dict[str, float]) -> None:
         """Log what the learner returned, and where in the data the run is."""
         self.metrics.log_dict(update, key=(LEARNER_RESULTS, DEFAULT_MODULE_ID), reduce="mean", window=1)
+        if self.config.num_learners:
+            self.metrics.log_value("learner_restarts", self.learner_group.restarts, reduce="mean", window=1)
         self.metrics.log_value("over_long_questions", len(self.bank) - len(self._trained), reduce="mean", window=1)
         if self._without_key_steps is not None:
             self.metrics.log_value("rows_without_key_steps", self._without_key_steps, reduce="mean", window=1)
@@ -109,21 +114,54 @@ class RunAlgorithm(Algorithm):
 
     @property
     def rl_module(self) -> VLMRLModule:
-        """The module that the Learner trains."""
-        return self.learner_group.local_learner.rl_module
+        """The module of this process: the Learner's own, or with remote learners the local env runner's, which is given
+        their weights. Where both are remote there is none."""
+        if self.config.num_learners == 0:
+            return self.learner_group.local_learner.rl_module
+        if self.config.num_env_runners:
+            raise RuntimeError("learners and env runners are remote: the driver holds no model")
+        if self.env_runner.module is None:
+            self.env_runner.make_module()
+        return self.env_runner.module
+
+    @cached_property
+    def encoder(self) -> PromptEncoder:
+        """What turns questions into prompts; needs no model."""
+        if self.config.num_learners == 0:
+            return self.rl_module.policy.encoder
+        settings = module_config(self.config)["settings"]
+        return PromptEncoder(load_processor(settings["path"]), prompt_settings(self.config))
 
     def evaluate_accuracy(self, blind: bool = False) -> EvaluationReport:
         """Greedy accuracy on the first `evaluation_questions` of the test split; `blind` swaps their images."""
         c = self.config
         env = make_env(c.env, c.env_config, split="test", rewards=c.rewards, answer_format=c.answer_format, check=False)
-        policy = self.rl_module.policy
-        keep_fitting(env, policy.encoder, c.evaluation_questions)
-        generate = greedy_generate(policy, c.max_completion_tokens, self.make_generator)
+        keep_fitting(env, self.encoder, c.evaluation_questions)
+        generate = greedy_generate(self.encoder, self.recovery.run(self._answering), c.max_completion_tokens)
         return evaluate(env, generate, limit=c.evaluation_questions, batch=c.evaluation_batch, blind=blind)
 
     def make_generator(self, policy: Policy) -> Generator:
-        """What answers in evaluation."""
+        """What answers in evaluation where this process has a model."""
         return HFGenerator(policy)
+
+    def _answering(self) -> Generator:
+        """What answers in evaluation, with the learners' weights."""
+        c = self.config
+        if c.num_learners:
+            self.push_weights()
+        remote = c.num_learners and c.num_env_runners
+        return self.remote_generator() if remote else self.make_generator(self.rl_module.policy)
+
+    def push_weights(self, everything: bool = False) -> None:
+        """Give whoever answers the remote learners' weights, where it has others; `everything` in any case."""
+        version = self.learner_group.weights_version
+        if everything or self.env_runner._weights_seq_no != version:
+            state = {COMPONENT_RL_MODULE: self.learner_group.module_state(), WEIGHTS_SEQ_NO: version}
+            self.env_runner.set_state(state)
+
+    def remote_generator(self) -> Generator:
+        """The remote env runners as a generator."""
+        raise NotImplementedError(f"{type(self).__name__} does not ask its env runners")
 
     @override(Algorithm)
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
@@ -155,7 +193,7 @@ class RunAlgorithm(Algorithm):
 
     def parameter_table(self) -> list[tuple[str, int, int]]:
         """(part, parameters, trainable parameters)."""
-        return parameter_table(self.rl_module.model)
+        return self.learner_group.parameter_table()
 
     def sampled_groups(self) -> list[Group]:
         """The groups of the last iteration, with their true rewards; none where nothing is sampled."""
@@ -176,17 +214,46 @@ class RunAlgorithm(Algorithm):
     def export(self, path: str) -> Path:
         """A Hugging Face folder with `sharegrpo_rl.json`."""
         folder = Path(path)
-        self.rl_module.save_pretrained(folder)
+        self.recovery.run(lambda: self.learner_group.export(folder))
         return folder
 
     # ---- state
 
     @override(Algorithm)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**super().get_state(*args, **kwargs), "cursor": self.cursor.get_state()}
+        return {**super().get_state(*args, **kwargs), **self.driver_state()}
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
+        self.return_to(state)
+
+    def driver_state(self) -> dict[str, Any]:
+        """What this process must remember between iterations, beside the learners' state; nothing of it changes later."""
+        return {"cursor": self.cursor.get_state()}
+
+    def return_to(self, state: dict[str, Any]) -> None:
+        """Go back to `driver_state()`."""
         if "cursor" in state:
             self.cursor.set_state(state["cursor"])
+
+    @override(Algorithm)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """A checkpoint. Learners that are lost over it are started again, and the iterations replayed."""
+        return self.recovery.run(lambda: super(RunAlgorithm, self).save_to_path(path, **kwargs))
+
+    @override(Algorithm)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Continue from a checkpoint, of any number of learners."""
+        self.recovery.restore(lambda: super(RunAlgorithm, self).restore_from_path(path, *args, **kwargs))
+
+    @classmethod
+    @override(Algorithm)
+    def default_resource_request(cls, config: Any) -> Any:
+        """What Tune reserves for a trial. Remote learners are not among it: Ray Train places them itself."""
+        from ray.tune import PlacementGroupFactory
+
+        asked = super().default_resource_request(config)
+        learners = cls.get_default_config().update_from_dict(config).num_learners
+        bundles = asked.bundles[: len(asked.bundles) - learners]
+        return PlacementGroupFactory(bundles, strategy=asked.strategy)

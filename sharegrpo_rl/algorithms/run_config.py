@@ -22,6 +22,7 @@ from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
 from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.engines import check_engine, sends_adapters
+from sharegrpo_rl.learners.train_learner_group import TrainLearnerGroup
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
 from sharegrpo_rl.learners.vlm_learner_group import VLMLearnerGroup
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule
@@ -114,8 +115,13 @@ class RunConfig(AlgorithmConfig):
             self.model = name
         if self.env_runner_cls in ENV_RUNNERS.values():  # one of the user's own stays
             self.env_runner_cls = ENV_RUNNERS[getattr(self, "engine", "hf")]
-        if self.num_learners > 0:
-            raise UserError("num_learners: learners outside the driver are not supported in this version; set it to 0")
+        if self.cpu_offload and self.sharding != "fsdp2":
+            raise UserError(f"cpu_offload: needs sharding: fsdp2, not {self.sharding}")
+        alone = self.one_process() and not self._has_engine()
+        if alone and self.num_gpus_per_env_runner and not self.num_gpus_per_learner:
+            raise UserError("num_gpus_per_env_runner: one model learns and generates here; set num_gpus_per_learner")
+        if self.objective == "supervised" and self.num_learners and self.num_env_runners:
+            raise UserError(f"num_env_runners: {self.name} samples nothing; set it to 0")
         if not self.in_evaluation:  # RLlib's copy for evaluation has no env runners
             check_together({name: getattr(self, name) for name in self.option_names()}, self.name)
         check_engine(getattr(self, "engine", "hf"))
@@ -151,7 +157,12 @@ class RunConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=VLMRLModule, model_config=module_config(self))
+        where = {"generates_on": "cuda"} if self.num_gpus_per_env_runner and not self._has_engine() else {}
+        return RLModuleSpec(module_class=VLMRLModule, model_config=module_config(self) | where)
+
+    def _has_engine(self) -> bool:
+        """Does something else than the training model's own copy generate?"""
+        return getattr(self, "engine", "hf") != "hf"
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self) -> type[VLMLearner]:
@@ -161,8 +172,10 @@ class RunConfig(AlgorithmConfig):
     def build_learner_group(
         self, *, env: Any = None, spaces: Any = None, rl_module_spec: Any = None, placement_group: Any = None
     ) -> VLMLearnerGroup:
+        """Learners in Ray Train workers, or one in this process."""
         spec = rl_module_spec or self.get_multi_rl_module_spec(env=env, spaces=spaces)
-        return VLMLearnerGroup(config=self.copy(), module_spec=spec, placement_group=placement_group)
+        group = TrainLearnerGroup if self.num_learners else VLMLearnerGroup
+        return group(config=self.copy(), module_spec=spec, placement_group=placement_group)
 
 
 @cache

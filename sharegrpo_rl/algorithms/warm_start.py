@@ -17,6 +17,7 @@ from sharegrpo_rl.envs.bank_view import BankView
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_bank, make_env, make_warm_start_bank
 from sharegrpo_rl.evaluation.evaluate import evaluate
+from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import Question
 from sharegrpo_rl.rewards.formats import ANSWER_FORMATS
@@ -80,7 +81,7 @@ def taught_accuracy(policy: Policy, config: Any) -> Any:
         check=False,
     )
     keep_fitting(env, policy.encoder, REPORT_QUESTIONS)
-    generate = greedy_generate(policy, config.max_completion_tokens)
+    generate = greedy_generate(policy.encoder, HFGenerator(policy), config.max_completion_tokens)
     return evaluate(_own_wording(env), generate, limit=REPORT_QUESTIONS, batch=config.evaluation_batch)
 
 

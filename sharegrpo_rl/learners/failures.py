@@ -62,9 +62,14 @@ def _readable(error: BaseException) -> str:
 def reason_of_loss(rank: int, where: str, text: str) -> str:
     """Why a learner's process was lost, from what Ray says about it; `where` names its node and process."""
     text = " ".join(text.split())
-    if "low on memory" in text or "OutOfMemory" in text or "OOM" in text:
+    if "low on memory" in text:  # Ray's own watch; "OOM" is named as a mere possibility in every sudden death
         used = re.search(r"[\d.]+\s?GB\s?/\s?[\d.]+\s?GB", text)
         amount = f" ({used.group()} in use)" if used else ""
         return f"learner {rank} ({where}) was killed because its node ran out of memory{amount}; {LESS_MEMORY}"
-    found = re.search(r"(Worker exit type:.*?|The actor died because.*?|The actor is dead because.*?)\.(?:\s|$)", text)
+    if "unexpectedly exits" in text:
+        return (
+            f"learner {rank} ({where}) was lost: its process was killed, perhaps by the system's out-of-memory killer (see "
+            f"dmesg; then {LESS_MEMORY}), or it crashed"
+        )
+    found = re.search(r"(The actor died because.*?|The actor is dead because.*?)\.(?:\s|$)", text)
     return f"learner {rank} ({where}) was lost: {found.group(1) if found else text[:300]}"

@@ -27,7 +27,6 @@ class Member:
     pid: int
     iteration: int
     facts: Mapping[str, Any] = field(default_factory=dict)
-    actor: Any = None
 
     @property
     def where(self) -> str:
@@ -89,9 +88,15 @@ class Mailbox:
         self._build_failure: Failure | None = None
         self._ended: Ended | None = None
         self._closed = False
+        self._workers: list[Any] = []  # actors of all groups, the dead ones too
         self._committed = 0
 
     # ---- for the workers
+
+    async def arrive(self, worker: Any) -> bool:
+        """A worker's process is there, an actor; False: it is not wanted."""
+        self._workers.append(worker)
+        return not self._closed
 
     async def join(self, attempt: str, world: int, member: Member) -> bool:
         """A worker is ready. False: it is no longer wanted."""
@@ -121,10 +126,6 @@ class Mailbox:
                 return None
             return self._command.name, self._command.arguments[rank]
 
-    async def is_closed(self) -> bool:
-        """Shall workers end?"""
-        return self._closed
-
     # ---- for Ray Train's controller
 
     async def lost(self, texts: Mapping[int, str]) -> None:
@@ -142,9 +143,9 @@ class Mailbox:
             self._changed.notify_all()
 
     async def end(self, reason: str) -> None:
-        """The run is over."""
+        """The run is over; where workers were lost before, over that."""
         async with self._changed:
-            self._ended = Ended(reason)
+            self._ended = Ended("; ".join(self._losses) or reason)
             self._changed.notify_all()
 
     # ---- for the driver
@@ -202,6 +203,10 @@ class Mailbox:
             self._closed = True
             self._changed.notify_all()
             return await self._until(lambda: self._ended, timeout_s)
+
+    async def arrived(self) -> list[Any]:
+        """The actors of all workers that there have been."""
+        return self._workers
 
     # ----
 

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.vlm_rl_module import VLMRLModule, model_settings
 from sharegrpo_rl.models.loading import load_policy
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.policy import AdaptersOff, Policy
+from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
+from sharegrpo_rl.training.gradients import whole
 from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.sharded_checkpoint import full_weights
+from sharegrpo_rl.training.sharding import shard
+from sharegrpo_rl.training.shares import UpdateShare
 from sharegrpo_rl.training.step import TrainingStep
+
+
+def training_settings(config: Any) -> TrainingSettings:
+    """What of a RunConfig the training step needs to know."""
+    options = {name: getattr(config, name) for name in config.option_names()}
+    return replace(TrainingSettings.pick(options), objective=config.objective)
 
 
 class VLMLearner(TorchLearner):
@@ -27,16 +40,21 @@ class VLMLearner(TorchLearner):
 
     @override(TorchLearner)
     def build(self) -> None:
+        if self.config.num_learners > 0:
+            raise UserError(
+                "num_learners: RLlib's own remote LearnerGroup cannot train on prompt packs; build the group with the "
+                "config's build_learner_group(), which places the learners in Ray Train workers"
+            )
         torch.set_num_threads(self.config.num_threads)
         super().build()
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Make the training step and register its optimizer."""
-        options = {name: getattr(self.config, name) for name in self.config.option_names()}
-        settings = replace(TrainingSettings.pick(options), objective=self.config.objective)
-        reference = self._reference() if settings.uses_reference else None
-        self.step = TrainingStep(self.rl_module.policy, settings, reference)
+        """Make the training step and register its optimizer; in a worker group, shard the policy before."""
+        settings = training_settings(self.config)
+        policy = self.rl_module.policy
+        self._shard(policy)
+        self.step = TrainingStep(policy, settings, self._reference(policy) if settings.uses_reference else None)
         parameters = [p for group in self.step.optimizer.param_groups for p in group["params"]]
         self.register_optimizer(module_id=module_id, optimizer=self.step.optimizer, params=parameters)
 
@@ -45,20 +63,61 @@ class VLMLearner(TorchLearner):
         """The one module that is trained."""
         return self.module[DEFAULT_MODULE_ID].unwrapped()
 
+    @property
+    def version(self) -> int:
+        """How many updates the weights have seen."""
+        return self._weights_seq_no
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._weights_seq_no = version
+
     def update_packs(self, packs: Sequence[PromptPack]) -> dict[str, float]:
         """Train on the packs; returns the update's metrics."""
         self._weights_seq_no += 1
         return self.step.update(packs)
 
+    def update_share(self, share: UpdateShare) -> dict[str, float]:
+        """Train on one rank's share of packs; returns the metrics of the whole update."""
+        self._weights_seq_no += 1
+        return self.step.run(share)
+
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
         """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
         return self.step.kl_weight(), self.step.reference_kl(packs)
 
-    def _reference(self) -> Policy:
-        """The frozen policy that the KL term looks at: the model as it was before RL."""
-        reference = load_policy(replace(model_settings(self.rl_module.model_config), lora=None))
+    def module_state(self) -> dict[str, np.ndarray]:
+        """The module's whole state, as its `set_state` takes it; on rank 0 only. Collective."""
+        return {name: to_array(tensor) for name, tensor in full_weights(self.rl_module.policy)}
+
+    def weight_parts(self, everything: bool) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
+        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last; empty but
+        on rank 0. Each step is collective: a bucket is gathered when it is asked for."""
+        policy, first = self.rl_module.policy, self.step.ranks.rank == 0
+        model = policy.model
+        weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
+        for bucket, last in in_buckets(weights):
+            arrays = {}
+            for name, tensor in bucket:
+                loaded = tensor.detach().to(policy.loaded_dtypes.get(name, tensor.dtype))
+                gathered = whole(loaded)
+                if first:
+                    arrays[name] = to_array(gathered)
+            yield arrays, last
+
+    def _reference(self, policy: Policy) -> Policy | AdaptersOff:
+        """The frozen policy that the KL term looks at, the model as it was before RL: with LoRA the same without adapters."""
+        if self.config.lora is not None:
+            return policy.adapters_off()
+        reference = load_policy(model_settings(self.rl_module.model_config))
         reference.model.requires_grad_(False).eval()
+        reference.model.to(self.device)
+        self._shard(reference)
         return reference
+
+    def _shard(self, policy: Policy) -> None:
+        if dist.is_available() and dist.is_initialized():
+            shard(policy, self.config.sharding, self.config.cpu_offload)
 
     @override(TorchLearner)
     def compute_loss_for_module(self, **kwargs: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,21 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.learners.checkpoint import SHARDS, export, has_checkpoint, read_checkpoint, write_checkpoint
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
-from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
+from sharegrpo_rl.models.loading import parameter_table
 
 
 class VLMLearnerGroup(LearnerGroup):
     """RLlib's group with `update(packs)`; state, weights and checkpoints are RLlib's."""
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        if config.num_learners:
+            raise UserError(
+                "num_learners: remote learners live in a TrainLearnerGroup; config.build_learner_group() makes it"
+            )
+        super().__init__(config=config, **kwargs)
 
     @property
     def local_learner(self) -> VLMLearner:
@@ -34,6 +45,37 @@ class VLMLearnerGroup(LearnerGroup):
         """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
         return self.local_learner.reference_kl(fetch_pixels(packs))
 
+    def parameter_table(self) -> list[tuple[str, int, int]]:
+        """(part, parameters, trainable parameters) of the model."""
+        return parameter_table(self.local_learner.rl_module.model)
+
+    def export(self, folder: Path) -> None:
+        """The model as a Hugging Face folder with `sharegrpo_rl.json`."""
+        export(self.local_learner, folder)
+
+    # ---- checkpoints
+
+    @override(LearnerGroup)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """Shards that any number of learners can go on from, and a Hugging Face folder."""
+        shutil.rmtree(Path(path) / SHARDS, ignore_errors=True)  # of an attempt before
+        self._write(Path(path).absolute())
+        return str(path)
+
+    @override(LearnerGroup)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Take up the checkpoint of any number of learners, or one in RLlib's own form."""
+        if has_checkpoint(Path(path)):
+            self._read(Path(path).absolute())
+        else:
+            super().restore_from_path(path, *args, **kwargs)
+
+    def _write(self, folder: Path) -> None:
+        write_checkpoint(self.local_learner, folder)
+
+    def _read(self, folder: Path) -> None:
+        read_checkpoint(self.local_learner, folder)
+
     # ---- weights for those who generate
 
     @property
@@ -48,10 +90,8 @@ class VLMLearnerGroup(LearnerGroup):
     def weight_parts(self, everything: bool) -> Iterator[tuple[ray.ObjectRef, bool]]:
         """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last: so much
         lies in the object store at a time."""
-        model = self.local_learner.rl_module.policy.model
-        weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
-        for bucket, last in in_buckets(weights):
-            yield ray.put({name: to_array(tensor) for name, tensor in bucket}), last
+        for arrays, last in self.local_learner.weight_parts(everything):
+            yield ray.put(arrays), last
 
 
 def fetch_pixels(packs: Sequence[PromptPack]) -> list[PromptPack]:

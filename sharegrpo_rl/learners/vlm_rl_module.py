@@ -27,12 +27,17 @@ class VLMRLModule(TorchRLModule):
 
     @override(TorchRLModule)
     def setup(self) -> None:
-        """Load the model that `model_config["settings"]` describes; `model_config["run"]` is what an export records."""
+        """Load the model that `model_config["settings"]` describes; `model_config["run"]` is what an export records.
+
+        A Learner moves its module to its device itself; an env runner's copy goes to `model_config["generates_on"]`.
+        """
         try:
             self.policy = load_policy(model_settings(self.model_config))
         except AttributeError as error:  # RLlib would read it as an old-style constructor and hide it
             raise RuntimeError(f"building the model failed: {error}") from error
         self.model = self.policy.model
+        if self.inference_only and (device := self.model_config.get("generates_on")):
+            self.model.to(device)
 
     @override(TorchRLModule)
     def get_state(self, *args: Any, **kwargs: Any) -> State:
@@ -60,9 +65,13 @@ class VLMRLModule(TorchRLModule):
         self.set_state(load_file(Path(path) / "module_state.safetensors"))
 
     def save_pretrained(self, folder: Path) -> None:
-        """The model, its processor and `sharegrpo_rl.json` (how the run asked and graded)."""
+        """The model, its processor and `sharegrpo_rl.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         save_pretrained(self.policy, folder)
+        self.write_settings(folder)
+
+    def write_settings(self, folder: Path) -> None:
+        """`sharegrpo_rl.json`: how the run asked and graded."""
         (folder / SETTINGS_FILE).write_text(json.dumps(self.model_config.get("run", {}), indent=2) + "\n")
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -88,7 +88,33 @@ class RunOptions:
     user_callbacks: list = option([], "RLlib callbacks by the names that an `--import` file registered")
     # resources
     num_env_runners: int = option(0, "remote env runners; 0 = in the driver", minimum=0)
-    num_learners: int = option(0, "remote learners; 0 = in the driver", minimum=0)
+    num_learners: int = option(0, "remote learners, in Ray Train workers; 0 = in the driver", minimum=0)
+    sharding: str = option(
+        "ddp",
+        "what remote learners hold: each the whole model (ddp), or a part of weights, gradients and optimizer (fsdp2)",
+        choices=("ddp", "fsdp2"),
+    )
+    cpu_offload: bool = option(False, "with fsdp2: weights and optimizer lie in host memory while they are not used")
+    num_gpus_per_learner: float = option(
+        0.0, "GPUs of each learner, of the driver's where num_learners is 0", minimum=0, maximum=1
+    )
+    num_gpus_per_env_runner: float = option(
+        0.0, "GPUs of each env runner, of the driver's where num_env_runners is 0", minimum=0
+    )
+    learner_timeout_s: float = option(
+        1800.0,
+        "longest wait for remote learners: to load the model, for an update, for a checkpoint",
+        unit="seconds",
+        minimum=0,
+        exclusive_minimum=True,
+    )
+    learner_restarts: int = option(3, "times that lost remote learners are started again", minimum=0)
+    commit_interval: int = option(
+        1, "iterations between commits of the remote learners' state, to which a restart goes back", minimum=1
+    )
+    commit_folder: str | None = option(
+        None, "where they commit, on a disk that every node sees; null = a temporary folder, for one node"
+    )
     num_threads: int = option(
         1, "torch threads of each process; runs repeat exactly only with the same number", minimum=1
     )

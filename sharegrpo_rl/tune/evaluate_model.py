@@ -172,7 +172,8 @@ class _Model:
         """One greedy completion each."""
         from sharegrpo_rl.algorithms.greedy import greedy_generate
 
-        return greedy_generate(self.policy(), self.tokens, self._generator)(shown)
+        policy = self.policy()
+        return greedy_generate(policy.encoder, self._generator(policy), self.tokens)(shown)
 
     def sample(self, shown: list[ShownQuestion], seeds: list[int]) -> list[list[GeneratedText]]:
         """Sampled completions."""

@@ -30,6 +30,7 @@ from sharegrpo_rl.tune.search_journal import Journal
 from sharegrpo_rl.tune.search_progress import SearchDisplay
 from sharegrpo_rl.tune.search_results import ALL_TRIALS, BUDGET, INTERRUPTED, write_results
 from sharegrpo_rl.tune.train import TrainOptions
+from sharegrpo_rl.tune.trial_resources import needs, trials_at_once
 
 if TYPE_CHECKING:
     from sharegrpo_rl.tune.search_trial import TrialPlan
@@ -122,7 +123,10 @@ class _Search:
         return self._finish(interruption.code)
 
     def _through_tune(self, interruption: Interruption) -> None:
-        with _local_ray(self.at_once(), self._cores()), tempfile.TemporaryDirectory(prefix="sharegrpo_rl-") as scratch:
+        with (
+            _local_ray(self.at_once(), self._needs()["CPU"]),
+            tempfile.TemporaryDirectory(prefix="sharegrpo_rl-") as scratch,
+        ):
             self._prepare()
             if interruption.code is None:
                 _tune(self, Path(scratch), interruption)
@@ -144,14 +148,13 @@ class _Search:
     def _is_tiny(self) -> bool:
         return self.spec.base.config["model"] == "tiny"
 
-    def _cores(self) -> int:
-        """Cores that a trial asks for: its own, and one for each env runner."""
-        return 1 + max(self.spec.trial(v).config["num_env_runners"] for v in ({}, *single_values(self.spec.space)))
+    def _needs(self) -> dict[str, float]:
+        """Cores and GPUs of a trial, with its env runners and learners."""
+        return needs(self.spec.trial(values).config for values in ({}, *single_values(self.spec.space)))
 
     def at_once(self) -> int:
         """Trials that may run side by side."""
-        fitting = len(os.sched_getaffinity(0)) // self._cores() if hasattr(os, "sched_getaffinity") else 1
-        return min(self.spec.options["max_concurrent"] or max(1, fitting), self.spec.trials)
+        return min(self.spec.options["max_concurrent"] or trials_at_once(self._needs()), self.spec.trials)
 
     def plan(self) -> TrialPlan:
         """What the trials share."""
@@ -205,7 +208,7 @@ class _Search:
 
 
 @contextlib.contextmanager
-def _local_ray(at_once: int, cores: int) -> Iterator[None]:
+def _local_ray(at_once: int, cores: float) -> Iterator[None]:
     """Ray on this machine, with a slot for each trial at once."""
     import ray
 
@@ -217,7 +220,7 @@ def _local_ray(at_once: int, cores: int) -> Iterator[None]:
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # on a loaded machine 30 s are not enough
     ray.init(
         address="local",
-        num_cpus=at_once * cores,
+        num_cpus=int(at_once * cores),
         resources={SLOT: at_once},
         include_dashboard=False,
         log_to_driver=False,

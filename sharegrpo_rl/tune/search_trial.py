@@ -32,6 +32,7 @@ from sharegrpo_rl.tune.search_space import with_values
 from sharegrpo_rl.tune.stopping import reason_to_stop
 from sharegrpo_rl.tune.tensorboard import TensorBoardLog
 from sharegrpo_rl.tune.train import TrainableAlgorithm
+from sharegrpo_rl.tune.trial_resources import bundles
 from sharegrpo_rl.user_code import import_user_files
 
 FOLDER_PATIENCE = 120.0  # seconds that an actor of a killed search may take to let go of the folder
@@ -67,9 +68,9 @@ class SearchTrial(Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        """A slot of the search and a core for the trial, and a core for each of its env runners."""
-        runners = config["plan"].spec_of(config).config["num_env_runners"]
-        return PlacementGroupFactory([{"CPU": 1, SLOT: 1}, *[{"CPU": 1}] * runners])
+        """A slot of the search, and what the trial's process and its env runners need."""
+        own, *runners = bundles(config["plan"].spec_of(config).config)
+        return PlacementGroupFactory([{**own, SLOT: 1}, *runners])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Only remember what to do: Tune starts a trial again where `step` fails, not where this does."""

@@ -91,8 +91,10 @@ def test_group_sizes_and_learners_are_checked():
         UserError, match=r"num_samples: 1 makes a group of one.*ShareGRPO needs num_samples of at least 2"
     ):
         build_config("ShareGRPO", "DrawnShapes-v0", {"num_samples": 1}, 0).validate()
-    with pytest.raises(UserError, match="num_learners"):
-        build_config("GRPO", "DrawnShapes-v0", {"num_learners": 1}, 0).validate()
+    with pytest.raises(UserError, match="cpu_offload: needs sharding: fsdp2"):
+        build_config("GRPO", "DrawnShapes-v0", {"num_learners": 1, "cpu_offload": True}, 0).validate()
+    with pytest.raises(UserError, match="num_env_runners: SFT samples nothing"):
+        build_config("SFT", "DrawnShapes-v0", {"num_learners": 1, "num_env_runners": 1}, 0).validate()
     build_config("GRPO", "DrawnShapes-v0", {"num_samples": 2}, 0).validate()
 
 

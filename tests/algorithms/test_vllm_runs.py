@@ -15,6 +15,7 @@ from test_runs import surroundings  # noqa: F401 (a fixture: a cache, a reward t
 from sharegrpo_rl.algorithms.greedy import greedy_generate
 from sharegrpo_rl.algorithms.registry import build_config
 from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
+from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.evaluation.evaluate import evaluate
 
 pytestmark = [
@@ -61,16 +62,17 @@ def test_one_process(build, tmp_path):
     assert isinstance(algo.env_runner, VLLMEnvRunner)
     algo.save_to_path(str(tmp_path / "start"))
     assert max(gaps(algo, 3)) < 1e-4
-    assert algo.rollouts.weights_version == algo.env_runner.engine.version == 3
+    assert algo.weights_version == algo.env_runner.engine.version == 3
     answers = [r.text for r in algo.evaluate_accuracy().records]
     env = algo.env_runner.env
-    shown = [greedy_generate(algo.rl_module.policy, 8), greedy_generate(algo.rl_module.policy, 8, algo.make_generator)]
+    policy = algo.rl_module.policy
+    shown = [greedy_generate(policy.encoder, g, 8) for g in (HFGenerator(policy), algo.make_generator(policy))]
     ours, engines = ([r.text for r in evaluate(env, generate, limit=20).records] for generate in shown)
     assert engines == ours
     assert answers
     trained = weights(algo)
     algo.restore_from_path(str(tmp_path / "start"))
-    assert algo.rollouts.weights_version == 0
+    assert algo.weights_version == 0
     assert max(gaps(algo, 3)) < 1e-4
     again = weights(algo)
     assert all(np.array_equal(trained[name], again[name]) for name in trained)

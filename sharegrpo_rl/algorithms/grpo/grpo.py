@@ -17,6 +17,7 @@ from sharegrpo_rl.algorithms.group_metrics import completion_metrics, group_metr
 from sharegrpo_rl.algorithms.groups import permuted, plan_requests
 from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
 from sharegrpo_rl.algorithms.kl_reward import kl_penalized
+from sharegrpo_rl.algorithms.recovery import recovering
 from sharegrpo_rl.algorithms.replay import ReplayBuffer
 from sharegrpo_rl.algorithms.rollouts import Rollouts
 from sharegrpo_rl.algorithms.run_algorithm import RunAlgorithm
@@ -54,6 +55,7 @@ class GRPO(RunAlgorithm):
 
     # ---- one iteration
 
+    @recovering
     @override(Algorithm)
     def training_step(self) -> None:
         """Sample groups, assign credit, update, and hand the new weights to every runner before the next iteration."""
@@ -127,9 +129,13 @@ class GRPO(RunAlgorithm):
     @override(RunAlgorithm)
     def make_generator(self, policy: Policy) -> Generator:
         """The run's engine where it lives in this process; the driver of remote engines has none, and asks the policy."""
-        if self.config.engine == "vllm" and self.config.one_process():
+        if self.config.engine == "vllm" and self.config.num_env_runners == 0:
             return self.env_runner.make_generator()
         return super().make_generator(policy)
+
+    @override(RunAlgorithm)
+    def remote_generator(self) -> Generator:
+        return self.rollouts
 
     def _log(self, batch: Sampled, update: dict[str, float], seconds: float) -> None:
         expected = self.config.num_questions * self.config.num_variants * batch.batches
@@ -166,24 +172,33 @@ class GRPO(RunAlgorithm):
     # ---- state
 
     @override(RunAlgorithm)
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        own = {"generation_batches": self._generation_batches, "replay": self.replay.get_state()}
-        if self._ahead is not None:
-            own["ahead"] = self._ahead.get_state()
-            own["runner_metrics"] = self.rollouts.metrics
-        return {**super().get_state(*args, **kwargs), **own}
+    def driver_state(self) -> dict[str, Any]:
+        own = {"generation_batches": self._generation_batches, "replay": self.replay.get_state(), "ahead": self._ahead}
+        return {**super().driver_state(), **own}
 
     @override(RunAlgorithm)
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
+    def return_to(self, state: dict[str, Any]) -> None:
+        super().return_to(state)
         self._generation_batches = state.get("generation_batches", 0)
         self.replay.set_state(state.get("replay", []))
-        ahead = state.get("ahead")
-        self._ahead = Ahead.from_state(ahead, self.rollouts, self.render) if ahead else None
+        ahead = state.get("ahead")  # itself, or as a checkpoint has it
+        self._ahead = Ahead.from_state(ahead, self.rollouts, self.render) if isinstance(ahead, dict) else ahead
         self.rollouts.metrics = list(state.get("runner_metrics", []))
+
+    @override(RunAlgorithm)
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(*args, **kwargs)
+        ahead = self._ahead.get_state() if self._ahead is not None else None
+        return {**state, "ahead": ahead, "runner_metrics": self.rollouts.metrics}
+
+    @override(RunAlgorithm)
+    def push_weights(self, everything: bool = False) -> None:
+        if self._ahead is not None:
+            self._ahead.batch()  # by the weights that runners have now
+        self.rollouts.push_weights(everything)
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Continue from a checkpoint; every runner has its weights before this returns."""
         super().restore_from_path(path, *args, **kwargs)
-        self.rollouts.push_weights(everything=True)
+        self.recovery.run(lambda: self.push_weights(everything=True))

@@ -13,6 +13,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import TIMERS
 
 from sharegrpo_rl.algorithms.groups import plan_requests
+from sharegrpo_rl.algorithms.recovery import recovering
 from sharegrpo_rl.algorithms.run_algorithm import RunAlgorithm
 from sharegrpo_rl.algorithms.run_config import RunConfig
 from sharegrpo_rl.algorithms.warm_start import target_text
@@ -51,6 +52,7 @@ class SFT(RunAlgorithm):
     def get_default_config(cls) -> SFTConfig:
         return SFTConfig()
 
+    @recovering
     @override(Algorithm)
     def training_step(self) -> None:
         """Render the next questions, and learn their targets."""
