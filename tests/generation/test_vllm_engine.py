@@ -205,6 +205,15 @@ def test_seeds_repeat_and_samples_differ(wide, engine, prompts):
     assert tokens(alone) == tokens(one)
 
 
+def test_more_prompt_tokens_than_one_step_takes(wide, engine):
+    """Here 4,096: whole prompts wait for the next step, and their samples are those they have alone."""
+    prompts = wide.encoder.encode([Question(str(k) + "red circles " * 155) for k in range(10)])
+    assert sum(len(p.input_ids) for p in prompts) > 4096
+    asked, sampling = generator(wide, engine), Sampling(4)
+    together = asked.generate(prompts, 2, range(10), sampling)
+    assert tokens(together[7:]) == tokens(asked.generate(prompts[7:], 2, range(7, 10), sampling))
+
+
 def test_top_p_samples_and_reports_the_nucleus(wide, engine, prompts):
     answers = generator(wide, engine).generate(prompts, 4, [1, 2, 3, 4], Sampling(1, top_p=0.5))
     for prompt, group in zip(prompts, answers, strict=True):

@@ -180,7 +180,8 @@ def _start(folder: str, policy: Policy, settings: VLLMSettings, **arguments: Any
         _check_heads(policy)
     cache_gb = settings.kv_cache_gb or (1.0 if on_cpu else None)
     if on_cpu:
-        arguments["block_size"] = CPU_BLOCK
+        # After a part of a prompt vLLM rewinds the request's generator, which those of a CPU cannot: no prompt in parts.
+        arguments |= {"block_size": CPU_BLOCK, "enable_chunked_prefill": False}
     try:
         return LLM(
             model=folder,
