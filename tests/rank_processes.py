@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-DEADLINE = 100.0
+DEADLINE = 200.0
 
 
 def on_ranks(size, function, *args):
@@ -60,7 +60,7 @@ def _group(size):
 def _serve(rank, size, store, pipe):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=30)
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timedelta(seconds=90)
     )
     while True:
         function, args = pipe.recv()

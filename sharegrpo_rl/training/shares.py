@@ -162,23 +162,19 @@ def _in_order(pieces: Sequence[_Piece], token_budget: int) -> list[list[MicroBat
 def _over_ranks(pieces: Sequence[_Piece], token_budget: int, ranks: int) -> list[list[MicroBatch]]:
     """[rank][micro-batch]. Where some ranks show pictures in a step all of them do, or they would wait for each other
     in the vision tower."""
-    if not pieces:
-        return [[] for _ in range(ranks)]
-    seeing = [p for p in pieces if p.sees]
-    cheapest, cheapest_seeing = _filler(pieces), _filler(seeing) if seeing else None
+    fillers = {sees: _filler(some) for sees in (True, False) if (some := [p for p in pieces if p.sees == sees])}
     room = token_budget
-    if cheapest_seeing and len(seeing) < len(pieces):  # a micro-batch without pictures may have to take a filler in
-        room = max(token_budget - num_tokens(cheapest_seeing.pack), -(-token_budget // 2))
+    if len(fillers) == 2:  # a micro-batch without pictures may have to take a filler in
+        room = max(token_budget - num_tokens(fillers[True].pack), -(-token_budget // 2))
     parts = [part for piece in pieces for part in _cut(piece, room)]
     plan = balanced([num_tokens(p.pack) for p in parts], ranks, room)
     filled: list[list[MicroBatch]] = [[] for _ in range(ranks)]
     for step in zip(*plan, strict=True):
         own = [[parts[i] for i in items] for items in step]
         shown = any(p.sees for some in own for p in some)
-        filler = cheapest_seeing if shown and cheapest_seeing else cheapest
         for rank, some in enumerate(own):
             fits = bool(some) and (not shown or any(p.sees for p in some))
-            filled[rank].append(_micro_batch(some, None if fits else filler))
+            filled[rank].append(_micro_batch(some, None if fits else fillers[shown]))
     return filled
 
 

@@ -64,7 +64,8 @@ class UpdateLog:
     def metrics(self, ranks: Ranks) -> dict[str, float]:
         """The update's figures; entropy, ratio and clip fractions are means over trained tokens. Collective."""
         gaps = torch.cat(self.gaps) if self.gaps else torch.zeros(0)
-        *added, gap_sum, gap_count = ranks.sum([*(self.sums[k] for k in SUMS), gaps.sum().item(), len(gaps)])
+        gap_sum = gaps.mean().item() * len(gaps) if len(gaps) else 0.0
+        *added, gap_sum, gap_count = ranks.sum([*(self.sums[k] for k in SUMS), gap_sum, len(gaps)])
         deviation, gap_max = ranks.max([self.deviation, gaps.max().item() if len(gaps) else 0.0])
         sums = dict(zip(SUMS, added, strict=True))
         steps, tokens = max(1, len(self.norms)), max(1.0, sums["tokens"])

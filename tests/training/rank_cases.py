@@ -62,11 +62,11 @@ def settings_of(case):
 
 
 def made_step(folder, case, sharding):
-    """A training step on this process's group; `sharding` None trains alone."""
+    """A training step on this process's group; `sharding` None trains alone, `offloaded` is fsdp2 with CPU offload."""
     policy = load_policy(ModelSettings(str(folder), prompts=PROMPTS, **case.model))
     settings, reference = settings_of(case), None
     if sharding:
-        shard(policy, sharding)
+        shard(policy, "fsdp2" if sharding == "offloaded" else sharding, cpu_offload=sharding == "offloaded")
     if settings.uses_reference and case.model.get("lora"):
         reference = policy.adapters_off()
     elif settings.uses_reference:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sharegrpo_rl.data.types import Completion
+from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.ops.kl import kl_estimate
 from sharegrpo_rl.training.correction import Correction
 from sharegrpo_rl.training.ranks import Ranks
@@ -154,3 +155,26 @@ def test_an_update_without_packs_changes_nothing_and_says_so(make_policy):
     metrics = TrainingStep(policy, TrainingSettings(lr=1.0)).update([])
     assert (metrics["optimizer_steps"], metrics["packs"], metrics["policy_loss"]) == (0, 0, 0.0)
     assert all(torch.equal(p, before[n]) for n, p in policy.model.named_parameters())
+
+
+@pytest.mark.parametrize("targets", [["language"], ["language", "vision", "projector"]])
+def test_adapters_off_is_the_model_before_training_exactly(make_policy, tiny, tmp_path, targets):
+    make_policy().model.save_pretrained(tmp_path)
+    make_policy().processor.save_pretrained(tmp_path)
+    settings = ModelSettings(str(tmp_path), lora={"rank": 4, "targets": targets})
+    policy, before = load_policy(settings), load_policy(replace(settings, lora=None))
+    before.model.requires_grad_(False)
+    options = TrainingSettings(lr=1e-2, kl_coeff=0.1, minibatch_size=2)
+    packs = packs_of(policy, tiny)
+    copied, off = (
+        [step.update(packs) for _ in range(2)]
+        for step in (
+            TrainingStep(load_policy(settings), options, before),
+            TrainingStep(policy, options, policy.adapters_off()),
+        )
+    )
+    assert copied == off
+    assert off[1]["kl"] > 0
+    packs = packs_of(policy, tiny, 6)
+    assert torch.equal(policy.adapters_off().logprobs(packs).logprobs, before.logprobs(packs).logprobs)
+    assert not torch.equal(policy.logprobs(packs).logprobs, before.logprobs(packs).logprobs)

@@ -71,6 +71,14 @@ def test_one_rank_trains_as_one_process_does(folder, alone, sharding):
     assert_close(only, alone("minibatches and epochs"))
 
 
+@pytest.mark.slow
+def test_cpu_offload_trains_the_same(folder, alone):
+    """Here everything is in host memory anyway; what is shown is that its path runs."""
+    first, second = on_ranks(2, run_case, folder, CASES["five questions"], "offloaded")
+    assert first == second
+    assert_close(first, alone("five questions"))
+
+
 def micro_batches_of(policy, case, ranks=2):
     shares = plan_update(packs_of(policy, case, 0), settings_of(case), ranks)
     return [[m for b in s.minibatches for m in b.micro] for s in shares]

@@ -149,6 +149,17 @@ def test_a_rank_without_work_repeats_the_cheapest():
     assert sorted(work) == [[(0, (0, 1))], [(1, (1,))], [(1, (1,))]]
 
 
+def test_a_rank_without_work_beside_text_takes_text():
+    """The cheapest of all has a picture, but no other rank runs the vision tower in that step."""
+    seeing = [made_pack(g, 9, (1, 80), (1.0, -1.0), 1) for g in range(2)]
+    shares = plan_update([*seeing, made_pack(2, 60, (20,), (1.0,), 0)], options(110, None), 2)
+    work = [[m for b in s.minibatches for m in b.micro] for s in shares]
+    last = [[p.group for p in micro[-1].packs] for micro in work]
+    assert [len(micro) for micro in work] == [2, 2]
+    assert last == [[2], [2]]
+    assert sorted(micro[-1].fillers for micro in work) == [0, 1]
+
+
 @plans
 def test_a_share_is_pickled_and_takes_other_packs(packs, ranks, budget, size, kl_coeff):
     packs = [made_pack(p.group, 3, [len(c.token_ids) for c in p.completions], p.advantages, 0) for p in packs]
