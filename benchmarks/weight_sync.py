@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,12 +32,14 @@ from timing import Sample, Stopwatch, tell
 from sharegrpo_rl.algorithms.rollouts import Rollouts
 from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
 from sharegrpo_rl.generation.engines import engine_version
+from sharegrpo_rl.learners.vlm_learner import VLMLearner
 from sharegrpo_rl.learners.vlm_learner_group import VLMLearnerGroup
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tokenizer
 from sharegrpo_rl.models.weights import engine_weights, to_array
+from sharegrpo_rl.training.ranks import Ranks
 
 LIMIT = 64  # tokens of a prompt and of a completion: nothing is generated
 
@@ -82,7 +85,12 @@ class Learners:
     weight_parts = VLMLearnerGroup.weight_parts
 
     def __init__(self, policy: Policy) -> None:
-        self.local_learner = SimpleNamespace(rl_module=SimpleNamespace(policy=policy))
+        self.local_learner: Any = SimpleNamespace(
+            rl_module=SimpleNamespace(policy=policy),
+            step=SimpleNamespace(ranks=Ranks()),
+            config=SimpleNamespace(sends_adapters=lambda: False),
+        )
+        self.local_learner.weight_parts = partial(VLMLearner.weight_parts, self.local_learner)
         self.weights_version = 0
 
 

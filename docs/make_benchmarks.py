@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 Result = dict[str, Any]
-HEAD = "| work | against | ours, CPU s | theirs, CPU s | speedup |\n|---|---|---|---|---|"
 
 
 def work(result: Result) -> str:
@@ -29,26 +30,92 @@ def seconds(side: Result) -> str:
 
 def timed(results: list[Result]) -> list[str]:
     """A row of each timed measurement; for a ratio of ours to ours, the ratio."""
-    rows = []
+    rows = ["| work | against | ours, CPU s | theirs, CPU s | speedup |", "|---|---|---|---|---|"]
     for r in results:
         last = f"{r['speedup']:.1f}" if r["peer_name"] in ("naive", "trl") else f"ratio {r['ratio']:.2f}"
         rows.append(f"| {work(r)} | {r['peer_name']} | {seconds(r['ours'])} | {seconds(r['peer'])} | {last} |")
     return rows
 
 
+def memory(results: list[Result]) -> list[str]:
+    rows = ["| work | against | ours, MB | theirs, MB | theirs / ours |", "|---|---|---|---|---|"]
+    for r in results:
+        peaks = f"{r['ours']['peak_mb']:.0f} | {r['peer']['peak_mb']:.0f}"
+        rows.append(f"| {work(r)} | {r['peer_name']} | {peaks} | {r['ratio']:.1f} |")
+    return rows
+
+
+def rollout_overhead(results: list[Result]) -> list[str]:
+    rows = ["| work | `LLM.generate` | ours, CPU s | its, CPU s | overhead | by turn |", "|---|---|---|---|---|---|"]
+    for r in results:
+        turns = sorted(100 * share for share in r["overhead_by_turn"])
+        form = "`--lean`" if r["lean"] else "as its users call it"
+        rows.append(
+            f"| {work(r)} | {form} | {seconds(r['ours'])} | {seconds(r['peer'])} | {100 * r['overhead']:+.1f} % | "
+            f"{turns[0]:+.0f} to {turns[-1]:+.0f} % |"
+        )
+    return rows
+
+
+def weight_sync(results: list[Result]) -> list[str]:
+    rows = ["| seconds | ours | put + get + copy | ratio | fixed |", "|---|---|---|---|---|"]
+    for r in results:
+        for name, line in (("wall", r), ("CPU, both processes", r["cpu"])):
+            rows += [
+                f"| {name}, {size:.2f} GB | {ours:.2f} | {plain:.2f} | | |"
+                for size, ours, plain in zip(r["gigabytes"], line["ours_s"], line["put_get_copy_s"], strict=True)
+            ]
+            slopes = f"{line['ours_s_per_gb']:.2f} | {line['put_get_copy_s_per_gb']:.2f}"
+            rows.append(f"| **{name}, each GB** | {slopes} | **{line['ratio']:.2f}** | {line['fixed_s']:.2f} |")
+    return rows
+
+
+def engines(results: list[Result]) -> list[str]:
+    rows = [
+        "| seed | before, % | after, hf, % | after, vLLM, % | difference | training, hf, s | training, vLLM, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        hf, vllm = r["hf"], r["vllm"]
+        columns = [hf["accuracy_before"], hf["accuracy_after"], vllm["accuracy_after"], r["difference"]]
+        columns = [[100 * share for share in column] for column in columns]
+        columns += [hf["seconds_of_training"], vllm["seconds_of_training"]]
+        for name, values in [*zip(r["seeds"], zip(*columns, strict=True), strict=True), ("mean", map(mean, columns))]:
+            before, one, other, difference, *times = values
+            shares = f"{before:.1f} | {one:.1f} | {other:.1f} | {difference:+.1f}"
+            rows.append(f"| {name} | {shares} | " + " | ".join(f"{t:.0f}" for t in times) + " |")
+    return rows
+
+
+def host_memory(results: list[Result]) -> list[str]:
+    rows = ["| engine | env runners | part | " + " | ".join(f"{q} questions, MB" for q in results[0]["questions"])]
+    rows[0] += " | copies |"
+    rows.append("|---|---|---|" + "---|" * (len(results[0]["questions"]) + 1))
+    for r in results:
+        for runners, found in r["env_runners"].items():
+            begin = f"| {r['parameters']['engine']} | {runners} "
+            rows.append(f"{begin}| distinct pixels | " + " | ".join(f"{mb:.0f}" for mb in found["pixels_mb"]) + " | |")
+            for part, copies in found["copies"].items():
+                if any(found[f"{part}_mb"]):
+                    peaks = " | ".join(f"{mb:.0f}" for mb in found[f"{part}_mb"])
+                    rows.append(f"{begin}| {part} | {peaks} | {copies:.2f} |")
+    return rows
+
+
+TABLES: dict[str, Callable[[list[Result]], list[str]]] = {
+    "memory": memory,
+    "rollout_overhead": rollout_overhead,
+    "weight_sync": weight_sync,
+    "engines": engines,
+    "host_memory": host_memory,
+}
+
+
 def main(files: list[str]) -> None:
     results = [json.loads(line) for file in files for line in Path(file).read_text().splitlines()]
     for name in dict.fromkeys(r["measurement"] for r in results):
         own = [r for r in results if r["measurement"] == name]
-        if name == "memory":
-            print(f"\n{name}\n\n| work | against | ours, MB | theirs, MB | theirs / ours |\n|---|---|---|---|---|")
-            for r in own:
-                print(
-                    f"| {work(r)} | {r['peer_name']} | {r['ours']['peak_mb']:.0f} | {r['peer']['peak_mb']:.0f} | "
-                    f"{r['ratio']:.1f} |"
-                )
-        else:
-            print(f"\n{name}\n\n{HEAD}", *timed(own), sep="\n")
+        print(f"\n{name}\n", *TABLES.get(name, timed)(own), sep="\n")
 
 
 if __name__ == "__main__":
