@@ -4,88 +4,29 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import settings
+from tiny_models import CORPUS, gradients, make_pack, make_prompt, tiny_policy
 
 import sharegrpo_rl  # noqa: F401  (before Ray: under `uv run` Ray would build an environment for every worker)
 
 settings.register_profile("shared machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("shared machine")
 
-CORPUS = ("How many red circles are there? 0 1 2 3 4 5 6 7 8 9", "<think>I look.</think><answer>blue</answer>")
-
-
-def _tiny_policy(temperature: float = 1.0, dtype: str = "float32", seed: int = 0, **limits: int) -> Any:
-    import torch
-
-    from sharegrpo_rl.models.policy import Policy
-    from sharegrpo_rl.models.prompts import PromptSettings
-    from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
-
-    torch.set_num_threads(1)
-    sizes = TinyConfig(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=1, vocab_size=300)
-    model, processor = build_tiny(sizes, CORPUS, seed, 784, 3136)
-    settings = PromptSettings(**{"max_prompt_tokens": 512, "min_pixels": 784, "max_pixels": 3136, **limits})
-    return Policy(model.to(getattr(torch, dtype)), processor, settings, temperature)
-
 
 @pytest.fixture(scope="session")
 def make_policy() -> Callable[..., Any]:
     """make_policy(temperature=, dtype=, seed=): a fresh Qwen2.5-VL of 80 thousand parameters."""
-    return _tiny_policy
+    return tiny_policy
 
 
 @pytest.fixture(scope="session")
 def policy() -> Any:
     """One tiny policy for tests that leave its weights alone."""
-    return _tiny_policy()
-
-
-def _prompt(policy: Any, text: str = "How many?", pictures: int = 1, seed: int = 0) -> Any:
-    from sharegrpo_rl.models.prompts import Question
-
-    rng = np.random.default_rng(seed)
-    shapes = [(28, 28), (42, 28), (28, 56)]
-    drawn = tuple(rng.integers(0, 255, (*shapes[i % 3], 3), dtype=np.uint8) for i in range(pictures))
-    return policy.encoder.encode([Question(text, drawn)])[0]
-
-
-def _pack(
-    policy: Any,
-    lengths: tuple[int, ...] = (3, 1, 4),
-    advantages: tuple[float, ...] | None = None,
-    *,
-    group: int = 0,
-    slot: int = 0,
-    pictures: int = 1,
-    seed: int = 0,
-    text: str = "How many?",
-    native: tuple[bool, ...] | None = None,
-    truncated: tuple[int, ...] = (),
-) -> Any:
-    from sharegrpo_rl.data.types import Completion, PromptPack
-
-    rng = np.random.default_rng(seed + 1000)
-    legal = np.setdiff1d(np.arange(len(policy.encoder.tokenizer)), policy.banned.numpy())
-    completions = tuple(
-        Completion(rng.choice(legal, n).astype(np.int64), np.zeros(n, np.float32), "", i in truncated)
-        for i, n in enumerate(lengths)
-    )
-    credit = rng.normal(size=len(lengths)) if advantages is None else np.array(advantages, np.float64)
-    own = np.ones(len(lengths), bool) if native is None else np.array(native)
-    return PromptPack(group, slot, _prompt(policy, text, pictures, seed), completions, credit, own)
-
-
-def _gradients(policy: Any, loss: Any) -> dict[str, Any]:
-    policy.model.zero_grad(set_to_none=True)
-    loss.backward()
-    found = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
-    policy.model.zero_grad(set_to_none=True)
-    return found
+    return tiny_policy()
 
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
     """Builders: tiny.prompt(policy, text, pictures, seed), tiny.pack(policy, lengths, advantages, ...), tiny.gradients."""
-    return SimpleNamespace(prompt=_prompt, pack=_pack, gradients=_gradients, corpus=CORPUS)
+    return SimpleNamespace(prompt=make_prompt, pack=make_pack, gradients=gradients, corpus=CORPUS)

@@ -12,12 +12,16 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
-from sharegrpo_rl.algorithms.losses import reason_of
 from sharegrpo_rl.env_runners.errors import RunnerError, StaleWeights
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import EngineLost
+from sharegrpo_rl.learners.causes import why_failed, why_lost
 
 PROBE_SECONDS = 1.0
+LESS_MEMORY = (
+    "lower num_questions, num_samples or max_pixels, start fewer env runners a node, or set vllm.kv_cache_gb or "
+    "vllm.gpu_memory_utilization"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ class RunnerPool:
             except RayTaskError as error:
                 self._take_error(runner, asked.what, error)
             except RayError as error:
-                self._lose(runner, f"env runner {runner} was lost over {asked.what}: {reason_of(error)}")
+                self._lose(
+                    runner, f"env runner {runner} was lost over {asked.what}: {why_lost(str(error), LESS_MEMORY)}"
+                )
         for call in silent:
             runner = asked.runners[call]
             self._kill(
@@ -88,11 +94,14 @@ class RunnerPool:
         if isinstance(cause, StaleWeights):
             self.stale = True
         elif isinstance(cause, EngineLost):
-            self._kill(runner, f"env runner {runner} was started again: {cause}")
+            advice = f"; {LESS_MEMORY}" if "out of memory" in str(cause).lower() else ""
+            self._kill(runner, f"env runner {runner} was started again: {cause}{advice}")
         elif isinstance(cause, UserError):
             raise cause
         else:
-            raise RunnerError(f"env runner {runner} failed in {what}: {reason_of(error)}\n{error}") from None
+            raise RunnerError(
+                f"env runner {runner} failed in {what}: {why_failed(cause, LESS_MEMORY)}\n{error}"
+            ) from None
 
     def probe(self) -> list[int]:
         """Runners that came back since the last call: they have no weights of the run yet."""

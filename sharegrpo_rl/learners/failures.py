@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from dataclasses import dataclass
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.learners.causes import why_failed, why_lost
 
 LESS_MEMORY = "lower token_budget, set gradient_checkpointing or sharding: fsdp2, or give it more learners"
 CARRIED = (UserError, OSError)  # exceptions that the driver raises as they are: what handles them asks for the type
@@ -45,31 +45,10 @@ class Failure:
 
 
 def _readable(error: BaseException) -> str:
-    """The reason in a sentence where it is a known one, and the traceback."""
-    told = "".join(traceback.format_exception(error))
-    kind, text = type(error).__name__, " ".join(str(error).split())
-    if kind == "OutOfMemoryError" and "CUDA" in text:
-        wanted = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
-        amount = f" ({wanted.group(1)} more were wanted)" if wanted else ""
-        return f"its GPU ran out of memory{amount}; {LESS_MEMORY}\n{told}"
-    if kind in ("ObjectStoreFullError", "OutOfDiskError"):
-        return (
-            f"the object store is full; start Ray with more object_store_memory, or free disk for it to spill\n{told}"
-        )
-    return f"{kind}: {text}\n{told}"
+    """The reason in a sentence, and the traceback."""
+    return f"{why_failed(error, LESS_MEMORY)}\n{''.join(traceback.format_exception(error))}"
 
 
 def reason_of_loss(rank: int, where: str, text: str) -> str:
     """Why a learner's process was lost, from what Ray says about it; `where` names its node and process."""
-    text = " ".join(text.split())
-    if "low on memory" in text:  # Ray's own watch; "OOM" is named as a mere possibility in every sudden death
-        used = re.search(r"[\d.]+\s?GB\s?/\s?[\d.]+\s?GB", text)
-        amount = f" ({used.group()} in use)" if used else ""
-        return f"learner {rank} ({where}) was killed because its node ran out of memory{amount}; {LESS_MEMORY}"
-    if "unexpectedly exits" in text:
-        return (
-            f"learner {rank} ({where}) was lost: its process was killed, perhaps by the system's out-of-memory killer (see "
-            f"dmesg; then {LESS_MEMORY}), or it crashed"
-        )
-    found = re.search(r"(The actor died because.*?|The actor is dead because.*?)\.(?:\s|$)", text)
-    return f"learner {rank} ({where}) was lost: {found.group(1) if found else text[:300]}"
+    return f"learner {rank} ({where}) was lost: {why_lost(text, LESS_MEMORY)}"

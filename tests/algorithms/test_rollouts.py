@@ -123,7 +123,7 @@ def test_a_runner_killed_in_the_middle_loses_no_question(algo, caplog):
     asked = algo.rollouts.begin(requests)
     os.kill(pids[0], signal.SIGKILL)
     again = algo.rollouts.finish(requests, asked)
-    assert "was lost over 4 questions: its process" in caplog.text
+    assert "was lost over 4 questions: it was killed" in caplog.text
 
     def tokens(episodes):
         return [(e.custom_data["question_id"], e.custom_data["completion"].token_ids.tolist()) for e in episodes]

@@ -15,8 +15,8 @@ from test_runs import surroundings  # noqa: F401 (a fixture: a cache, a reward t
 from sharegrpo_rl.algorithms.greedy import greedy_generate
 from sharegrpo_rl.algorithms.registry import build_config
 from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
-from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.evaluation.evaluate import evaluate
+from sharegrpo_rl.generation.hf import HFGenerator
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,9 +13,12 @@ SUDDEN = (
     "A worker health check failed. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a "
     "connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer"
 )
+# As Ray 2.60 says it of a worker over the memory that its own watch allows.
 WATCHED = (
-    "Task was killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7) where the task was running "
-    "was 61.30GB / 64.00GB (0.957813), which exceeds the memory usage threshold of 0.95."
+    "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: a15e) was "
+    "14.79GB used / 23.54GB limit (0.628346)\nOOM kill reason: Memory usage 15663636480B exceeded threshold of "
+    "15115355136B\nSelected to kill: (Task: job ID=01000000, task name=QAEnvRunner.__init__, required resources={}, "
+    "pid=2542, actual memory used=6.04GB, worker ID=f17b)"
 )
 
 
@@ -30,7 +33,7 @@ def failure(error):
     ("error", "told"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU"), "2.50 GiB more were.*token_budget"),
-        (ObjectStoreFullError("Failed to put object"), "the object store is full; start Ray with more object_store_memory"),
+        (ObjectStoreFullError("Failed to put object"), r"the object store is full \(Failed to.*\); start Ray with more obj"),
         (KeyError("the lost key"), "KeyError: 'the lost key'"),
     ],
 )  # fmt: skip
@@ -53,8 +56,15 @@ def test_exceptions_that_someone_handles_keep_their_type(error):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (SUDDEN, "was lost: its process was killed, perhaps by the system's out-of-memory killer"),
-        (WATCHED, r"was killed because its node ran out of memory \(61.30GB / 64.00GB in use\); lower token_budget"),
+        (
+            SUDDEN,
+            r"was lost: it was killed, perhaps by the system for lack of memory \(see dmesg; then lower token_budget",
+        ),
+        (
+            WATCHED,
+            r"was lost: it was killed because its node ran out of memory \(14.79 of 23.54 GB in use, process 2542 held "
+            r"6.04 GB\); lower token_budget",
+        ),
         (
             "The actor died because of an error raised in its creation task. More.",
             "was lost: The actor died because of an",

@@ -24,7 +24,7 @@ def made_policy(family):
 
 def trained(family, sharded):
     """Metrics of two updates; one rank has text alone."""
-    from conftest import _pack
+    from tiny_models import make_pack
 
     policy = made_policy(family)
     if sharded:
@@ -33,7 +33,7 @@ def trained(family, sharded):
     pictures = (1, 0, 0, 0) if family in SEEING else (0, 0, 0)
     metrics = []
     for seed in (0, 10):
-        packs = [_pack(policy, (3, 5, 2), group=g, pictures=n, seed=seed + g) for g, n in enumerate(pictures)]
+        packs = [make_pack(policy, (3, 5, 2), group=g, pictures=n, seed=seed + g) for g, n in enumerate(pictures)]
         share = plan_update(packs, step.settings, step.ranks.size)[step.ranks.rank]
         metrics.append({k: v for k, v in step.run(share).items() if k != "encoded_images"})
     return metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from conftest import _pack
+from tiny_models import make_pack
 from torch.distributed.tensor import DTensor
 
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
@@ -25,7 +25,7 @@ def held_bytes(folder: str, model: dict[str, Any], sharding: str) -> dict[str, i
     shard(policy, sharding)
     settings, ranks = TrainingSettings(lr=1e-3), Ranks.current()
     step = TrainingStep(policy, settings)
-    packs = [_pack(policy, (3, 4, 5), group=i, seed=i) for i in range(4)]
+    packs = [make_pack(policy, (3, 4, 5), group=i, seed=i) for i in range(4)]
     step.run(plan_update(packs, settings, ranks.size)[ranks.rank])
     trained = [p for group in step.optimizer.param_groups for p in group["params"]]
     weights = {id(t): t for t in [*policy.model.parameters(), *trained]}

@@ -8,9 +8,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
-from sharegrpo_rl.learners.placement import check_demand, learner_bundle
 
 from sharegrpo_rl.algorithms.registry import CLASSES, build_config
+from sharegrpo_rl.learners.placement import check_demand, learner_bundle
 from sharegrpo_rl.tune.examples import find_run_file
 from sharegrpo_rl.tune.run_file import load_run
 

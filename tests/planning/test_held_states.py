@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CORPUS
 from held_states import PROMPTS, held_bytes
 from rank_processes import on_ranks
+from tiny_models import CORPUS
 
 from sharegrpo_rl.models.loading import save_pretrained
 from sharegrpo_rl.models.measured_sizes import model_sizes

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import CORPUS, _pack
+from tiny_models import CORPUS, make_pack
 
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
@@ -47,12 +47,12 @@ def packs_of(policy, case, update):
     for group, pictures in enumerate(case.pictures):
         seed = 100 * update + group
         native = (True, True, case.shared)
-        pack = _pack(policy, (3 + group, 4, 2 + seed % 5), group=group, pictures=pictures, seed=seed, native=native)
+        pack = make_pack(policy, (3 + group, 4, 2 + seed % 5), group=group, pictures=pictures, seed=seed, native=native)
         if group == case.spoiled and update == 1:
             pack = replace(pack, advantages=np.array([np.inf, 1.0, 0.0]))
         packs.append(pack)
         if case.shared:
-            sibling = _pack(policy, (1,), pictures=pictures, seed=seed, text="Count the things.")
+            sibling = make_pack(policy, (1,), pictures=pictures, seed=seed, text="Count the things.")
             packs.append(replace(pack, slot=1, prompt=sibling.prompt, native=np.zeros(3, bool)))
     return packs
 
