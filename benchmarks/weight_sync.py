@@ -85,12 +85,13 @@ class Learners:
     weight_parts = VLMLearnerGroup.weight_parts
 
     def __init__(self, policy: Policy) -> None:
-        self.local_learner: Any = SimpleNamespace(
+        own: Any = SimpleNamespace(
             rl_module=SimpleNamespace(policy=policy),
             step=SimpleNamespace(ranks=Ranks()),
             config=SimpleNamespace(sends_adapters=lambda: False),
         )
-        self.local_learner.weight_parts = partial(VLMLearner.weight_parts, self.local_learner)
+        own.weight_parts = partial(VLMLearner.weight_parts, own)
+        self.local_learner = own
         self.weights_version = 0
 
 

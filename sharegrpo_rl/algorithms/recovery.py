@@ -39,6 +39,7 @@ class Recovery:
         self._remote = algorithm.config.num_learners > 0
         self._states: dict[int, dict[str, Any]] = {}
         self._iterate: Callable[[], None] | None = None
+        self._stands_at = 0  # the iteration after which everything stands after a replay
 
     def iterate(self, training_step: Callable[[], None]) -> None:
         """One iteration, and the learners' commit of it. Local learners need none of this."""
@@ -46,9 +47,11 @@ class Recovery:
             training_step()
             return
         self._iterate = training_step
-        before = self._algorithm.metrics.get_state()
+        before, due = self._algorithm.metrics.get_state(), self._algorithm.iteration
 
         def again() -> None:
+            if self._stands_at > due:  # lost right after its commit was noted: the iteration is done
+                return
             self._algorithm.metrics.set_state(before)
             self._one()
 
@@ -99,7 +102,8 @@ class Recovery:
             self._states = {i: state for i, state in self._states.items() if i >= known}
 
     def _replay(self, start: int, goal: int) -> None:
-        """Bring driver, learners and whoever samples from the end of iteration `start` to that of `goal`."""
+        """Bring driver, learners and whoever samples from the end of iteration `start` to that of `goal`, unless they are
+        further."""
         algorithm = self._algorithm
         if start not in self._states:
             raise LearnerError(
@@ -115,3 +119,4 @@ class Recovery:
                 self._one()
         finally:
             algorithm.metrics, algorithm._iteration = reported, goal
+        self._stands_at = max(start, goal)

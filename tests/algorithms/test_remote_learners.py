@@ -155,6 +155,26 @@ def test_a_learner_killed_within_an_iteration_changes_nothing(two, method, rank,
     assert again.accuracy == undisturbed.accuracy
 
 
+def test_a_learner_killed_right_after_its_commit_was_noted_changes_nothing(two):
+    algo, folder, undisturbed = two
+    algo.restore_from_path(folder)
+    group, original = algo.learner_group, algo.learner_group.commit
+
+    def noted_then_lost(iteration):
+        original(iteration, wait=iteration == 3)
+        if iteration == 3:
+            kill(algo, 1)
+            for _ in range(1000):  # until the death is noticed
+                group.module_state()
+
+    algo.learner_group.commit = noted_then_lost
+    again = Run(algo, ITERATIONS)
+    del algo.learner_group.commit
+    assert again.figures == undisturbed.figures
+    assert (again.questions, again.cursor) == (undisturbed.questions, undisturbed.cursor)
+    assert same(again.weights, undisturbed.weights)
+
+
 def test_a_learner_killed_over_a_checkpoint_changes_nothing(two, tmp_path):
     algo, folder, undisturbed = two
     algo.restore_from_path(folder)
@@ -170,11 +190,12 @@ def test_a_learner_killed_over_a_checkpoint_changes_nothing(two, tmp_path):
     other.stop()
 
 
-def test_remote_runners_answer_for_a_driver_without_a_model(two):
+@pytest.mark.parametrize("runners", [1, 2])
+def test_remote_runners_answer_for_a_driver_without_a_model(two, runners):
     algo, folder, undisturbed = two
     algo.restore_from_path(folder)
     report = algo.evaluate_accuracy()
-    remote = build(num_learners=1, num_env_runners=1)
+    remote = build(num_learners=1, num_env_runners=runners)
     with pytest.raises(RuntimeError, match="the driver holds no model"):
         _ = remote.rl_module
     first = remote.evaluate_accuracy()
@@ -183,6 +204,22 @@ def test_remote_runners_answer_for_a_driver_without_a_model(two):
         assert figures(remote.train()) == pytest.approx(undisturbed.figures[i], abs=1e-5)
         assert completions(remote) == undisturbed.completions[i]
     remote.stop()
+
+
+def test_a_learner_killed_while_the_runners_are_a_step_ahead_changes_nothing(tmp_path):
+    algo = build(num_learners=1, num_env_runners=1, rollout_lag=1)
+    algo.save_to_path(str(tmp_path))
+    undisturbed = Run(algo, 4)
+    algo.restore_from_path(str(tmp_path))
+    undo = before(algo, "update", 2, 0)
+    again = Run(algo, 4)
+    undo()
+    assert algo.learner_group.restarts == 1
+    assert again.questions == undisturbed.questions
+    assert again.completions == undisturbed.completions
+    assert again.figures == undisturbed.figures
+    assert same(again.weights, undisturbed.weights)
+    algo.stop()
 
 
 def test_supervised_runs_have_remote_learners_too():

@@ -258,3 +258,10 @@ def gone(pids, seconds=60):
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.2)
     return not any(alive(pid) for pid in pids)
+
+
+def test_what_tune_reserves_leaves_the_learners_to_ray_train(config):
+    made = config(num_learners=2, num_env_runners=1)
+    made.env = "DrawnShapes-v0"
+    bundles = made.algo_class.default_resource_request(made.to_dict()).bundles
+    assert bundles == [{"CPU": 1}, {"CPU": 1}]
