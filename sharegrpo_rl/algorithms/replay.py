@@ -9,7 +9,7 @@ learner's. (Skywork's buffer is the same with whole groups.)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -69,8 +69,11 @@ class ReplayBuffer:
         size = config.num_variants * config.num_samples
         self._drawn = self._draw(size * len(vanished), config, iteration)
         kept = [p for p in packs if p.group in alive]
+        places = list(dict.fromkeys((e.question_index, e.slot) for e in self._drawn))
+        requests = [SlotRequest(0, index, slot, 0, 0) for index, slot in places]
+        rendered = dict(zip(places, prompts(requests), strict=True))
         for i, group in enumerate(vanished):
-            kept += _packs(group, self._drawn[i * size : (i + 1) * size], prompts)
+            kept += _packs(group, self._drawn[i * size : (i + 1) * size], rendered)
         return kept
 
     def _draw(self, count: int, config: Any, iteration: int) -> list[Replayed]:
@@ -116,21 +119,18 @@ class ReplayBuffer:
             )
 
 
-def _packs(
-    group: int, drawn: Sequence[Replayed], prompts: Callable[[Sequence[SlotRequest]], list[Prompt]]
-) -> list[PromptPack]:
+def _packs(group: int, drawn: Sequence[Replayed], prompts: Mapping[tuple[int, Slot], Prompt]) -> list[PromptPack]:
     """Drawn completions as packs, those of one prompt together."""
     by_prompt: dict[tuple[int, Slot], list[Replayed]] = {}
     for entry in drawn:
         by_prompt.setdefault((entry.question_index, entry.slot), []).append(entry)
-    requests = [SlotRequest(group, index, slot, 0, 0) for index, slot in by_prompt]
     packs = []
-    for i, (prompt, entries) in enumerate(zip(prompts(requests), by_prompt.values(), strict=True)):
+    for i, (place, entries) in enumerate(by_prompt.items()):
         packs.append(
             PromptPack(
                 group=group,
                 slot=i,
-                prompt=prompt,
+                prompt=prompts[place],
                 completions=tuple(e.completion for e in entries),
                 advantages=np.array([e.advantage for e in entries]),
                 native=np.ones(len(entries), bool),

@@ -147,9 +147,10 @@ class RunAlgorithm(Algorithm):
     def _answering(self) -> Generator:
         """What answers in evaluation, with the learners' weights."""
         c = self.config
-        if c.num_learners:
+        # Where the driver has a model it is asked, but for engines elsewhere, which are faster.
+        remote = c.num_env_runners > 0 and (c.num_learners > 0 or getattr(c, "engine", "hf") == "vllm")
+        if c.num_learners or remote:
             self.push_weights()
-        remote = c.num_learners and c.num_env_runners
         return self.remote_generator() if remote else self.make_generator(self.rl_module.policy)
 
     def push_weights(self, everything: bool = False) -> None:

