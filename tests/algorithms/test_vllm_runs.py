@@ -94,8 +94,9 @@ def test_remote_runners(build, changes):
     assert max(gaps(algo, 1)) < 1e-4  # the runner refused; it was given its weights anew, and asked again
 
 
-def test_a_run_and_its_evaluation_through_the_command_line(tmp_path):
-    """Greedy answers of the export are equal on both engines."""
+@pytest.mark.parametrize("places", [{}, {"num_learners": 2, "sharding": "fsdp2", "num_env_runners": 1}])
+def test_a_run_and_its_evaluation_through_the_command_line(tmp_path, places):
+    """Greedy answers of the export are equal on both engines, whoever trained it."""
     environment = {
         **os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
@@ -111,7 +112,7 @@ def test_a_run_and_its_evaluation_through_the_command_line(tmp_path):
     config = {key: value for key, value in OPTIONS.items() if key not in ("rewards", "evaluation_questions")}
     config["warm_start"] = {"rows": 80, "steps": 60, "batch_size": 16}
     config["max_completion_tokens"] = 40
-    config["evaluation_questions"] = 30
+    config |= {"evaluation_questions": 30, **places}
     run = {"small": {"run": "GRPO", "env": "DrawnShapes-v0", "stop": {"training_iteration": 2}, "config": config}}
     (tmp_path / "run.yaml").write_text(json.dumps(run))
     command("train", "run.yaml", "--name", "one")
