@@ -111,6 +111,7 @@ class Rollouts:
                     "num_samples": num_samples,
                     "seeds": [seeds[i] for i in part],
                     "sampling": sampling,
+                    "weights_seq_no": self.weights_version,
                 }
                 for runner, part in parts.items()
             }

@@ -105,9 +105,12 @@ class QAEnvRunner(EnvRunner, Checkpointable):
 
         `weights_seq_no` is the version of the weights that must answer, else StaleWeights; None takes what there is.
         """
-        if weights_seq_no not in (None, self._weights_seq_no):
-            raise StaleWeights(f"has weights {self._weights_seq_no}, was asked for samples of {weights_seq_no}")
+        self._check_weights(weights_seq_no)
         return self._sample(requests)
+
+    def _check_weights(self, version: int | None) -> None:
+        if version not in (None, self._weights_seq_no):
+            raise StaleWeights(f"has weights {self._weights_seq_no}, was asked for samples of {version}")
 
     def sample_with_metrics(
         self, requests: Sequence[SlotRequest], weights_seq_no: int | None = None
@@ -116,9 +119,15 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         return self.sample(requests=requests, weights_seq_no=weights_seq_no), self.get_metrics()
 
     def generate(
-        self, prompts: Sequence[Prompt], num_samples: int, seeds: Sequence[int], sampling: Sampling
+        self,
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        seeds: Sequence[int],
+        sampling: Sampling,
+        weights_seq_no: int | None = None,
     ) -> list[tuple[Completion, ...]]:
-        """Completions of given prompts, ungraded: what evaluation asks for."""
+        """Completions of given prompts, ungraded, by the weights of a version: what evaluation asks for."""
+        self._check_weights(weights_seq_no)
         return self.make_generator().generate(prompts, num_samples, seeds, sampling)
 
     def _sample(self, requests: Sequence[SlotRequest]) -> list[SingleAgentEpisode]:

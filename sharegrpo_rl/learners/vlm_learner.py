@@ -22,7 +22,7 @@ from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buck
 from sharegrpo_rl.training.gradients import whole
 from sharegrpo_rl.training.settings import TrainingSettings
 from sharegrpo_rl.training.sharded_checkpoint import full_weights
-from sharegrpo_rl.training.sharding import shard
+from sharegrpo_rl.training.sharding import FSDP2, shard
 from sharegrpo_rl.training.shares import UpdateShare
 from sharegrpo_rl.training.step import TrainingStep
 
@@ -111,13 +111,23 @@ class VLMLearner(TorchLearner):
             return policy.adapters_off()
         reference = load_policy(model_settings(self.rl_module.model_config))
         reference.model.requires_grad_(False).eval()
-        reference.model.to(self.device)
+        if not self._spreads():
+            reference.model.to(self.device)
         self._shard(reference)
         return reference
 
     def _shard(self, policy: Policy) -> None:
-        if dist.is_available() and dist.is_initialized():
+        if _in_a_group():
             shard(policy, self.config.sharding, self.config.cpu_offload)
+
+    def _spreads(self) -> bool:
+        return _in_a_group() and self.config.sharding == FSDP2
+
+    @override(TorchLearner)
+    def _map_module_to_device(self, module: Any) -> None:
+        """Not under FSDP2, which brings each layer onto the GPU when it spreads it: the whole need not fit there."""
+        if not self._spreads():
+            super()._map_module_to_device(module)
 
     @override(TorchLearner)
     def compute_loss_for_module(self, **kwargs: Any) -> Any:
@@ -136,3 +146,7 @@ class VLMLearner(TorchLearner):
     @override(TorchLearner)
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
         self.step.set_state(state[DEFAULT_MODULE_ID])
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()

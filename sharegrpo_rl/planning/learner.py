@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sharegrpo_rl.models.sizes import ModelSizes
 from sharegrpo_rl.planning.activations import Activations
-from sharegrpo_rl.planning.process import LEARNING, LOADING, Part
+from sharegrpo_rl.planning.process import LEARNING, Part
 from sharegrpo_rl.planning.training import Training
 
 CUDA = 2 * 2**30  # of a GPU, assumed: CUDA, libraries, communication buffers, fragments
@@ -56,10 +56,8 @@ def _unsharded(sizes: ModelSizes, train: Training) -> list[Part]:
     ends = sizes.embedding * (1 if sizes.tied else 2)
     weights = (2 * sizes.layer + ends) * train.bytes
     gradients = 0 if train.adapters else sizes.layer * (train.bytes + FLOAT32) + ends * train.bytes
-    loaded = sizes.total * train.bytes + CUDA
     return [
-        Part("unsharded parts", weights + gradients, "two layers, embeddings and head, and their gradients", LEARNING),
-        Part("the whole model", loaded, "before it is spread over the ranks", LOADING),
+        Part("unsharded parts", weights + gradients, "two layers, embeddings and head, and their gradients", LEARNING)
     ]
 
 

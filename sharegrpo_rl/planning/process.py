@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ALWAYS, LOADING, LEARNING, GENERATING = "always", "loading", "learning", "generating"
+ALWAYS, LEARNING, GENERATING = "always", "learning", "generating"
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,13 @@ class Process:
     notes: tuple[str, ...] = field(default=())
 
     def bytes_in(self, phase: str) -> int:
-        """Bytes while learning or generating, with what is always there; while loading there is nothing else yet."""
-        phases = (LOADING,) if phase == LOADING else (ALWAYS, phase)
-        return sum(p.bytes for p in self.parts if p.phase in phases)
+        """Bytes while learning or generating, with what is always there."""
+        return sum(p.bytes for p in self.parts if p.phase in (ALWAYS, phase))
 
     @property
     def height(self) -> str:
         """The phase that takes most."""
-        return max((LEARNING, GENERATING, LOADING), key=self.bytes_in)
+        return max((LEARNING, GENERATING), key=self.bytes_in)
 
     @property
     def total(self) -> int:

@@ -19,7 +19,9 @@ METHODS = {
     Algorithm: ("_should_create_evaluation_env_runners", "restore_env_runners", "evaluate", "training_step"),
     AlgorithmConfig: ("build_learner_group", "get_multi_rl_module_spec", "get_rl_module_spec", "update_from_dict"),
     LearnerGroup: ("update", "get_state", "set_state", "save_to_path", "restore_from_path"),
-    TorchLearner: ("build", "configure_optimizers_for_module", "_get_optimizer_state", "_set_optimizer_state"),
+    TorchLearner: (
+        "build", "_map_module_to_device", "configure_optimizers_for_module", "_get_optimizer_state", "_set_optimizer_state",
+    ),
     RLModule: ("setup", "get_state", "set_state", "save_to_path", "restore_from_path", "unwrapped"),
     EnvRunner: ("sample", "get_metrics", "get_spaces", "make_env", "make_module", "assert_healthy", "stop"),
     EnvRunnerGroup: ("foreach_env_runner", "healthy_env_runner_ids", "probe_unhealthy_env_runners", "num_remote_env_runners"),
