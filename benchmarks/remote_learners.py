@@ -34,6 +34,7 @@ OPTIONS = {
     "min_pixels": 3136, "max_pixels": 3136, "max_prompt_tokens": 400, "max_completion_tokens": 32,
     "num_questions": 8, "num_samples": 8, "evaluation_questions": 1, "lr": 1e-5, "rewards": {"format": 1.0}, "kl_coeff": 0.01,
 }  # fmt: skip
+SMALL = {"model_config": {"hidden_size": 32, "num_layers": 1, "vision_layers": 1, "patch_size": 14}}
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -48,9 +49,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _one(number: int, options: argparse.Namespace) -> dict[str, Any]:
-    given = {**OPTIONS, "num_learners": number, "sharding": options.sharding}
-    if options.small:
-        given |= {"model_config": {"hidden_size": 32, "num_layers": 1, "vision_layers": 1, "patch_size": 14}}
+    given = {**OPTIONS, "num_learners": number, "sharding": options.sharding, **(SMALL if options.small else {})}
     began = time.perf_counter()
     algorithm = build_config("GRPO", "DrawnShapes-v0", given, 0).build_algo()
     built = time.perf_counter() - began
