@@ -187,7 +187,7 @@ def test_a_killed_learner_comes_back_where_it_had_committed(pair, batches):
     group.update(batches[5])  # not committed
     before, restarts = processes(group), group.restarts
     os.kill(before[1], signal.SIGKILL)
-    lost = rf"learner 1 \(node .*, pid {before[1]}\) was lost: its process was killed, .*after iteration 5"
+    lost = rf"learner 1 \(node .*, pid {before[1]}\) was lost: it was killed, .*after iteration 5"
     with pytest.raises(LearnersRestarted, match=lost):
         update_until_noticed(group, batches[6])
     assert group.restarts == restarts + 1
