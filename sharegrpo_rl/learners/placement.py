@@ -39,7 +39,9 @@ def start_ray(config: Any) -> None:
         return
     asked = ceil(demand(config).get("CPU", 0))
     more = {"num_cpus": asked} if asked > available_cores() and "RAY_ADDRESS" not in os.environ else {}
-    ray.init(include_dashboard=False, log_to_driver=config.num_env_runners > 0, **more)
+    # Ray Train's own processes write much that is no news; what goes wrong in a learner comes back as an error.
+    told = config.num_env_runners > 0 and config.num_learners == 0
+    ray.init(include_dashboard=False, log_to_driver=told, **more)
 
 
 def available_cores() -> int:

@@ -62,7 +62,7 @@ def test_one_process(build, tmp_path):
     assert isinstance(algo.env_runner, VLLMEnvRunner)
     algo.save_to_path(str(tmp_path / "start"))
     assert max(gaps(algo, 3)) < 1e-4
-    assert algo.weights_version == algo.env_runner.engine.version == 3
+    assert algo.rollouts.weights_version == algo.env_runner.engine.version == 3
     answers = [r.text for r in algo.evaluate_accuracy().records]
     env = algo.env_runner.env
     policy = algo.rl_module.policy
@@ -72,7 +72,7 @@ def test_one_process(build, tmp_path):
     assert answers
     trained = weights(algo)
     algo.restore_from_path(str(tmp_path / "start"))
-    assert algo.weights_version == 0
+    assert algo.rollouts.weights_version == 0
     assert max(gaps(algo, 3)) < 1e-4
     again = weights(algo)
     assert all(np.array_equal(trained[name], again[name]) for name in trained)
