@@ -76,20 +76,18 @@ class Rollouts:
             f"{len(missing)} of {len(requests)} requests got no answer in {ATTEMPTS} attempts; {self._pool.last_loss}"
         )
 
-    def _sample_here(self, requests: Sequence[SlotRequest]) -> list[Any]:
-        for attempt in range(ATTEMPTS):
-            try:
-                episodes, metrics = self._local.sample_with_metrics(requests, self.weights_version)
-            except EngineLost:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                self._pool.losses += 1
-                self._local.drop_engine()
-                self.push_weights(everything=True)
-            else:
-                self.metrics.append(metrics)
-                return episodes
-        raise AssertionError("unreachable")
+    def _sample_here(self, requests: Sequence[SlotRequest], attempts: int = ATTEMPTS) -> list[Any]:
+        try:
+            episodes, metrics = self._local.sample_with_metrics(requests, self.weights_version)
+        except EngineLost:
+            if attempts == 1:
+                raise
+            self._pool.losses += 1
+            self._local.drop_engine()
+            self.push_weights(everything=True)
+            return self._sample_here(requests, attempts - 1)
+        self.metrics.append(metrics)
+        return episodes
 
     def generate(
         self,
@@ -118,7 +116,10 @@ class Rollouts:
             asked = self._pool.ask("generate", arguments, f"{len(missing)} prompts")
             answers = self._pool.answers(asked, self._config.rollout_timeout_s, "rollout_timeout_s")
             for runner, completions in answers.items():
-                done.update(zip(parts[runner], completions, strict=True))
+                for place, answer in zip(parts[runner], completions, strict=True):
+                    done[place] = answer
+                    if on_prompt_done is not None:
+                        on_prompt_done(place, answer)
             if len(done) == len(prompts):
                 return [done[i] for i in range(len(prompts))]
         raise RunnerError(
@@ -158,18 +159,19 @@ class Rollouts:
 
     def restore(self) -> list[int]:
         """Runners that came back get the current weights before they are asked anything."""
-        restored = self._pool.probe()
-        if restored or self._pool.stale:
-            self._pool.stale = False
-            self.push_weights(everything=True)
-        return restored
+        return self._renew(self._pool.probe())
 
     def _restore(self) -> None:
         """Have at least one runner with the current weights; the others join when they are back."""
         for _ in range(ATTEMPTS):
-            if self._pool.wait_for_one(self._config.weight_sync_timeout_s) or self._pool.stale:
-                self._pool.stale = False
-                self.push_weights(everything=True)
+            self._renew(self._pool.wait_for_one(self._config.weight_sync_timeout_s))
             if self._pool.healthy:
                 return
         raise RunnerError(f"no env runner could take the weights in {ATTEMPTS} attempts; {self._pool.last_loss}")
+
+    def _renew(self, restored: list[int]) -> list[int]:
+        """All weights for everybody, where a runner has come back, noticed or not."""
+        if restored or self._pool.stale:
+            self._pool.stale = False
+            self.push_weights(everything=True)
+        return restored

@@ -16,6 +16,7 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from sharegrpo_rl.learners.checkpoint import export, read_checkpoint, write_checkpoint
 from sharegrpo_rl.learners.vlm_learner import VLMLearner
 from sharegrpo_rl.learners.vlm_learner_group import fetch_pixels
+from sharegrpo_rl.models.host_memory import keep_freed_memory
 from sharegrpo_rl.models.loading import parameter_table
 from sharegrpo_rl.training.ranks import Ranks
 from sharegrpo_rl.training.shares import UpdateShare
@@ -29,6 +30,7 @@ class LearnerWorker:
     commands = ("update", "reference_kl", "module_state", "weight_part", "save", "restore", "export", "commit")
 
     def __init__(self, config: Any, module_spec: Any, attempt: str) -> None:
+        keep_freed_memory()
         own = config.copy(copy_frozen=False)
         own.num_learners = (
             0  # for RLlib this is a local Learner: it shall not wrap the module for its own data parallelism

@@ -18,7 +18,8 @@ from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.learners.failures import Failure, LearnerError, LearnersRestarted
+from sharegrpo_rl.learners.causes import why_failed
+from sharegrpo_rl.learners.failures import LESS_MEMORY, Failure, LearnerError, LearnersRestarted
 from sharegrpo_rl.learners.mailbox import Command, Ended, Gone, Group, Late
 from sharegrpo_rl.learners.placement import learner_bundle, shortage_now
 from sharegrpo_rl.learners.train_host import TrainPlan, own_folder, start_host
@@ -60,7 +61,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         try:
             self._host = start_host(self._plan)
             self._join()
-        except BaseException:
+        except BaseException:  # an interrupt too: nobody else knows of the processes that were started
             self.shutdown()
             raise
 
@@ -228,10 +229,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         try:
             return [{"share": [ray.put(share)]} for share in shares]
         except (ObjectStoreFullError, OutOfDiskError) as error:
-            raise LearnerError(
-                "the object store is full: the learners' shares do not fit; start Ray with more object_store_memory, or "
-                f"lower num_questions or max_pixels ({error})"
-            ) from error
+            raise LearnerError(f"the learners' shares were not put: {why_failed(error, LESS_MEMORY)}") from error
 
     # ---- the end
 

@@ -37,7 +37,7 @@ def learner_loop(given: dict[str, Any]) -> None:
         config, module_spec = ray.get(given["learner"])
         worker = LearnerWorker(config, module_spec, attempt)
         member = _member(rank, worker)
-    except Exception as error:
+    except Exception as error:  # an answer: see above
         ray.get(host.fail_to_join.remote(attempt, Failure.of(rank, error)))
         return
     if ray.get(host.join.remote(attempt, world, member)):
@@ -50,7 +50,7 @@ def _serve(worker: LearnerWorker, host: Any, attempt: str, rank: int) -> None:
         name, arguments = command
         try:
             answer = worker.do(name, arguments)
-        except Exception as error:
+        except Exception as error:  # an answer too
             answer = Failure.of(rank, error)
         number += 1
 
