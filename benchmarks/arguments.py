@@ -73,7 +73,7 @@ def report(measure: Callable[[argparse.Namespace], dict[str, Any]], options: arg
     one_thread()
     with redirect_stdout(sys.stderr):
         result = measure(options)
-    print(json.dumps(result | {"threads": torch.get_num_threads(), "versions": _versions()}))
+    print(json.dumps(result | {"threads": torch.get_num_threads(), "versions": versions()}))
 
 
 def one_thread() -> None:
@@ -99,7 +99,8 @@ def _range(text: str) -> tuple[int, int]:
     return low, high
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """Of the libraries that the figures depend on; None for one that is not installed."""
     found: dict[str, str | None] = {}
     for library in LIBRARIES:
         try:

@@ -51,8 +51,7 @@ def plain_model(folder: Path) -> Any:
 
 
 def _write(folder: Path, vocabulary: int, small: bool) -> None:
-    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
-    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
     tokenizer = build_tokenizer(CORPUS * 20, 600)
     with torch.random.fork_rng(devices=[]):
@@ -60,15 +59,22 @@ def _write(folder: Path, vocabulary: int, small: bool) -> None:
         model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer, vocabulary, small))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    processor_of(tokenizer).save_pretrained(folder)
+
+
+def processor_of(tokenizer: Any) -> Any:
+    """A Qwen2.5-VL processor around a tokenizer."""
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
     size = {"shortest_edge": LIMITS.min_pixels, "longest_edge": LIMITS.max_pixels}
-    processor = Qwen2_5_VLProcessor(
+    return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=CHAT_TEMPLATE,
     )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
 
 
 def _config(tokenizer: Any, vocabulary: int, small: bool) -> Any:

@@ -82,23 +82,27 @@ def clipped_loss(rows: dict[str, Any], logprobs: Tensor) -> Tensor:
 
 
 class RowLearner:
-    """A training step on rows: forward, clipped loss, backward, clipped gradient, fused AdamW."""
+    """A training step on rows: forward, clipped loss, backward, clipped gradient, AdamW (fused, or one that is given)."""
 
-    def __init__(self, model: Any, lr: float, grad_clip: float) -> None:
+    def __init__(self, model: Any, lr: float, grad_clip: float, optimizer: Any = None) -> None:
         self.model = model.train()
         self.grad_clip = grad_clip
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
+        self.optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
 
-    def step(self, rows: dict[str, Any]) -> tuple[float, float]:
+    def step(self, *micro_batches: dict[str, Any]) -> tuple[float, float]:
         """The loss and the gradient's norm before it was clipped."""
         self.optimizer.zero_grad(set_to_none=True)
-        logprobs, entropy = row_logprobs(self.model, rows)
-        loss = clipped_loss(rows, logprobs)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+        total = 0.0
+        for rows in micro_batches:
+            logprobs, entropy = row_logprobs(self.model, rows)
+            loss = clipped_loss(rows, logprobs)
+            loss.backward()
+            total += loss.item()
+            (entropy * rows["completion_mask"]).sum().item()  # a figure that both sides log
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.grad_clip)
         self.optimizer.step()
-        (entropy * rows["completion_mask"]).sum().item()  # a figure that both sides log
-        return loss.item(), norm.item()
+        return total, norm.item()
 
 
 def _pad(rows: Sequence[NDArray[np.int64]], pad_id: int, side: str) -> tuple[Tensor, Tensor]:

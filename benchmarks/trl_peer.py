@@ -27,25 +27,30 @@ class _ReadyRows(GRPOTrainer):
 class TrlLearner:
     """One optimizer step of TRL's trainer, in the order of its own training loop."""
 
-    def __init__(self, folder: Path, lr: float, grad_clip: float) -> None:
+    def __init__(self, model: Any, lr: float, grad_clip: float, processor: Any = None, **arguments: Any) -> None:
+        """model: a folder, or a model with its processor; arguments: more of the trainer's own."""
         one_group = Work(group=2, completions=2)  # of no consequence: the rows bring their own number
-        self.trainer = trainer(folder, lr, grad_clip, one_group, _unused_data(), _constant, _ReadyRows)
+        self.trainer = trainer(
+            model, lr, grad_clip, one_group, _unused_data(), _constant, _ReadyRows, processor=processor, **arguments
+        )
         self.trainer.create_optimizer()
         prepare = self.trainer.accelerator.prepare
         self.model, self.trainer.optimizer = prepare(self.trainer.model, self.trainer.optimizer)
         self.trainer.current_gradient_accumulation_steps = 1
 
-    def step(self, rows: dict[str, Any]) -> tuple[float, float]:
+    def step(self, *micro_batches: dict[str, Any]) -> tuple[float, float]:
         """The loss and the gradient's norm before it was clipped."""
         self.model.zero_grad()
-        loss = self.trainer.training_step(self.model, rows, rows["num_items_in_batch"])
+        loss = 0.0
+        for rows in micro_batches:
+            loss += float(self.trainer.training_step(self.model, rows, rows["num_items_in_batch"]))
         norm = self.trainer._clip_grad_norm(self.model)
         self.trainer.optimizer.step()
-        return float(loss), float(norm)
+        return loss, float(norm)
 
 
 def trainer(
-    folder: Path,
+    model: Any,
     lr: float,
     grad_clip: float,
     work: Work,
@@ -53,11 +58,15 @@ def trainer(
     reward: Callable[..., list[float]],
     kind: type[GRPOTrainer] = GRPOTrainer,
     steps: int = 1,
+    processor: Any = None,
+    **more: Any,
 ) -> Any:
-    """A trainer on one CPU thread in float32; every completion has `work.tokens` tokens, all of one weight."""
-    arguments = GRPOConfig(
+    """A trainer of a folder (on a CPU, in float32) or of a model with its processor; every completion has `work.tokens`
+    tokens, all of one weight. more: arguments instead of those below."""
+    loaded = isinstance(model, Path)
+    given: dict[str, Any] = dict(
         output_dir=str(cache_folder("benchmarks") / "trl"),  # stays empty
-        use_cpu=True,
+        use_cpu=loaded,
         bf16=False,
         fp16=False,
         gradient_checkpointing=False,
@@ -79,9 +88,15 @@ def trainer(
         optim="adamw_torch_fused",
         shuffle_dataset=False,
         seed=work.seed,
-        model_init_kwargs={"dtype": torch.float32},
+        model_init_kwargs={"dtype": torch.float32} if loaded else None,
     )
-    made = kind(model=str(folder), reward_funcs=reward, args=arguments, train_dataset=data)
+    made = kind(
+        model=str(model) if loaded else model,
+        reward_funcs=reward,
+        args=GRPOConfig(**(given | more)),
+        train_dataset=data,
+        processing_class=processor,
+    )
     made.remove_callback(PrinterCallback)
     return made
 

@@ -21,6 +21,7 @@ _PRODUCTS = (
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
+    "_flash_attention_forward",
 )
 
 

@@ -14,6 +14,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from sharegrpo_rl.models.varlen_attention import Sequences
+
 
 class Bucket:
     """Branches of about equal length, run as one padded batch [G, T]."""
@@ -78,6 +80,25 @@ class Layout:
             step = max(8, 1 << max(0, length.bit_length() - 3))
             by_width.setdefault(-(-length // step) * step, []).append(branch)
         return [Bucket(branches, self.device) for branches in by_width.values()]
+
+    @cached_property
+    def own(self) -> Sequences:
+        """Every prompt and every branch by itself, in the order of the row."""
+        spans = [*self.prompts, *(b for each in self.each for b in each if b.stop > b.start)]
+        return self._sequences(spans)
+
+    @cached_property
+    def prompt_parts(self) -> Sequences:
+        """The prompt of each pack."""
+        return self._sequences(self.prompts)
+
+    @cached_property
+    def branch_parts(self) -> Sequences:
+        """All branches of each pack together."""
+        return self._sequences(self.branches)
+
+    def _sequences(self, spans: Sequence[slice]) -> Sequences:
+        return Sequences.of([s.stop - s.start for s in spans], self.device)
 
 
 _layout: ContextVar[Layout | None] = ContextVar("branch_layout", default=None)

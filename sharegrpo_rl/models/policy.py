@@ -17,6 +17,7 @@ from sharegrpo_rl.models.image_features import ImageBank, accepts_features
 from sharegrpo_rl.models.pack_forward import TokenValues, branch_logprobs, padded_logprobs
 from sharegrpo_rl.models.patch_embedding import use_matrix_products
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
+from sharegrpo_rl.models.vision_attention import use_window_attention
 
 VISION_TOKENS = (
     "<|vision_start|>",
@@ -56,6 +57,7 @@ class Policy:
         else:
             _warn_once(f"one row per completion, the prompt repeated in each: {self.obstacle}")
         use_matrix_products(inner)
+        use_window_attention(inner)
         tokenizer = self.encoder.tokenizer
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)

@@ -64,6 +64,11 @@ def step_operations(config: Mapping[str, Any], sizes: ModelSizes, train: Trainin
     return work.epochs * once + known * (language + vision + head)
 
 
+def model_operations(sizes: ModelSizes, work: Workload) -> float:
+    """Operations of a forward and a backward pass over each distinct token and image once, all of the model trained."""
+    return 3 * sum(_forward(sizes, work))
+
+
 def _forward(sizes: ModelSizes, work: Workload) -> tuple[float, float, float]:
     """Operations of one forward over an iteration's packs: layers, images, output head."""
     said, asked = work.prompts * work.rows * work.completion, work.prompts * work.prompt

@@ -1,16 +1,69 @@
-"""Both ways of branch attention against a dense tree mask, typed out: outputs and gradients."""
+"""All ways of branch attention against a dense tree mask, typed out: outputs and gradients."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharegrpo_rl.models import joined_attention as joined_module
 from sharegrpo_rl.models.branch_attention import attend
+from sharegrpo_rl.models.joined_attention import joined_attention
 from sharegrpo_rl.models.merged_attention import merged_attention
 from sharegrpo_rl.models.pack_layout import Layout
 
-WAYS = {"merged": merged_attention, "portable": attend}
+WAYS = {"merged": merged_attention, "portable": attend, "joined": joined_attention}
 HEADS, KEYS, SIZE = 4, 2, 8
+
+
+def slow_forward(query, key, value, asking, asked, causal, scale):
+    """What the CUDA kernels of `joined_attention` compute, in plain steps; tests/models/test_cuda.py runs the real ones."""
+    outs, totals = [], []
+    for q, k, v in parts(asking, asked, query, key, value):
+        scores = slow_scores(q, k, causal, scale)
+        outs.append((scores.softmax(-1) @ wide(v)).transpose(0, 1))
+        totals.append(scores.logsumexp(-1))
+    return torch.cat(outs), torch.cat(totals, 1)
+
+
+def slow_backward(gradient, inputs, out, total, asking, asked, causal, scale):
+    """As a flash kernel: probabilities from the given normalizer; keys that nobody asked are left as they were."""
+    found = [torch.full_like(x, torch.nan) for x in inputs]
+    queries, keys = asking.ends.tolist(), asked.ends.tolist()
+    for i in range(len(queries) - 1):
+        rows, columns = slice(queries[i], queries[i + 1]), slice(keys[i], keys[i + 1])
+        if rows.start == rows.stop:
+            continue
+        q, k, v = inputs[0][rows], inputs[1][columns], inputs[2][columns]
+        p = (slow_scores(q, k, causal, scale) - total[:, rows, None]).exp()
+        upstream, mine = (x[rows].transpose(0, 1) for x in (gradient, out))
+        d = p * (upstream @ wide(v).transpose(1, 2) - (upstream * mine).sum(-1, keepdim=True)) * scale
+        found[0][rows] = (d @ wide(k)).transpose(0, 1)
+        for place, full in ((1, d.transpose(1, 2) @ q.transpose(0, 1)), (2, p.transpose(1, 2) @ upstream)):
+            found[place][columns] = full.unflatten(0, (KEYS, -1)).sum(1).transpose(0, 1)
+    return tuple(found)
+
+
+def parts(asking, asked, query, key, value):
+    rows, columns = asking.ends.diff().tolist(), asked.ends.diff().tolist()
+    return zip(query.split(rows), key.split(columns), value.split(columns), strict=True)
+
+
+def wide(x):
+    """[K, KV, D] -> [H, K, D]."""
+    return x.transpose(0, 1).repeat_interleave(HEADS // KEYS, 0)
+
+
+def slow_scores(q, k, causal, scale):
+    scores = q.transpose(0, 1) @ wide(k).transpose(1, 2) * scale
+    return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf) if causal else scores
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kernels_on_the_cpu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joined_module, "varlen_forward", slow_forward)
+        patch.setattr(joined_module, "varlen_backward", slow_backward)
+        yield
 
 
 def allowed(layout):
