@@ -50,10 +50,11 @@ def model_inputs(
     pad_id: int,
     side: str,
     pixels: bool = True,
+    device: torch.device | None = None,
 ) -> dict[str, Tensor]:
     """Everything `model(**inputs)` needs for these rows; each row brings its own images, repeated where they repeat.
 
-    Without `pixels` only what positions are made of: ids, mask, kinds of tokens, grids.
+    Without `pixels` only what positions are made of: ids, mask, kinds of tokens, grids. On the model's device by default.
     """
     ids, mask = pad_rows(rows, pad_id, side)
     shown = stack_images([i for row in images for i in row], None if pixels else ["image_grid_thw"])
@@ -63,7 +64,8 @@ def model_inputs(
     for name in ("mm_token_type_ids", "token_type_ids"):
         if name in accepted:
             inputs[name] = (ids == image_token).long() if image_token is not None else torch.zeros_like(ids)
-    return {k: v.to(model.device, model.dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
+    where = device or model.device
+    return {k: v.to(where, model.dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
 
 
 def rope_positions(model: Any, inputs: dict[str, Tensor]) -> Tensor:

@@ -112,7 +112,9 @@ def _predictors(prompts: Sequence[Prompt], layout: Layout) -> Tensor:
 
 def _row_positions(model: Any, prompts: Sequence[Prompt], layout: Layout) -> Tensor:
     """[3, 1, L] (or [1, L]): every completion goes on from its prompt's largest position + 1, not from its length."""
-    inputs = model_inputs(model, [p.input_ids for p in prompts], [p.images for p in prompts], 0, "right", pixels=False)
+    ids, images = [p.input_ids for p in prompts], [p.images for p in prompts]
+    # transformers reads the grids number by number, which a GPU would have to be waited for.
+    inputs = model_inputs(model, ids, images, 0, "right", pixels=False, device=torch.device("cpu"))
     padded = rope_positions(model, inputs)
     grids = padded if padded.ndim == 3 else padded[None]
     trunks, branches = [], []

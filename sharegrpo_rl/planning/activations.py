@@ -72,9 +72,9 @@ def layer_bytes(stack: LayerSizes, b: int, adapters: bool, tokens: int) -> int:
 
 
 def attention_copies(stack: LayerSizes, b: int, work: Workload, micro: MicroBatch, device: str) -> int:
-    """On a GPU every completion attends to a copy of its prompt's keys and values, repeated for each head
-    (`models/branch_attention.py`); on a CPU nothing is copied."""
-    if device == "cpu" or work.rows == 1:
+    """In float32 on a GPU every completion attends to a copy of its prompt's keys and values, repeated for each head
+    (`models/branch_attention.py`); in bfloat16, and on a CPU, nothing is copied."""
+    if device == "cpu" or b < WIDE or work.rows == 1:
         return 0
     heads = stack.heads * stack.head_dim
     return b * heads * (2 * micro.rows * (work.prompt + work.completion) + 2 * micro.tokens)

@@ -59,16 +59,23 @@ class MasterWeightsAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def write_back(self) -> None:
         """Every copy into its parameter, rounded."""
-        for parameter, copy in self._pairs:
-            parameter.copy_(copy)
+        if self._pairs:
+            parameters, copies = zip(*self._pairs, strict=True)
+            torch._foreach_copy_(parameters, copies)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for parameter, copy in self._pairs:
-            if not torch.equal(parameter, copy.to(parameter.dtype)):
-                copy.copy_(parameter)
+        self._take_over()
         super().step(closure)
         self.write_back()
+
+    def _take_over(self) -> None:
+        """Weights that were set from outside, into their copies. One answer for all: a GPU is waited for once."""
+        if self._pairs:
+            differ = torch.stack([(own != copy.to(own.dtype)).any() for own, copy in self._pairs]).tolist()
+            for (own, copy), other in zip(self._pairs, differ, strict=True):
+                if other:
+                    copy.copy_(own)
 
     def state_dict(self) -> dict[str, Any]:
         copies = [copy.detach().cpu() for _, copy in self._pairs]
