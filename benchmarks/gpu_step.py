@@ -16,8 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -26,7 +25,6 @@ import torch
 from arguments import versions
 from gpu_sides import Step, make_side
 from real_sizes import TEXT
-from timing import progress
 from workload import Work, counts, off_policy, packs
 
 from sharegrpo_rl.models.measured_sizes import measure as measure_sizes
@@ -37,12 +35,11 @@ GIB = 2**30
 TINY = Work(image=56, group=2, tokens=2, completions=2)
 
 
-def measure_side(options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_side(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """All shapes on one side, in this process."""
     model, policy, prepare = make_side(options)
     sizes, vocabulary = measure_sizes(model.config), model.get_output_embeddings().weight.shape[0]
     prepare(packs(policy, TINY))()  # gradients and the optimizer's moments exist from here on
-    found = []
     for tokens in options.tokens:
         work = Work(options.image, options.group, tokens, options.group * options.prompts)
         given = off_policy(packs(policy, work), vocabulary)
@@ -56,20 +53,20 @@ def measure_side(options: argparse.Namespace) -> list[dict[str, Any]]:
             result["completion_tokens_per_s"] = round(shape["completion_tokens"] / result["seconds"])
             operations = model_operations(sizes, workload(shape, options))
             result["model_tflops"] = round(operations / result["seconds"] / 1e12, 2)
-        found.append(shape | result)
-        progress(json.dumps(found[-1]))
-    return found
+        yield shape | result
 
 
 def measured(step: Step, options: argparse.Namespace) -> dict[str, Any]:
     """Loss, gradient norm and peak of a first step, seconds of the others."""
     held, times = start_peak(options), []
     loss, norm = step()
-    peak = torch.cuda.max_memory_allocated() if options.device == "cuda" else 0
+    on_gpu = options.device == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else 0
+    reserved = torch.cuda.max_memory_reserved() if on_gpu else 0
     for _ in range(options.repeats):
         start = time.perf_counter()
         step()
-        if options.device == "cuda":
+        if on_gpu:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     low, high = np.quantile(times, [0.25, 0.75])
@@ -78,8 +75,9 @@ def measured(step: Step, options: argparse.Namespace) -> dict[str, Any]:
         "grad_norm": norm,
         "seconds": round(median(times), 4),
         "seconds_iqr": round(float(high - low), 4),
-        "held_gib": round(held / GIB, 2),
-        "step_gib": round((peak - held) / GIB, 2),  # on top of what is held
+        "between_steps_gib": round(held / GIB, 2),  # weights, gradients, optimizer
+        "peak_gib": round(peak / GIB, 2),
+        "reserved_gib": round(reserved / GIB, 2),  # by the allocator, at its height
     }
 
 
@@ -123,19 +121,14 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--repeats", type=int, default=5, metavar="N")
     options = command.parse_args(words)
     if options.side:
-        with redirect_stdout(sys.stderr):
-            found = measure_side(options)
-        print(json.dumps(found))
+        device = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+        for found in measure_side(options):
+            result = {"measurement": "gpu_step", "device": device, "repeats": options.repeats} | found
+            print(json.dumps(result | {"versions": versions()}), flush=True)
         return
     for side in options.sides:
         arguments = [*(sys.argv[1:] if words is None else words), "--side", side]
-        done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-        for shape in json.loads(done.stdout.splitlines()[-1]):
-            print(json.dumps({"measurement": "gpu_step", "device": device_name(options)} | shape | versions()))
-
-
-def device_name(options: argparse.Namespace) -> str:
-    return torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+        subprocess.run([sys.executable, __file__, *arguments], check=True)
 
 
 if __name__ == "__main__":
