@@ -1,5 +1,6 @@
 """Tiny real models and hand-made packs for the tests of models, generation, training and everything above."""
 
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,11 @@ from tiny_models import CORPUS, gradients, make_pack, make_prompt, tiny_policy
 
 import sharegrpo_rl  # noqa: F401  (before Ray: under `uv run` Ray would build an environment for every worker)
 
-settings.register_profile("shared machine", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure. Ray's workers would be nice to everybody else: next to a program that takes all cores,
+# starting one would last minutes.
+settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
