@@ -23,7 +23,7 @@ import ray
 # isort: on
 from arguments import report
 from fresh_process import in_fresh_process
-from resident import ObjectStore, Watcher, resident_mb
+from resident import ObjectStore, Watcher, give_back_freed_memory, resident_mb
 from timing import progress
 
 from sharegrpo_rl.algorithms.registry import build_config
@@ -63,6 +63,7 @@ def peaks(questions: int, runners: int, options: argparse.Namespace) -> dict[str
     ray.init(num_cpus=max(1, runners), include_dashboard=False, log_to_driver=False, object_store_memory=store_bytes)
     algorithm = build_config("ShareGRPO", "DrawnShapes-v0", _settings(questions, runners, options), 0).build_algo()
     workers = algorithm.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
+    algorithm.env_runner_group.foreach_env_runner(lambda _: give_back_freed_memory())
     parts = {"driver": [os.getpid()], "runners": workers}
     store = ObjectStore.of_child()
     before = {name: resident_mb(pids) for name, pids in parts.items()} | {"store": store.resident_mb()}
