@@ -6,6 +6,10 @@ import re
 
 STORE = "start Ray with more object_store_memory, or lower num_questions or max_pixels: an iteration's pixels lie there"
 
+# How Ray tells of a process that ended without a word: node or caller, whoever notices first. A caller finds its
+# connection closed or reset, or the actor restarting, and calls it temporarily unavailable.
+SUDDEN = ("unexpectedly exits", "actor was restarted", "temporarily unavailable")
+
 
 def why_lost(text: str, less_memory: str) -> str:
     """Why a process is gone, from what Ray says about it. `less_memory`: what to change where memory was short."""
@@ -13,7 +17,7 @@ def why_lost(text: str, less_memory: str) -> str:
     if "low on memory" in text:  # Ray's own watch; every sudden death names the kernel's as a mere possibility
         return f"it was killed because its node ran out of memory{_amounts(text)}; {less_memory}"
     found = re.search(r"(The actor died because.*?|The actor is dead because.*?)\.(?:\s|$)", text)
-    if "unexpectedly exits" in text or "Socket closed" in text or "actor was restarted" in text:
+    if any(words in text for words in SUDDEN):
         return f"it was killed, perhaps by the system for lack of memory (see dmesg; then {less_memory}), or crashed"
     return found.group(1) if found else text[:300]
 

@@ -13,6 +13,11 @@ SUDDEN = (
     "A worker health check failed. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a "
     "connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer"
 )
+# As Ray 2.60 says it of an actor that the caller finds gone.
+UNAVAILABLE = (
+    "The actor 5f is unavailable: The actor is temporarily unavailable: {}. The task may or may not have been executed on "
+    "the actor."
+)
 # As Ray 2.60 says it of a worker over the memory that its own watch allows.
 WATCHED = (
     "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: a15e) was "
@@ -60,6 +65,12 @@ def test_exceptions_that_someone_handles_keep_their_type(error):
             SUDDEN,
             r"was lost: it was killed, perhaps by the system for lack of memory \(see dmesg; then lower token_budget",
         ),
+        (
+            UNAVAILABLE.format("RpcError: RPC error: recvmsg:Connection reset by peer rpc_code: 14"),
+            "was lost: it was killed",
+        ),
+        (UNAVAILABLE.format("RpcError: RPC error: Socket closed rpc_code: 14"), "was lost: it was killed, perhaps by"),
+        (UNAVAILABLE.format("IOError: The actor is restarting."), "was lost: it was killed, perhaps by the system"),
         (
             WATCHED,
             r"was lost: it was killed because its node ran out of memory \(14.79 of 23.54 GB in use, process 2542 held "
