@@ -169,8 +169,16 @@ def test_an_error_in_a_runner_keeps_its_text(algo):
     assert len(pool.healthy) == 2  # nobody was restarted for it
 
 
-def test_what_kills_every_runner_ends_the_run(algo):
+def test_what_kills_every_runner_ends_the_run(algo, monkeypatch):
     """A poisonous request is not asked for ever."""
+    ask = algo.rollouts._pool.ask
+
+    def poison(method, arguments, what):
+        for runner in arguments if method == "sample_with_metrics" else ():
+            hang(algo, runner)
+        return ask(method, arguments, what)
+
+    monkeypatch.setattr(algo.rollouts._pool, "ask", poison)
     options(algo, rollout_timeout_s=1e-3, weight_sync_timeout_s=PATIENCE)
     with pytest.raises(RunnerError, match=r"got no answer in 3 attempts; env runner \d was given 0.001 s"):
         algo.train()

@@ -74,7 +74,7 @@ def test_grading_starts_before_generation_ends(make_runner, reward):
 
     reward.function = watched
     # The second answer waits until the first is being graded: without a grader beside the engine it would wait forever.
-    runner = make_runner(lambda place: place == 0 or started.wait(20) or pytest.fail("nothing was graded"))
+    runner = make_runner(lambda place: place == 0 or started.wait(120) or pytest.fail("nothing was graded"))
     episodes = runner.sample(requests=requests_of(runner))
     assert len(episodes) == len(requests_of(runner)) * 3
     assert len(set(graders)) == 1

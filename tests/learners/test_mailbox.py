@@ -10,7 +10,7 @@ from sharegrpo_rl.learners import mailbox as module
 from sharegrpo_rl.learners.failures import Failure, LearnerError
 from sharegrpo_rl.learners.mailbox import Command, Ended, Gone, Group, Late, Mailbox, Member
 
-PATIENCE = 5.0
+PATIENCE = 50.0
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +147,7 @@ def test_who_does_not_answer_in_time_is_named():
         start(Worker(box, 0))
         start(Worker(box, 1, dies_at="update"))
         group = await box.ready(PATIENCE)
-        return await box.call(group.attempt, ask("update"), 0.2)
+        return await box.call(group.attempt, ask("update"), 2.0)  # the other one answers in much less
 
     assert play(scene) == Late((member(1),))
 

@@ -253,7 +253,7 @@ class Blocker:
         return True
 
 
-def gone(pids, seconds=60):
+def gone(pids, seconds=600):
     deadline = time.monotonic() + seconds
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -20,7 +20,7 @@ SLOW = "$9^{9^{9^{9}}}$"
 
 @pytest.fixture(scope="module")
 def graders() -> Iterator[GraderPool]:
-    made = GraderPool(num_workers=1, deadline=1.0)
+    made = GraderPool(num_workers=1, deadline=60)
     made.warm_up()
     yield made
     made.shutdown()
@@ -28,9 +28,11 @@ def graders() -> Iterator[GraderPool]:
 
 def test_an_overrun_is_killed_and_the_next_request_answered(graders: GraderPool) -> None:
     start = time.monotonic()
-    with pytest.raises(GraderError, match="deadline"):
-        graders.equal("$1$", SLOW)
-    assert time.monotonic() - start < 3.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graders, "deadline", 1.0)
+        with pytest.raises(GraderError, match="deadline of 1 s"):
+            graders.equal("$1$", SLOW)
+    assert time.monotonic() - start < 30  # it would last for ever
     graders.warm_up()
     assert graders.equal("$x+1$", "$1+x$")
     assert not graders.equal("$x+1$", "$2+x$")
@@ -66,6 +68,7 @@ def test_threads_share_the_workers(graders: GraderPool) -> None:
 def test_a_grader_error_is_reported_with_the_verdict(graders: GraderPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbolic, "shared_pool", lambda: graders)
     monkeypatch.setattr(symbolic, "is_huge", lambda plain: False)  # let the tower of powers through to the child
+    monkeypatch.setattr(graders, "deadline", 1.0)
     graders.warm_up()
     verdict = grade_answer("x^{9^{9^{9^{9}}}} - x^{9^{9^{9^{9}}}} + \\int_0^1 9^{9^{9^{9}}} dx", make_key("x+1"))
     assert verdict.score == 0

@@ -293,10 +293,13 @@ def start(file: Path, storage: Path, name: str, slow: float) -> subprocess.Popen
 
 def wait_for_lines(folder: Path, number: int, process: subprocess.Popen) -> None:
     results = folder / "result.json"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+    deadline = time.monotonic() + 250
+    while time.monotonic() < deadline:
+        ended = process.poll() is not None
         if results.exists() and results.read_bytes().count(b"\n") >= number:
             return
+        if ended:
+            break
         time.sleep(0.002)
     raise AssertionError(f"no {number} lines: {process.communicate()}")
 
@@ -347,7 +350,7 @@ def test_states_between_two_writes_are_resumed(run_file: Path, tmp_path: Path, k
 
 def test_killed_before_the_first_iteration_begins_again(run_file: Path, tmp_path: Path) -> None:
     process = start(run_file, tmp_path, "early", slow=5.0)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 250
     while not (tmp_path / "early" / "before.json").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
@@ -358,10 +361,10 @@ def test_killed_before_the_first_iteration_begins_again(run_file: Path, tmp_path
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_resume(run_file: Path, tmp_path: Path, number: int, code: int) -> None:
-    process = start(run_file, tmp_path, "stopped", slow=0.05)
+    process = start(run_file, tmp_path, "stopped", slow=0.5)
     wait_for_lines(tmp_path / "stopped", 2, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=250)
     assert process.returncode == code, (out, err)
     assert "--name stopped --resume auto" in " ".join(out.split())
     assert "Traceback" not in out + err
