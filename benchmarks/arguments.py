@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from workload import Work
 
-from sharegrpo_rl.models.host_memory import keep_freed_memory
+from sharegrpo_rl.models.loading import keep_freed_memory
 
 PEERS = ("trl", "naive", "none")
 LIBRARIES = ("torch", "transformers", "trl")

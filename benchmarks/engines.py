@@ -21,7 +21,7 @@ from typing import Any
 from arguments import report
 from timing import progress
 
-from sharegrpo_rl.generation.engines import ENGINES, engine_version
+from sharegrpo_rl.generation.generator import ENGINES, engine_version
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "tuned_examples" / "share_grpo" / "drawn_shapes-tiny.yaml"
 HEADS = ("config.model_config.num_heads=3", "config.model_config.num_kv_heads=1")  # of 32: vLLM's CPU build has no 24

@@ -21,8 +21,8 @@ from rows import row_logprobs, training_rows
 from timing import measured, progress
 from workload import Work, prompts, questions
 
-from sharegrpo_rl.data.seeding import derive_seed
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack
+from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.policy import Policy

@@ -12,15 +12,14 @@ from checkpoint import LIMITS
 from real_sizes import build
 from rows import RowLearner, training_rows
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.models import branch_attention
-from sharegrpo_rl.models.checkpointing import NOTHING, PRODUCTS, enable_checkpointing
-from sharegrpo_rl.models.compiling import compile_blocks
+from sharegrpo_rl.models.loading import NOTHING, PRODUCTS, compile_blocks, enable_checkpointing
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder
-from sharegrpo_rl.models.vision_attention import use_window_attention
+from sharegrpo_rl.models.vision import use_window_attention
 from sharegrpo_rl.training.optimizer import build_optimizer
-from sharegrpo_rl.training.settings import TrainingSettings
 from sharegrpo_rl.training.step import TrainingStep
 
 GRAD_CLIP = 1.0

@@ -1,7 +1,7 @@
 """The grader against labelled real responses: `uv run python benchmarks/grader_agreement.py FILE...`.
 
 Each FILE is what `sharegrpo-rl grade` takes; rows without a label are left out. The labels that a person judged to be
-wrong are listed in tests/rewards/judged_labels.json by file and row; every other disagreement counts against the grader.
+wrong are listed in tests/grader/judged_labels.json by file and row; every other disagreement counts against the grader.
 Prints a Markdown table by how the answer is given, and one JSON line.
 """
 
@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from sharegrpo_rl.rewards.grade_file import grade_file
-from sharegrpo_rl.rewards.pool import shared_pool
+from sharegrpo_rl.grader.grade_file import grade_file
+from sharegrpo_rl.grader.symbolic import shared_pool
 
 JUDGED = Path(__file__).parents[1] / "tests" / "rewards" / "judged_labels.json"
 MARKED = re.compile(r"<answer>|\\(?:boxed|fbox)\b")

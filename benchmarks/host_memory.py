@@ -27,8 +27,8 @@ from resident import ObjectStore, Watcher, give_back_freed_memory, resident_mb
 from timing import progress
 
 from sharegrpo_rl.algorithms.registry import build_config
+from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.data.types import Group
-from sharegrpo_rl.user_code import import_user_files
 
 SIDE = 28  # pixels of an image token's edge
 TEXT_TOKENS = 512  # room for the question

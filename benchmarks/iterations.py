@@ -17,8 +17,8 @@ from row_generation import generate_rows, repeated_rows
 from rows import RowLearner, training_rows
 from workload import Work, questions
 
-from sharegrpo_rl.data.seeding import derive_seed
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack
+from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.policy import Policy

@@ -10,9 +10,9 @@ from rows import RowLearner, training_rows
 from timing import progress
 from workload import off_policy
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.training.settings import TrainingSettings
 from sharegrpo_rl.training.step import TrainingStep
 
 LR = 1e-6

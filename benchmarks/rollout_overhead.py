@@ -22,9 +22,8 @@ from PIL import Image
 from timing import Sample, compared, figures, take_turns
 from workload import Work, questions
 
-from sharegrpo_rl.data.seeding import derive_seed
-from sharegrpo_rl.generation.engines import engine_version
-from sharegrpo_rl.generation.generator import Sampling
+from sharegrpo_rl.data.variants import derive_seed
+from sharegrpo_rl.generation.generator import Sampling, engine_version
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import Question
 

@@ -29,17 +29,17 @@ from arguments import report
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 from timing import Sample, Stopwatch, tell
 
-from sharegrpo_rl.algorithms.rollouts import Rollouts
-from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
-from sharegrpo_rl.generation.engines import engine_version
-from sharegrpo_rl.learners.vlm_learner import VLMLearner
-from sharegrpo_rl.learners.vlm_learner_group import VLMLearnerGroup
+from sharegrpo_rl.generation.generator import engine_version
+from sharegrpo_rl.learners.learner import VLMLearner
+from sharegrpo_rl.learners.local_group import VLMLearnerGroup
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tokenizer
 from sharegrpo_rl.models.weights import engine_weights, to_array
-from sharegrpo_rl.training.ranks import Ranks
+from sharegrpo_rl.rollouts.collector import Rollouts
+from sharegrpo_rl.rollouts.vllm_env_runner import VLLMEnvRunner
+from sharegrpo_rl.training.sharding import Ranks
 
 LIMIT = 64  # tokens of a prompt and of a completion: nothing is generated
 

@@ -157,12 +157,12 @@ def sample_group(folder: Path) -> tuple[str, list[Shown]]:
 
     Where none of the questions tried is like that, the first one.
     """
-    from sharegrpo_rl.data.slots import plan_slots
     from sharegrpo_rl.data.transforms import allowed_transforms
+    from sharegrpo_rl.data.variants import plan_slots
     from sharegrpo_rl.envs.registry import make_env
     from sharegrpo_rl.models.loading import ModelSettings, load_policy
     from sharegrpo_rl.models.prompts import PromptSettings
-    from sharegrpo_rl.tune.quiet import quiet_libraries
+    from sharegrpo_rl.runs.train import quiet_libraries
 
     quiet_libraries()
     run = json.loads((folder / "params.json").read_text())
@@ -195,8 +195,8 @@ def sample_group(folder: Path) -> tuple[str, list[Shown]]:
 
 def _ask(env: Any, policy: Any, config: dict[str, Any], index: int, slot: Any) -> Shown:
     """Show one variant, sample its completions, grade them."""
-    from sharegrpo_rl.data.seeding import derive_seed
     from sharegrpo_rl.data.transforms import TRANSFORMS
+    from sharegrpo_rl.data.variants import derive_seed
     from sharegrpo_rl.generation.generator import Sampling
     from sharegrpo_rl.generation.hf import HFGenerator
     from sharegrpo_rl.models.prompts import Question

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from sharegrpo_rl.envs.options import EnvOptions
+from sharegrpo_rl.config import meaning
+from sharegrpo_rl.config.names import PEER_NAMES
+from sharegrpo_rl.config.option import EnvOptions
+from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
+from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.envs.registry import ENVIRONMENTS
-from sharegrpo_rl.options import meaning
-from sharegrpo_rl.presets import ALGORITHM_OPTIONS, PRESETS
-from sharegrpo_rl.tune.nested_options import TABLES
-from sharegrpo_rl.tune.peer_names import PEER_NAMES
 
 DOCS = Path(__file__).resolve().parent
 Row = tuple[str, ...]

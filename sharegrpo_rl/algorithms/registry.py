@@ -7,14 +7,13 @@ from typing import Any
 
 from ray.tune.registry import register_trainable
 
-from sharegrpo_rl.algorithms.grpo.config import GRPOConfig
-from sharegrpo_rl.algorithms.grpo.grpo import GRPO
-from sharegrpo_rl.algorithms.grpo_d.grpo_d import GRPOD, GRPODConfig
-from sharegrpo_rl.algorithms.run_algorithm import RunAlgorithm
-from sharegrpo_rl.algorithms.run_config import RunConfig
-from sharegrpo_rl.algorithms.sft.sft import SFT, SFTConfig
-from sharegrpo_rl.algorithms.share_grpo.share_grpo import ShareGRPO, ShareGRPOConfig
-from sharegrpo_rl.algorithms.step_grpo.step_grpo import StepGRPO, StepGRPOConfig
+from sharegrpo_rl.algorithms.base import RunAlgorithm
+from sharegrpo_rl.algorithms.config import RunConfig
+from sharegrpo_rl.algorithms.grpo import GRPO, GRPOConfig
+from sharegrpo_rl.algorithms.grpo_d import GRPOD, GRPODConfig
+from sharegrpo_rl.algorithms.sft import SFT, SFTConfig
+from sharegrpo_rl.algorithms.share_grpo import ShareGRPO, ShareGRPOConfig
+from sharegrpo_rl.algorithms.step_grpo import StepGRPO, StepGRPOConfig
 from sharegrpo_rl.errors import UserError
 
 ALGORITHMS: dict[str, type[RunConfig]] = {

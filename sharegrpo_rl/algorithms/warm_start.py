@@ -1,27 +1,248 @@
-"""The warm start: supervised fine-tuning on the first training questions, so that RL begins where rewards are found."""
+"""Supervised fine-tuning on (prompt, target) pairs: the warm start before reinforcement learning."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from sharegrpo_rl.algorithms.greedy import greedy_generate
-from sharegrpo_rl.algorithms.over_long import fitting_questions, keep_fitting
-from sharegrpo_rl.data.seeding import derive_seed
-from sharegrpo_rl.data.types import PromptPack, QuestionBank, SeedQuestion
+from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.data.cache import cache_folder
+from sharegrpo_rl.data.transforms import TRANSFORMS
+from sharegrpo_rl.data.types import Completion, Prompt, PromptPack, QuestionBank, SeedQuestion
+from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.bank_view import BankView
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_bank, make_env, make_warm_start_bank
-from sharegrpo_rl.evaluation.evaluate import evaluate
+from sharegrpo_rl.evaluation.evaluate import evaluate, greedy_generate
 from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.grader.formats import ANSWER_FORMATS
+from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.prompts import Question
-from sharegrpo_rl.rewards.formats import ANSWER_FORMATS
-from sharegrpo_rl.training.sft import SFTSettings, supervise, target_pack
+from sharegrpo_rl.models.prompts import PromptSettings, Question
+from sharegrpo_rl.ops.schedules import lr_multiplier
+from sharegrpo_rl.rollouts.groups import fitting_questions, keep_fitting
+from sharegrpo_rl.training.optimizer import build_optimizer
+from sharegrpo_rl.training.plan import micro_batches
+
+# ---- Where a run's model comes from: the tiny one built here, or a checkpoint; with the warm start, kept in a cache.
+
+CORPUS_QUESTIONS = 1000  # read for the tiny model's tokenizer
+REPORT_FILE = "warm_start.json"
+
+
+def prompt_settings(config: Any) -> PromptSettings:
+    """What the run puts around each question."""
+    instruction = (
+        ANSWER_FORMATS[config.answer_format].instruction if config.format_prompt is None else config.format_prompt
+    )
+    return PromptSettings(
+        config.system_prompt, instruction, config.max_prompt_tokens, config.min_pixels, config.max_pixels
+    )
+
+
+def module_config(config: Any) -> dict[str, Any]:
+    """The RLModule's `model_config`: the model's settings, and under `run` what an exported folder remembers."""
+    prompts = asdict(prompt_settings(config))
+    settings = ModelSettings(
+        path=config.model_folder or config.model,
+        dtype=config.dtype,
+        freeze_vision_tower=config.freeze_vision_tower,
+        freeze_projector=config.freeze_projector,
+        lora=config.lora,
+        gradient_checkpointing=config.gradient_checkpointing,
+        checkpoint_keep=config.checkpoint_keep,
+        compile=config.compile,
+        temperature=config.temperature,
+        seed=config.seed or 0,
+    )
+    run = {
+        "algorithm": config.name,
+        "env": config.env,
+        "env_config": config.env_config,
+        "answer_format": config.answer_format,
+        "rewards": config.rewards,
+        "prompts": prompts,
+        "max_completion_tokens": config.max_completion_tokens,
+        "num_threads": config.num_threads,
+    }
+    return {"settings": {**asdict(settings), "prompts": prompts}, "run": run}
+
+
+def prepare_model(config: Any) -> tuple[str, dict[str, Any] | None]:
+    """The folder (or hub name) that workers load, and the warm start's report.
+
+    A tiny or warm-started model is made once and kept in the user's cache under a key of everything that determines
+    it: settings, seed, data, library versions and this package's own sources.
+    """
+    if config.model != "tiny" and not config.warm_start:
+        return config.model, None
+    folder = cache_folder("models") / _key(config)
+    if not (folder / REPORT_FILE).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            if not (folder / REPORT_FILE).exists():  # else the one that was waited for has made it
+                made = Path(scratch) / "model"
+                report = _make(config, made)
+                (made / REPORT_FILE).write_text(json.dumps(report))
+                os.replace(made, folder)
+    return str(folder), json.loads((folder / REPORT_FILE).read_text())
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process works under this lock; one that was killed holds it no longer."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(config: Any, folder: Path) -> dict[str, Any] | None:
+    policy = tiny_policy(config) if config.model == "tiny" else _loaded_policy(config)
+    report = warm_start(policy, config) if config.warm_start else None
+    save_pretrained(policy, folder)
+    return report
+
+
+def _loaded_policy(config: Any) -> Policy:
+    return load_policy(ModelSettings(config.model, config.dtype, prompts=prompt_settings(config)))
+
+
+def tiny_policy(config: Any) -> Policy:
+    """A fresh tiny model with a tokenizer of the run's own questions."""
+    from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+
+    bank = make_bank(config.env, config.env_config, "train", check=False)
+    model, processor = build_tiny(
+        TinyConfig(**config.model_config), _corpus(bank, config), config.seed or 0, config.min_pixels, config.max_pixels
+    )
+    return Policy(model, processor, prompt_settings(config))
+
+
+def _corpus(bank: QuestionBank, config: Any) -> Iterator[str]:
+    """Texts that the tiny tokenizer learns to write briefly: questions, answers in their format, transform sentences."""
+
+    settings = prompt_settings(config)
+    step = max(1, len(bank) // CORPUS_QUESTIONS)
+    for index in islice(range(0, len(bank), step), CORPUS_QUESTIONS):
+        question = bank[index]
+        yield from question.wordings
+        yield target_text(question, config)
+        yield f"{settings.system_prompt} {settings.format_prompt}".strip()
+    for transform in TRANSFORMS.values():
+        yield from [transform.sentence] * 20
+
+
+def _key(config: Any) -> str:
+    parts = {
+        "model": config.model,
+        "model_config": config.model_config,
+        "warm_start": config.warm_start,
+        "seed": config.seed or 0,
+        "env": config.env,
+        "env_config": config.env_config,
+        "data": _data_identity(config.env_config.get("data")),
+        "prompts": asdict(prompt_settings(config)),
+        "answer_format": config.answer_format,
+        "max_completion_tokens": config.max_completion_tokens,
+        "dtype": config.dtype,
+        "threads": config.num_threads,
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "numpy")},
+        "sources": _sources_digest(),
+    }
+    return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _data_identity(data: Any) -> Any:
+    """Name, size and time of every file of a data set (or of each set of a mixture), so that changed data makes a new model."""
+    if isinstance(data, list):
+        return [_data_identity(mixed["data"]) for mixed in data]
+    if data is None or not Path(str(data)).exists():
+        return data
+    root = Path(str(data)).resolve()
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+
+
+@cache
+def _sources_digest() -> str:
+    """Digest of this package's Python files: a cached model never outlives the code that made it."""
+    root = Path(__file__).resolve().parent.parent
+    digest = blake2b(digest_size=16)
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] not in ("tune", "reports", "statistics", "cli"):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SFTSettings:
+    """A supervised phase: `steps` optimizer steps of `batch_size` rows, linear warm-up and linear decay to 0."""
+
+    steps: int = 500
+    batch_size: int = 32
+    lr: float = 2e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0
+    token_budget: int = 16384
+
+
+def target_pack(policy: Policy, row: int, prompt: Prompt, target: str) -> PromptPack:
+    """One row as a pack of one completion: the target's tokens and the end token."""
+    ids = [*policy.encoder.tokenizer(target, add_special_tokens=False)["input_ids"], policy.end_ids[0]]
+    tokens = np.asarray(ids, np.int64)
+    completion = Completion(tokens, np.zeros(len(tokens), np.float32), target)
+    return PromptPack(row, 0, prompt, (completion,), np.ones(1), np.ones(1, bool))
+
+
+def supervise(
+    policy: Policy,
+    batch: Callable[[int], Sequence[PromptPack]],
+    settings: SFTSettings,
+    on_step: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Minimise the mean negative log-likelihood of the target tokens; `batch(step)` gives a step's rows. Returns losses."""
+    options = TrainingSettings(lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = build_optimizer(policy.model, options)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    policy.model.train()
+    losses = []
+    for step in range(settings.steps):
+        factor = lr_multiplier(step, "linear", min(settings.warmup_steps, settings.steps // 2), settings.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        packs = batch(step)
+        tokens = sum(len(c.token_ids) for p in packs for c in p.completions)
+        optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for micro in micro_batches(packs, settings.token_budget):
+            loss = -policy.target_logprobs(micro).sum() / tokens
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
+        optimizer.step()
+        losses.append(total)
+        if on_step:
+            on_step(step, total)
+    return losses
+
+
+# ---- The warm start: supervised fine-tuning on the first training questions, so that RL begins where rewards are found.
 
 THOUGHT = "I look at the picture."
 REPORT_QUESTIONS = 500

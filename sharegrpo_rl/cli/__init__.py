@@ -8,12 +8,21 @@ import sys
 import click
 import typer
 
-from sharegrpo_rl.cli.data import expand, grade, preview
-from sharegrpo_rl.cli.information import doctor, show_list
-from sharegrpo_rl.cli.models import evaluate, export
-from sharegrpo_rl.cli.planning import plan
-from sharegrpo_rl.cli.reports import compare, report, reproduce
-from sharegrpo_rl.cli.training import train, tune
+from sharegrpo_rl.cli.commands import (
+    compare,
+    doctor,
+    evaluate,
+    expand,
+    export,
+    grade,
+    plan,
+    preview,
+    report,
+    reproduce,
+    show_list,
+    train,
+    tune,
+)
 from sharegrpo_rl.errors import UserError
 
 app = typer.Typer(

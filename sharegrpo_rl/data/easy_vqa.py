@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharegrpo_rl.data.cache import replacing
-from sharegrpo_rl.data.seeding import derive_seed
 from sharegrpo_rl.data.templates import template_wordings
+from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
 
 _COLORS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}

@@ -1,8 +1,9 @@
-"""`load_bank`: a data set named by a folder, a file or a hub name -> a bank of questions, rows read when asked for."""
+"""One walk over a bank before training, so that bad rows are found at once and not after hours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,23 @@ from numpy.typing import NDArray
 
 from sharegrpo_rl.data.benchmarks.layout import find_layout
 from sharegrpo_rl.data.benchmarks.table import open_benchmark
-from sharegrpo_rl.data.columns import Columns
-from sharegrpo_rl.data.hub import hub_split, load_hub, looks_like_hub_name
-from sharegrpo_rl.data.jsonl import JsonlTable
-from sharegrpo_rl.data.parquet import ParquetTable
-from sharegrpo_rl.data.rows import RowReader
-from sharegrpo_rl.data.seeding import derive_seed
+from sharegrpo_rl.data.images import CheckedImages
+from sharegrpo_rl.data.rows import Columns, RowReader, read_shared_wordings
 from sharegrpo_rl.data.splits import find_split
-from sharegrpo_rl.data.tables import ChainedTable, Table
-from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.data.wordings import read_shared_wordings
+from sharegrpo_rl.data.tables import (
+    ChainedTable,
+    JsonlTable,
+    ParquetTable,
+    Table,
+    hub_split,
+    load_hub,
+    looks_like_hub_name,
+)
+from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
+from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
+
+# ---- `load_bank`: a data set named by a folder, a file or a hub name -> a bank of questions, rows read when asked for.
 
 
 class TableBank:
@@ -132,3 +139,39 @@ def _share(rows: int, split: str, test_fraction: float) -> NDArray[np.int64]:
     shuffled = np.random.default_rng(derive_seed("test share", rows)).permutation(rows)
     held_out = max(1, round(rows * test_fraction))
     return np.sort(shuffled[:held_out] if split == "test" else shuffled[held_out:])
+
+
+def check_bank(
+    bank: QuestionBank,
+    *,
+    check_truth: Callable[[SeedQuestion], None] | None = None,
+    limit: int | None = None,
+) -> None:
+    """Reads every row (or the first `limit`), decodes every distinct image, and has each ground truth checked.
+
+    UserError names the file, the row, its id and the image. Images that an earlier walk found whole are not decoded
+    again: they are known by their content.
+    """
+    if len(bank) == 0:
+        raise UserError(f"data set {bank.name} has no questions in its {bank.split} split; add rows or name another")
+    checked = CheckedImages(str(Path(bank.name).expanduser().absolute()))
+    for index in range(len(bank) if limit is None else min(limit, len(bank))):
+        question = bank[index]
+        with _naming_row(bank, index, question):
+            if check_truth is not None:
+                check_truth(question)
+            for image in question.images:
+                checked.check(image)
+    checked.save()
+
+
+@contextmanager
+def _naming_row(bank: QuestionBank, index: int, question: SeedQuestion) -> Iterator[None]:
+    """Put the row's place before whatever is wrong with it."""
+    try:
+        yield
+    except UserError as error:
+        place = getattr(bank, "place", None)  # generated questions stand in no file
+        where = place(index) if place else f"{bank.name} ({bank.split}) question {index}"
+        known = where in str(error)
+        raise UserError(str(error) if known else f"{where}, id {question.id}: {error}") from None

@@ -1,29 +1,261 @@
-"""One row of a table -> a SeedQuestion; every complaint names the row, its id and the column."""
+"""The wordings of a question: its own rewordings, those shared by all rows of a subtask, and choices made visible."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharegrpo_rl.data.columns import Columns
+from sharegrpo_rl.data.images import read_images
 from sharegrpo_rl.data.key_steps import is_kept_whole, read_key_steps
 from sharegrpo_rl.data.messages import IMAGE_MARK
-from sharegrpo_rl.data.row_images import read_images
 from sharegrpo_rl.data.templates import template_wordings
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.data.values import (
-    answer_kind,
-    answer_text,
-    last_boxed,
-    optional_number,
-    optional_text,
-    question_text,
-    stated_answer,
-)
-from sharegrpo_rl.data.wordings import needs_visible_choices, other_wordings, string_list, with_choices
 from sharegrpo_rl.errors import UserError
+
+# ---- Column names of the ecosystem -> fields of a SeedQuestion.
+
+# For each field the column names that are looked for, the first that holds a value wins; a dot goes into a struct.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "id": ("id", "question_id", "qid", "pid"),
+    "question": ("problem", "question", "prompt"),
+    "answer": ("answer", "reward_model.ground_truth", "solution", "ground_truth", "label"),
+    "images": ("images", "image", "image_path"),
+    "variants": ("variants", "new_questions", "question_variants"),
+    "choices": ("choices",),
+    "answer_type": ("answer_type",),
+    "unit": ("unit",),
+    "precision": ("precision",),
+    "solution": ("solution",),
+    "key_steps": ("key_steps", "steps"),
+    "task": ("task",),
+    "subtask": ("subtask",),
+}
+
+
+class Columns:
+    """Where each field stands: the names above, or the ones a user gives ({field: column}, None = no such column)."""
+
+    def __init__(self, chosen: Mapping[str, str | None] | None = None) -> None:
+        self._names = dict(ALIASES)
+        for field, column in (chosen or {}).items():
+            if field not in ALIASES:
+                near = difflib.get_close_matches(field, ALIASES, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(ALIASES)}"
+                raise UserError(f"env_config.columns: unknown field {field!r}; {hint}")
+            if column is not None and not isinstance(column, str):
+                raise UserError(f"env_config.columns.{field} is {column!r}; give the name of a column")
+            self._names[field] = () if column is None else (column,)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that columns are looked for."""
+        return tuple(self._names)
+
+    def pick(self, row: Mapping[str, Any], field: str) -> tuple[str, Any]:
+        """The column that holds the field and its value; ("", None) where no column has one."""
+        for name in self._names[field]:
+            if (value := _look_up(row, name)) is not None:
+                return name, value
+        return "", None
+
+    def require(self, row: Mapping[str, Any], field: str, place: str) -> tuple[str, Any]:
+        """Like `pick`; UserError naming the place, the names looked for and the columns there are."""
+        name, value = self.pick(row, field)
+        if value is None:
+            empty = [name for name in self._names[field] if name in row]
+            state = f"column {empty[0]!r} is empty" if empty else f"none of the columns {', '.join(self._names[field])}"
+            found = ", ".join(map(str, list(row)[:12]))
+            raise UserError(
+                f"{place} has no {field}: {state} (found: {found}); "
+                f"fill it in, or name its column with env_config.columns: {{{field}: NAME}}"
+            )
+        return name, value
+
+    def is_image(self, name: str) -> bool:
+        """Image columns are never handed on as extra values."""
+        return name in self._names["images"]
+
+
+def _look_up(row: Mapping[str, Any], name: str) -> Any:
+    if name in row:
+        return row[name]
+    outer, _, inner = name.partition(".")
+    nested = row.get(outer)
+    return _look_up(nested, inner) if inner and isinstance(nested, Mapping) else None
+
+
+SHARED_FILE = "question_variants.json"
+_CLOSED = {"yes", "no", "true", "false"}
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def string_list(value: Any, where: str) -> tuple[str, ...]:
+    """A real list of non-empty strings (numbers are written out); UserError for anything else, never evaluated."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        raise UserError(f"{where} is a string ({value[:40]!r}), not a list; store a real list of strings")
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{where} is a {type(value).__name__}, not a list of strings; correct the row")
+    for item in value:
+        if isinstance(item, bool) or not isinstance(item, str | int | float) or not str(item).strip():
+            raise UserError(f"{where} holds {str(item)[:40]!r}; every element must be a text")
+    return tuple(str(item).strip() for item in value)
+
+
+def other_wordings(question: str, *groups: Iterable[str]) -> tuple[str, ...]:
+    """All wordings of the groups that differ from the question and from each other in more than white space."""
+    seen = {" ".join(question.split())}
+    kept = []
+    for wording in (wording for group in groups for wording in group):
+        if (plain := " ".join(wording.split())) not in seen:
+            seen.add(plain)
+            kept.append(wording)
+    return tuple(kept)
+
+
+def read_shared_wordings(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """`question_variants.json` of the first folder that has one: {subtask: wordings that fit each of its rows}."""
+    for path in (folder / SHARED_FILE for folder in folders):
+        if not path.is_file():
+            continue
+        try:
+            table = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not valid JSON ({error}); correct or remove the file") from None
+        if not isinstance(table, dict):
+            raise UserError(f'{path}: not an object; write {{"subtask": ["wording", ...]}}')
+        return {subtask: string_list(wordings, f"{path}: {subtask!r}") for subtask, wordings in table.items()}
+    return {}
+
+
+def are_closed(choices: Sequence[str]) -> bool:
+    """Are these the answers of a yes/no or true/false question, which nobody needs to be shown?"""
+    return {choice.lower() for choice in choices} <= _CLOSED
+
+
+def needs_visible_choices(answer: str, answer_type: str | None, choices: Sequence[str]) -> bool:
+    """Must the question's text show the choices: does the answer pick one of them by letter or by text?"""
+    if not choices or are_closed(choices):
+        return False
+    if answer_type is not None:
+        return answer_type == "multiple_choice"
+    return answer in choices or answer.strip("()").upper() in _LETTERS[: len(choices)]
+
+
+def with_choices(text: str, choices: Sequence[str]) -> str:
+    """The text followed by "Choices: (A) ... (B) ...", unless it lists them by letter already."""
+    if _lists_choices(text, choices):
+        return text
+    listed = " ".join(f"({letter}) {choice}" for letter, choice in zip(_LETTERS, choices, strict=False))
+    return f"{text}\nChoices: {listed}"
+
+
+def _lists_choices(text: str, choices: Sequence[str]) -> bool:
+    """Does each choice stand in the text right after its letter: "(A) 4", "A. 4", "B: 5"?"""
+    return all(
+        re.search(rf"(?<!\w){letter}\s*[).:]\s*{re.escape(choice)}", text)
+        for letter, choice in zip(_LETTERS, choices, strict=False)
+    )
+
+
+# ---- The single values of a row: question, ground truth, numbers; `where` names row and column in errors.
+
+_ANSWER_TYPES = {
+    **{name: name for name in ("numeric", "true_false", "yes_no", "multiple_choice", "word")},
+    **{name: "numeric" for name in ("integer", "float", "number")},
+    **{name: "multiple_choice" for name in ("multi_choice", "choice", "option")},
+    **{name: "word" for name in ("text", "string")},
+}
+_FINAL_HEADING = "### The final answer is:"
+_TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
+
+
+def question_text(value: Any, where: str) -> str:
+    """A string, or chat messages with one user turn; image parts become `<image>` marks."""
+    if isinstance(value, list):
+        turns = [turn for turn in value if isinstance(turn, Mapping) and turn.get("role") != "system"]
+        if len(turns) != 1 or turns[0].get("role") != "user":
+            raise UserError(f"{where} must hold one user message; dialogues of several turns are not supported")
+        value = turns[0].get("content")
+        if isinstance(value, list):
+            value = "".join(_part_text(part, where) for part in value)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where} is {str(value)[:40]!r}, not a text; write the question there")
+    return value.strip()
+
+
+def _part_text(part: Any, where: str) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "image":
+        return IMAGE_MARK
+    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        return part["text"]
+    raise UserError(f"{where} has a message part that is neither text nor image: {str(part)[:40]!r}")
+
+
+def answer_text(value: Any, choices: tuple[str, ...], where: str) -> str:
+    """The ground truth as a text: `<answer>` tags taken off, an index into the choices becomes its letter."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif isinstance(value, int) and str(value) not in choices and 0 <= value < len(choices):
+        value = choices[value] if are_closed(choices) else chr(ord("A") + value)
+    if not isinstance(value, str | int | float):
+        raise UserError(f"{where} is a {type(value).__name__}, not one answer; store a text or a number")
+    tagged = _TAGGED.fullmatch(str(value))
+    text = (tagged.group(1) if tagged else str(value)).strip()
+    if not text:
+        raise UserError(f"{where} is empty; give the ground truth or drop the row")
+    return text
+
+
+def last_boxed(text: str) -> str | None:
+    """What stands in the last \\boxed{...} of a text, braces balanced; None without one."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    first = start + len("\\boxed{")
+    depth = 1
+    for place in range(first, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[first:place]
+    return None
+
+
+def answer_kind(value: Any) -> str | None:
+    """One of our answer types for the names in use; None (tell from the answer) for any other."""
+    return _ANSWER_TYPES.get(str(value).lower())
+
+
+def stated_answer(text: str) -> str | None:
+    """What follows the last heading `### The final answer is:` of a text; None without one, or where nothing does."""
+    _, heading, answer = text.rpartition(_FINAL_HEADING)
+    return answer.strip() or None if heading else None
+
+
+def optional_text(value: Any) -> str | None:
+    """The value as a text; None where there is nothing in it."""
+    return None if value is None or not str(value).strip() else str(value)
+
+
+def optional_number(value: Any, where: str) -> float | None:
+    """The value as a number; None where it is missing or empty."""
+    if value is None or value == "":
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{where} is {str(value)[:40]!r}, not a number; correct the row") from None
+
+
+# ---- One row of a table -> a SeedQuestion; every complaint names the row, its id and the column.
 
 
 @dataclass(frozen=True)

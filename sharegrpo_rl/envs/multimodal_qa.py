@@ -15,11 +15,11 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
+from sharegrpo_rl.config.option import EnvOptions, read_options
 from sharegrpo_rl.data.messages import place_sentence
 from sharegrpo_rl.data.transforms import TRANSFORMS, dropped_transforms, transform_images
 from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion
-from sharegrpo_rl.envs.blind import blind_partner
-from sharegrpo_rl.envs.options import EnvOptions, read_options
+from sharegrpo_rl.envs.bank_view import blind_partner
 from sharegrpo_rl.envs.spaces import ImageList, UnicodeText
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.rewards.rubric import Rubric, Score

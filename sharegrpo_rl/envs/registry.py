@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sharegrpo_rl.errors import UserError
 
 if TYPE_CHECKING:
+    from sharegrpo_rl.config.option import EnvOptions
     from sharegrpo_rl.data.types import QuestionBank
     from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
-    from sharegrpo_rl.envs.options import EnvOptions
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ _ALL = (
         "generated: counting, colors, forms, comparing, places, simple geometry",
     ),
     EnvironmentSpec(
-        "VisualCounting-v0", f"{_TASKS}.visual_counting:VisualCountingEnv", "how many; answers are whole numbers"
+        "VisualCounting-v0", f"{_TASKS}.data_sets:VisualCountingEnv", "how many; answers are whole numbers"
     ),
     EnvironmentSpec(
-        "GeometryQA-v0", f"{_TASKS}.geometry_qa:GeometryQAEnv", "plane geometry with diagrams; numbers and closed forms"
+        "GeometryQA-v0", f"{_TASKS}.data_sets:GeometryQAEnv", "plane geometry with diagrams; numbers and closed forms"
     ),
-    EnvironmentSpec("MathQA-v0", f"{_TASKS}.math_qa:MathQAEnv", "mathematics, with images or without"),
+    EnvironmentSpec("MathQA-v0", f"{_TASKS}.data_sets:MathQAEnv", "mathematics, with images or without"),
     EnvironmentSpec(
         "Arithmetic-v0",
         f"{_TASKS}.arithmetic:ArithmeticEnv",
         "generated, text only: two numbers; a share of the number facts held out for the test",
     ),
-    EnvironmentSpec("MultimodalQA-v0", f"{_TASKS}.multimodal_qa:AnyDatasetEnv", "any data set by path"),
+    EnvironmentSpec("MultimodalQA-v0", f"{_TASKS}.data_sets:AnyDatasetEnv", "any data set by path"),
 )
 ENVIRONMENTS: dict[str, EnvironmentSpec] = {spec.id: spec for spec in _ALL}
 
@@ -90,7 +90,7 @@ def environment_spec(env_id: str) -> EnvironmentSpec:
 
 def check_env_config(env_id: str, env_config: Mapping[str, Any]) -> EnvOptions:
     """The environment's options, keys and values checked, without opening any data."""
-    from sharegrpo_rl.envs.options import read_options
+    from sharegrpo_rl.config.option import read_options
 
     return read_options(environment_spec(env_id).options, env_config)
 

@@ -2,19 +2,102 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.data.benchmarks.facts import facts_of
-from sharegrpo_rl.data.seeding import derive_seed
-from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.data.benchmarks.rows import facts_of
+from sharegrpo_rl.data.types import Completion, SeedQuestion
+from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.evaluation.grading import FORMAT, extractor_name, grade, grade_sample
-from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText, make_report
+from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText, SampleRecord, make_report
+from sharegrpo_rl.generation.generator import Generator, Sampling
+from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.grader.choices import resolve
+from sharegrpo_rl.grader.extract import EXTRACT_MODES, ExtractMode, extract_answers
+from sharegrpo_rl.grader.grading import grade_extraction
+from sharegrpo_rl.grader.text import squeezed
+from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.prompts import PromptEncoder, Question
+from sharegrpo_rl.rewards.rubric import Rubric, key_of
+
+# ---- The verdict on one completion: by the run's own answer format, or by another way to find the answer.
+
+FORMAT = "format"  # the answer is where the run's own format has it, and nowhere else
+EXTRACTORS = (FORMAT, *EXTRACT_MODES)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`accuracy` 0 or 1, or between where a rubric says so; with `error` set the grader failed."""
+
+    accuracy: float
+    extracted: str | None
+    format_ok: bool
+    error: str | None = None
+
+
+def check_extractor(name: str) -> None:
+    """UserError where there is no such extractor."""
+    if name not in EXTRACTORS:
+        raise UserError(f"--extract {name!r}: choose one of {', '.join(EXTRACTORS)}")
+
+
+def extractor_name(rubric: Rubric, extract: str) -> str:
+    """How the answer was found, for the report: the format's name, or the mode."""
+    return rubric.form.name if extract == FORMAT else extract
+
+
+def grade(rubric: Rubric, question: SeedQuestion, completion: GeneratedText, extract: str = FORMAT) -> Verdict:
+    """Right where the completion gives one of the question's accepted answers."""
+    verdict = _grade(rubric, question, completion, extract)
+    for answer in facts_of(question).accepted_answers:
+        if verdict.accuracy >= 1 or verdict.error is not None:
+            break
+        if answer != question.answer:
+            other = _grade(rubric, replace(question, answer=answer), completion, extract)
+            verdict = other if other.accuracy > verdict.accuracy else verdict
+    return verdict
+
+
+def _grade(rubric: Rubric, question: SeedQuestion, completion: GeneratedText, extract: str) -> Verdict:
+    (score,) = rubric.score([completion.text], question, [completion.truncated])
+    format_ok = score.parts["format"] >= 1.0
+    if extract == FORMAT:
+        return Verdict(float(score.parts["accuracy"]), score.extracted, format_ok, score.error)
+    key = key_of(question)
+    found = grade_extraction(extract_answers(completion.text, key, cast(ExtractMode, extract)), key)
+    return Verdict(found.score, found.extracted, format_ok, found.error)
+
+
+def grade_sample(rubric: Rubric, question: SeedQuestion, completion: GeneratedText, extract: str) -> SampleRecord:
+    """One sampled completion with its verdict and its vote."""
+    verdict = grade(rubric, question, completion, extract)
+    return SampleRecord(
+        text=completion.text,
+        extracted=verdict.extracted,
+        vote=vote(question, verdict.extracted),
+        accuracy=verdict.accuracy,
+        format_ok=verdict.format_ok,
+        truncated=completion.truncated,
+        num_tokens=completion.num_tokens,
+        error=verdict.error,
+    )
+
+
+def vote(question: SeedQuestion, extracted: str | None) -> str | None:
+    """The answer as a majority counts it: the options it names, else its text without spaces and styling."""
+    if extracted is None:
+        return None
+    if question.choices and (named := resolve(extracted, question.choices)):
+        return "option " + ",".join(map(str, sorted(named)))
+    return squeezed(extracted) or None
+
 
 ShownQuestion: TypeAlias = tuple[str, tuple[NDArray[np.uint8], ...]]  # text, images [H, W, 3]
 Generate: TypeAlias = Callable[[list[ShownQuestion]], list[GeneratedText]]
@@ -107,3 +190,41 @@ def _record(
         categories={name: tuple(values) for name, values in facts_of(question).categories.items()},
         labels=dict(facts_of(question).labels),
     )
+
+
+# ---- Answers of a policy, greedy or sampled, in the form that evaluation asks for.
+
+MakeGenerator: TypeAlias = Callable[[Policy], Generator]
+
+
+def greedy_generate(
+    encoder: PromptEncoder, generator: Generator, max_tokens: int
+) -> Callable[[list[ShownQuestion]], list[GeneratedText]]:
+    """A function from shown questions to one greedy completion each."""
+
+    def generate(shown: list[ShownQuestion]) -> list[GeneratedText]:
+        prompts = encoder.encode([Question(text, images) for text, images in shown])
+        answers = generator.generate(prompts, 1, [0] * len(prompts), Sampling(max_tokens, greedy=True))
+        return [_generated(completion) for (completion,) in answers]
+
+    return generate
+
+
+def sampled_generate(
+    policy: Policy, max_tokens: int, samples: int, temperature: float, make: MakeGenerator = HFGenerator
+) -> Sample:
+    """A function from shown questions and their seeds to `samples` completions each, at a temperature of its own."""
+    warmed = copy.copy(policy)  # the same model; only the distribution is another one
+    warmed.temperature = temperature
+    generator = make(warmed)
+
+    def sample(shown: list[ShownQuestion], seeds: list[int]) -> list[list[GeneratedText]]:
+        prompts = warmed.encoder.encode([Question(text, images) for text, images in shown])
+        answers = generator.generate(prompts, samples, seeds, Sampling(max_tokens))
+        return [[_generated(completion) for completion in several] for several in answers]
+
+    return sample
+
+
+def _generated(completion: Completion) -> GeneratedText:
+    return GeneratedText(completion.text, len(completion.token_ids), completion.truncated)

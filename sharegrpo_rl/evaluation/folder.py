@@ -1,4 +1,4 @@
-"""A folder with an evaluation's files: protocol.json at the start, predictions.jsonl as it grows, result.json at the end."""
+"""How an evaluation was made: everything that a figure depends on, under names that a reader can compare."""
 
 from __future__ import annotations
 
@@ -6,12 +6,61 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from sharegrpo_rl import __version__, grader, rewards
+from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.evaluation.protocol import Protocol, differences
+from sharegrpo_rl.evaluation.evaluate import wording_of
 from sharegrpo_rl.evaluation.report import EvaluationRecord, record_of
+
+Protocol = dict[str, Any]
+
+
+def grader_version() -> str:
+    """Names the rules that graded: the package's version and a digest of the source of `grader/` and `rewards/`."""
+    digest = blake2b(digest_size=6)
+    for folder in (Path(room.__path__[0]) for room in (grader, rewards)):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"rule-based, sharegrpo_rl {__version__}, rules {digest.hexdigest()}"
+
+
+def data_digest(bank: QuestionBank, questions: int) -> str:
+    """Digest of the asked questions: ids, wordings, answers, choices and image contents, in order."""
+    digest = blake2b(digest_size=16)
+    for index in range(questions):
+        question = bank[index]
+        asked = [question.id, question.wordings[wording_of(question, index)], question.answer, *question.choices]
+        images = [image.fingerprint() for image in question.images]
+        digest.update(json.dumps([asked, images], ensure_ascii=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def model_digest(folder: Path) -> str:
+    """Digest of a model folder's weights and settings, by content."""
+    digest = blake2b(digest_size=16)
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja")):
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """{dotted key: (one's value, the other's)} wherever two protocols differ."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in dict.fromkeys([*one, *other]):
+            found |= differences(one.get(key), other.get(key), f"{name}.{key}" if name else str(key))
+        return found
+    return {} if one == other else {name: (one, other)}
+
+
+# ---- A folder with an evaluation's files: protocol.json at the start, predictions.jsonl as it grows, result.json at the end.
 
 PROTOCOL, PREDICTIONS, RESULT, SCORES = "protocol.json", "predictions.jsonl", "result.json", "external_scores.json"
 

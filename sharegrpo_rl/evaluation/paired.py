@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.evaluation.intervals import cluster_sums, clustered_error, student_quantile
+from sharegrpo_rl.statistics.questions import cluster_sums, clustered_error, student_quantile
 
 
 @dataclass(frozen=True)

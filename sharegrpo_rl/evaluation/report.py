@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.evaluation.intervals import image_clusters, share_interval
 from sharegrpo_rl.evaluation.sampling import sampling_figures
+from sharegrpo_rl.statistics.questions import image_clusters, share_interval
 
 OPTIONAL = ("samples", "categories", "labels")  # left out of a record's row where there is nothing in them
 

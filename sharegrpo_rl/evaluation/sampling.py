@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.evaluation.intervals import mean_interval
+from sharegrpo_rl.statistics.questions import mean_interval
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

@@ -1,7 +1,4 @@
-"""Any OpenAI-compatible endpoint, through the `openai` package: its retries and back-off, our pace and deadline.
-
-The key goes into the Authorization header and nowhere else: replies and error messages pass through `_redacted`.
-"""
+"""What is asked of a language model and what comes back, whichever way it is reached."""
 
 from __future__ import annotations
 
@@ -9,8 +6,10 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx2
@@ -19,7 +18,73 @@ import openai
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import ImageSource
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.expansion.requests import Reply, Request, Unanswered, listed, one_line
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt; `<image>` marks in it stand for `images`. Temperature 0 is greedy; `seed` below 2**31."""
+
+    prompt: str
+    temperature: float
+    max_tokens: int
+    seed: int
+    images: tuple[ImageSource, ...] = ()
+
+    def key(self, model: str) -> str:
+        """Digest of everything that the reply depends on."""
+        pictures = [image.fingerprint() for image in self.images]
+        parts = [model, self.prompt, self.temperature, self.max_tokens, self.seed, pictures]
+        return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The text of a reply; `truncated` where the limit of tokens cut it."""
+
+    text: str
+    truncated: bool = False
+
+
+class Unanswered(Exception):
+    """This one request got no usable reply, after all tries; says why. Others may still succeed."""
+
+
+class Asker(Protocol):
+    """A language model that answers requests, several at a time."""
+
+    @property
+    def identity(self) -> str:
+        """What replies depend on besides the request: the model's name, or its folder's content."""
+
+    @property
+    def name(self) -> str:
+        """What messages and provenance call it; never holds a key."""
+
+    async def check(self) -> None:
+        """UserError where the model cannot be reached at all or is unknown; called before the first request."""
+
+    async def ask(self, request: Request) -> Reply:
+        """Unanswered where this request fails, UserError where every other one would fail too."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """A message on one line, cut to `most` characters."""
+    plain = " ".join(str(text).split())
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# ---- Any OpenAI-compatible endpoint, through the `openai` package: its retries and back-off, our pace and deadline.
+#
+# The key goes into the Authorization header and nowhere else: replies and error messages pass through `_redacted`.
 
 _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 _SECRET_LENGTH = 8  # a shorter key is a placeholder such as EMPTY, which may stand in any text

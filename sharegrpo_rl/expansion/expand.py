@@ -4,28 +4,145 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sharegrpo_rl
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.expansion.dataset_folder import KEY_STEPS, VARIANTS, Added, write_files
-from sharegrpo_rl.expansion.journal import Journal
-from sharegrpo_rl.expansion.options import ExpandOptions, make_asker
-from sharegrpo_rl.expansion.out_folder import NOTES, PROVENANCE, REJECTED, appearing, check_out, journal_path
-from sharegrpo_rl.expansion.progress import QuestionCounter, counting
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.expansion.dataset_folder import (
+    KEY_STEPS,
+    NOTES,
+    PROVENANCE,
+    REJECTED,
+    VARIANTS,
+    Added,
+    appearing,
+    check_out,
+    journal_path,
+    write_files,
+)
+from sharegrpo_rl.expansion.endpoint import Asker
 from sharegrpo_rl.expansion.prompts import KEY_STEPS_VERSION, REWRITE_VERSION, SOLVE_VERSION
-from sharegrpo_rl.expansion.question import Outcome, expand_question
-from sharegrpo_rl.expansion.requests import Asker
-from sharegrpo_rl.expansion.session import Session
+from sharegrpo_rl.expansion.question import Outcome, Wanted, expand_question
+from sharegrpo_rl.expansion.session import Journal, Session
 from sharegrpo_rl.expansion.source import Source, SourceFile, open_source
+
+# ---- What `expand` is told, checked before anything is read.
+
+DEFAULT_KEY_ENV = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class ExpandOptions:
+    """Options of one `expand`; those of `wanted` and the model decide the replies, the others only how they are got."""
+
+    data: str
+    out: Path
+    wanted: Wanted
+    split: str = "train"
+    limit: int | None = None
+    columns: dict[str, str | None] = field(default_factory=dict)
+    hub_config: str | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    key_env: str = DEFAULT_KEY_ENV
+    local: str | None = None
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    timeout: float = 120.0
+    retries: int = 4
+
+    def __post_init__(self) -> None:
+        if (self.endpoint is None) == (self.local is None):
+            raise UserError("name one model: --endpoint URL --model NAME, or --local MODEL_FOLDER")
+        if self.endpoint is not None and not (self.model or "").strip():
+            raise UserError(f"--endpoint {self.endpoint}: say which of its models to ask, with --model NAME")
+        if self.local is not None and self.model is not None:
+            raise UserError("--model belongs to --endpoint; a local model is named by its folder alone")
+        if self.wanted.variants == 0 and not self.wanted.key_steps:
+            raise UserError("--variants 0 without --key-steps leaves nothing to do")
+
+
+def column_choices(pairs: Sequence[str]) -> dict[str, str | None]:
+    """`question=my_column` and the like as {field: column}; UserError for another form."""
+    chosen: dict[str, str | None] = {}
+    for pair in pairs:
+        name, equals, column = pair.partition("=")
+        if not (name and equals and column):
+            raise UserError(f"--column {pair}: write FIELD=NAME, such as question=my_column")
+        chosen[name] = column
+    return chosen
+
+
+def make_asker(options: ExpandOptions) -> Asker:
+    """The endpoint or the local model; UserError where either is no good at first sight."""
+    if options.local is not None:
+        from sharegrpo_rl.expansion.local import LocalModel
+
+        return LocalModel(options.local)
+    from sharegrpo_rl.expansion.endpoint import Endpoint
+
+    if options.key_env != DEFAULT_KEY_ENV and options.key_env not in os.environ:
+        raise UserError(f"--key-env {options.key_env}: no such variable is set; set it, or leave the option out")
+    assert options.endpoint is not None
+    assert options.model is not None
+    return Endpoint(
+        options.endpoint,
+        options.model,
+        os.environ.get(options.key_env, ""),
+        timeout=options.timeout,
+        retries=options.retries,
+        requests_per_minute=options.requests_per_minute,
+        key_env=options.key_env,
+    )
+
+
+# ---- How far the questions are, on standard error: a bar on a terminal, a line now and then elsewhere.
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class QuestionCounter:
+    """Told of each question that is done, with how many variants were kept and rejected of it."""
+
+    def __init__(self, console: Console, total: int, bar: Progress | None) -> None:
+        self._console, self._bar, self._total = console, bar, total
+        self._task = bar.add_task("expand", total=total, text="") if bar else None
+        self._done = self._kept = self._rejected = 0
+        self._last = time.monotonic()
+
+    def done(self, kept: int, rejected: int) -> None:
+        """One question more."""
+        self._done, self._kept, self._rejected = self._done + 1, self._kept + kept, self._rejected + rejected
+        text = f"{self._kept} kept, {self._rejected} rejected"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, text=text)
+        elif time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self._console.print(f"{self._done} of {self._total} questions, {text}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def counting(console: Console, total: int) -> Iterator[QuestionCounter]:
+    """A counter of `total` questions; the bar goes away at the end."""
+    if not console.is_terminal:
+        yield QuestionCounter(console, total, None)
+        return
+    columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield QuestionCounter(console, total, bar)
+
 
 Outcomes = dict[tuple[Path, int], Outcome]  # by file and row
 Place = tuple[SourceFile, int]

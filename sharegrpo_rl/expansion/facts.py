@@ -8,9 +8,8 @@ from collections import Counter
 from fractions import Fraction
 
 from sharegrpo_rl.data.messages import IMAGE_MARK
-from sharegrpo_rl.rewards.canonical import canonical, plain_unicode
-from sharegrpo_rl.rewards.number_words import replace_number_words
-from sharegrpo_rl.rewards.units import Unit, split_unit
+from sharegrpo_rl.grader.numbers import Unit, replace_number_words, split_unit
+from sharegrpo_rl.grader.text import canonical, plain_unicode
 
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?")
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")

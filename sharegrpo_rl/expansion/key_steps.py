@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from sharegrpo_rl.expansion import facts
-from sharegrpo_rl.rewards.canonical import squeezed
-from sharegrpo_rl.rewards.grading import grade_answer, make_key
-from sharegrpo_rl.rewards.quantities import parse_quantity, same_quantity
+from sharegrpo_rl.grader.grading import grade_answer, make_key
+from sharegrpo_rl.grader.numbers import parse_quantity, same_quantity
+from sharegrpo_rl.grader.text import squeezed
 
 MOST_STEPS = 12
 MOST_WORDS = 3

@@ -12,7 +12,7 @@ import numpy as np
 
 from sharegrpo_rl.data.cache import file_identity
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.expansion.requests import Reply, Request, Unanswered, one_line
+from sharegrpo_rl.expansion.endpoint import Reply, Request, Unanswered, one_line
 
 _FALLBACK_POSITIONS = 4096  # of a model whose config names no limit
 

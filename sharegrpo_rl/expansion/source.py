@@ -8,17 +8,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from sharegrpo_rl.data.columns import Columns
-from sharegrpo_rl.data.hub import HubTable, hub_split, load_hub, looks_like_hub_name
 from sharegrpo_rl.data.images import ImageFile
-from sharegrpo_rl.data.jsonl import JsonlTable
-from sharegrpo_rl.data.parquet import ParquetTable
-from sharegrpo_rl.data.rows import RowReader
+from sharegrpo_rl.data.rows import SHARED_FILE, Columns, RowReader, question_text, read_shared_wordings, string_list
 from sharegrpo_rl.data.splits import SplitFiles, find_split
-from sharegrpo_rl.data.tables import Table
+from sharegrpo_rl.data.tables import HubTable, JsonlTable, ParquetTable, Table, hub_split, load_hub, looks_like_hub_name
 from sharegrpo_rl.data.types import ImageSource, SeedQuestion
-from sharegrpo_rl.data.values import question_text
-from sharegrpo_rl.data.wordings import SHARED_FILE, read_shared_wordings, string_list
 from sharegrpo_rl.errors import UserError
 
 SPLITS = ("train", "test", "all")

@@ -1,20 +1,110 @@
-"""Loading a checkpoint folder or hub model as a Policy: frozen parts, LoRA adapters, a table of what trains."""
+"""Activations computed again in the backward pass, all of them or only the cheap ones (1604.06174, 2205.05198)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.checkpointing import NOTHING, enable_checkpointing
-from sharegrpo_rl.models.compiling import compile_blocks
+from sharegrpo_rl.models.branch_attention import Layout, current_layout, use_layout
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.smollm2 import NAME
+
+# ---- torch.compile where it pays: norms and MLPs, whose many small passes over memory become one.
+
+
+def compile_blocks(model: Any) -> int:
+    """Compile every norm and MLP in place, for any number of tokens; returns how many. Names of weights stay.
+
+    Attention stays as it is: its layout changes with every micro-batch.
+    """
+    found = [m for name, m in model.named_modules() if name.endswith("mlp") or type(m).__name__.endswith("RMSNorm")]
+    for module in found:
+        module.compile(dynamic=True)
+    return len(found)
+
+
+# ---- The C library's allocator, told to keep large blocks: a tensor in fresh memory costs a page fault every 4 KB.
+
+# Of glibc's mallopt: above which size a block is mapped by itself, how much freed memory is kept, how much is added.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
+_LARGEST = 32 << 20  # glibc takes no higher threshold
+
+
+def keep_freed_memory() -> bool:
+    """Let this process use freed memory again instead of handing it back; False where the C library is not glibc.
+
+    A training step on a CPU makes and frees the same tensors over and over.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return all(mallopt(*s) for s in ((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, _LARGEST)))
+
+
+Contexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
+NOTHING, PRODUCTS = "nothing", "products"
+_PRODUCTS = (
+    "mm",
+    "addmm",
+    "bmm",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_flash_attention_forward",
+)
+
+
+def enable_checkpointing(model: Any, keep: str) -> None:
+    """Every layer of the model keeps its input, and of what it computes `keep`: nothing, or products (matrix products
+    and attention: most of the time and about half of the memory)."""
+    if keep not in (NOTHING, PRODUCTS):
+        raise ValueError(f"keep is {NOTHING} or {PRODUCTS}, not {keep!r}")
+    contexts = _keep_products if keep == PRODUCTS else _keep_nothing
+    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": _with_layout(contexts)})
+
+
+def _keep_nothing() -> Contexts:
+    return nullcontext(), nullcontext()
+
+
+def _keep_products() -> Contexts:
+    kept = {getattr(torch.ops.aten, name).default for name in _PRODUCTS}
+
+    def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    forward, again = create_selective_checkpoint_contexts(policy)
+    return forward, again
+
+
+def _with_layout(contexts: Callable[[], Contexts]) -> Callable[[], Contexts]:
+    """A layer that runs again in the backward pass follows the layout that it ran with: the context has ended then."""
+
+    def both() -> Contexts:
+        forward, again = contexts()
+        layout = current_layout()
+        return forward, again if layout is None else _joined(again, layout)
+
+    return both
+
+
+@contextmanager
+def _joined(again: AbstractContextManager[None], layout: Layout) -> Iterator[None]:
+    with again, use_layout(layout):
+        yield
+
+
+# ---- Loading a checkpoint folder or hub model as a Policy: frozen parts, LoRA adapters, a table of what trains.
 
 VISION_PARTS = ("visual", "vision_tower", "vision_model")
 LANGUAGE = "language model"

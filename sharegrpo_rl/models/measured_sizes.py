@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.known_sizes import KNOWN
-from sharegrpo_rl.models.sizes import LayerSizes, ModelSizes, VisionSizes
+from sharegrpo_rl.models.sizes import KNOWN, LayerSizes, ModelSizes, VisionSizes
 
 LANGUAGE, VISION = "language model", "vision tower"
 

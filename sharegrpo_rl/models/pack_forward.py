@@ -12,10 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from sharegrpo_rl.data.types import Prompt, PromptPack
 from sharegrpo_rl.models.batch import model_inputs, rope_positions
-from sharegrpo_rl.models.image_features import Features, encode_prompts, encoder_output
-from sharegrpo_rl.models.pack_layout import Layout, use_layout
-from sharegrpo_rl.ops.head_logprobs import chunk_rows, head_logprobs
-from sharegrpo_rl.ops.token_logprobs import mask_logits, token_logprobs
+from sharegrpo_rl.models.branch_attention import Layout, use_layout
+from sharegrpo_rl.models.vision import Features, encode_prompts, encoder_output
+from sharegrpo_rl.ops.logprobs import chunk_rows, head_logprobs, mask_logits, token_logprobs
 
 
 class TokenValues(NamedTuple):

@@ -1,4 +1,4 @@
-"""From chat messages and pictures to token ids and pixels: the only place where templates and resizing happen."""
+"""The processor of a checkpoint without its weights: enough to show and count prompts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from PIL import Image
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError
+
+# ---- From chat messages and pictures to token ids and pixels: the only place where templates and resizing happen.
 
 Picture = NDArray[np.uint8]
 WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
@@ -190,3 +192,16 @@ def picture_key(picture: Picture) -> str:
 
 def _plain_text(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def load_processor(path: str) -> Any:
+    """Processor of a vision-language model, or tokenizer of a text-only one; UserError where neither can be loaded."""
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model: cannot load the processor of {path!r} ({reason}); give a Hugging Face folder or name"
+        ) from error

@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from sharegrpo_rl.planning.gpus import GIB
 from sharegrpo_rl.planning.plan import Plan, Request
-from sharegrpo_rl.planning.process import ALWAYS, Process
 from sharegrpo_rl.planning.remedies import Changes
+from sharegrpo_rl.planning.workload import ALWAYS, GIB, Process
 
 MIB = 2**20
 

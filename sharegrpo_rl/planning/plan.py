@@ -7,14 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sharegrpo_rl.models.sizes import ModelSizes
-from sharegrpo_rl.planning.activations import activations
-from sharegrpo_rl.planning.generators import engine_parts, model_parts
-from sharegrpo_rl.planning.gpus import GIB, GPU
-from sharegrpo_rl.planning.learner import CUDA, kept, learner_parts
-from sharegrpo_rl.planning.process import ALWAYS, Part, Process
+from sharegrpo_rl.planning.memory import (
+    BYTES,
+    CUDA,
+    Training,
+    activations,
+    engine_parts,
+    kept,
+    learner_parts,
+    model_parts,
+    training,
+)
 from sharegrpo_rl.planning.seconds import Seconds, estimate
-from sharegrpo_rl.planning.training import BYTES, Training, training
-from sharegrpo_rl.planning.workload import Workload, largest_micro_batch, workload
+from sharegrpo_rl.planning.workload import ALWAYS, GIB, GPU, Part, Process, Workload, largest_micro_batch, workload
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sharegrpo_rl.planning.plan import Plan, Request, make_plan, on_gpus
-from sharegrpo_rl.planning.process import Process
+from sharegrpo_rl.planning.workload import Process
 
 Changes = dict[str, Any]  # option -> value; a dotted name is a key of a table
 LORA = {"rank": 64, "alpha": 128.0, "dropout": 0.0, "targets": ["language"]}

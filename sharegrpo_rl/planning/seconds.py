@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharegrpo_rl.models.sizes import ModelSizes
-from sharegrpo_rl.planning.generators import kv_bytes
-from sharegrpo_rl.planning.gpus import GPU
-from sharegrpo_rl.planning.training import BYTES, Training, uses_reference
-from sharegrpo_rl.planning.workload import Workload
+from sharegrpo_rl.planning.memory import BYTES, Training, kv_bytes, uses_reference
+from sharegrpo_rl.planning.workload import GPU, Workload
 
 MFU = 0.3  # share of the GPU's operations that a learner step gets (measured on an H200 with a 3B model: 0.29 to 0.32)
 PREFILL = 0.4  # and that prefill gets (assumed)

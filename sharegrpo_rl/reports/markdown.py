@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sharegrpo_rl.reports import tables, wording
-from sharegrpo_rl.reports.content import Content
 from sharegrpo_rl.reports.examples import DISAGREEMENT_RULE, SAMPLE_RULE, Example
+from sharegrpo_rl.reports.pages import Content
 from sharegrpo_rl.reports.plots import Picture
 from sharegrpo_rl.reports.tables import Table
 

@@ -1,24 +1,217 @@
-"""`reproduce`: a paper's table, its rows run here where they fit, and our figures in columns of their own."""
+"""What `reproduce` prints: the tables there are, a table's plan, and our figures beside the paper's."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from sharegrpo_rl.config.names import suggestion
+from sharegrpo_rl.config.tree import load_yaml_file
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import storage_errors, write_atomically
 from sharegrpo_rl.reports.children import PROGRAM, Job, run_jobs, training_job
-from sharegrpo_rl.reports.machine_fit import training_bytes
-from sharegrpo_rl.reports.paper_rows import FOLDER, PaperTable, Recipe, Row, find_table, read_tables
-from sharegrpo_rl.reports.reproduce_text import index_text, plan_text, result_text
-from sharegrpo_rl.tune.examples import find_run_file
-from sharegrpo_rl.tune.memory import machine_memory
-from sharegrpo_rl.tune.progress import say
-from sharegrpo_rl.tune.run_file import load_run
-from sharegrpo_rl.tune.run_folder import RunFolder, storage_errors, write_atomically
+from sharegrpo_rl.runs.display import machine_memory, say
+from sharegrpo_rl.runs.folder import RunFolder
+from sharegrpo_rl.runs.run_file import find_run_file, load_run
+
+# ---- Does a run fit into this machine's memory? A rough answer, from the number of weights that a model's name tells.
+
+TRAINED_BYTES = 18  # a weight in bfloat16, its gradient, float32 copy and AdamW's two moments (docs/papers.md)
+ADAPTED_BYTES = 3  # with LoRA: the frozen weight, and a share of adapters and activations
+READ_BYTES = 2
+TINY_BYTES = 2e9
+NAMED_SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)[bB](?![A-Za-z])")
+
+
+def weights_named(model: str) -> float | None:
+    """The number of weights in a name such as `Qwen2.5-VL-7B-Instruct`; None where it tells none."""
+    found = NAMED_SIZE.findall(model.rsplit("/", 1)[-1]) or NAMED_SIZE.findall(model)
+    return 1e9 * float(found[-1]) if found else None
+
+
+def training_bytes(config: dict[str, Any]) -> float | None:
+    """Memory that a run needs; None where the model's name does not tell its size."""
+    if config["model"] == "tiny":
+        return TINY_BYTES
+    weights = weights_named(config["model"])
+    if weights is None:
+        return None
+    return weights * (ADAPTED_BYTES if (config.get("lora") or {}).get("rank") else TRAINED_BYTES)
+
+
+# ---- The tables of the papers: their figures, and for each row the run file that trains it and its tiny twin.
+
+FOLDER = Path(__file__).with_name("paper_tables")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run file by its short name, and what is set over it."""
+
+    file: str
+    sets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. Neither `full` nor `base` = quoted only; `tiny` trains the same difference on drawn shapes."""
+
+    name: str
+    paper: tuple[float | None, ...]
+    full: Recipe | None = None
+    tiny: Recipe | None = None
+    base: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a folder's name."""
+        words = "".join(c if c.isalnum() else " " for c in self.name.lower()).split()
+        return "-".join(words)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table; `figures` names the columns of every row's `paper`."""
+
+    name: str
+    paper: str
+    title: str
+    figures: tuple[str, ...]
+    measured_by: str
+    rows: tuple[Row, ...]
+
+
+def read_tables(folder: Path = FOLDER) -> dict[str, PaperTable]:
+    """Every table by its name, `papers/share_grpo/table2`."""
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        content = load_yaml_file(path)
+        for key, table in content["tables"].items():
+            name = f"papers/{path.stem}/{key}"
+            rows = tuple(_row(row, len(table["figures"]), f"{name}, {row['name']}") for row in table["rows"])
+            found[name] = PaperTable(
+                name, content["paper"], table["title"], tuple(table["figures"]), content["measured_by"], rows
+            )
+    return found
+
+
+def find_table(text: str, tables: Mapping[str, PaperTable]) -> PaperTable:
+    """The table that a name means, with or without `papers/`; UserError where there is none."""
+    name = text.removesuffix("/")
+    for candidate in (name, f"papers/{name}"):
+        if candidate in tables:
+            return tables[candidate]
+    raise UserError(
+        f"{text}: no such table{suggestion(name, tables)}; `sharegrpo-rl reproduce` without a name lists them all"
+    )
+
+
+def _row(row: Mapping[str, Any], figures: int, where: str) -> Row:
+    if len(row["paper"]) != figures:
+        raise ValueError(f"{where}: {len(row['paper'])} figures for {figures} columns")
+    full = Recipe(row["file"], tuple(row.get("set", ()))) if "file" in row else None
+    twin = row.get("tiny")
+    tiny = Recipe(twin["file"], tuple(twin.get("set", ()))) if twin else None
+    return Row(row["name"], tuple(row["paper"]), full, tiny, row.get("base"))
+
+
+if TYPE_CHECKING:
+    pass
+
+OWN = {"accuracy_before": "before training", "accuracy_after": "after"}
+
+
+def index_text(tables: Mapping[str, PaperTable]) -> str:
+    """All tables, a line each."""
+    lines = [["table", "paper", "what it shows", "rows", "trained", "tiny twins"]]
+    for name, table in tables.items():
+        full, tiny = sum(r.full is not None for r in table.rows), sum(r.tiny is not None for r in table.rows)
+        lines.append([name, table.paper, table.title, str(len(table.rows)), str(full), str(tiny)])
+    return markdown(lines)
+
+
+def plan_text(table: PaperTable, planned: Sequence[PlannedRow], tiny: bool) -> str:
+    """The rows with the paper's figures, their run files, and what happens to each here."""
+    figures = [f"paper: {name}" for name in table.figures]
+    lines = [["", "row", *figures, "tiny twin" if tiny else "run file", "here"]]
+    for p in planned:
+        file = " ".join([p.recipe.file, *(f"--set {s}" for s in p.recipe.sets)]) if p.recipe else "-"
+        lines.append([str(p.number), p.row.name, *_paper(p.row.paper), file, _fate(p, tiny)])
+    measured = f"The paper's figures are percent by {table.measured_by}."
+    return f"{table.paper}: {table.title} ({table.name})\n\n{markdown(lines)}\n\n{measured}"
+
+
+def _fate(planned: PlannedRow, tiny: bool) -> str:
+    if planned.obstacle:
+        return planned.obstacle
+    if planned.recipe:
+        return "fits"
+    if planned.row.base and not tiny:
+        return "untrained: evaluated with --base and --benchmark"
+    return "no tiny twin" if tiny and (planned.row.full or planned.row.base) else "quoted"
+
+
+def result_text(
+    table: PaperTable,
+    planned: Sequence[PlannedRow],
+    results: Mapping[str, Mapping[str, Sequence[float]]],
+    options: ReproduceOptions,
+    failures: Mapping[str, str],
+) -> str:
+    """A Markdown table: the paper's columns, then ours, each saying what it measures; then what must be known."""
+    keys = list(dict.fromkeys(key for ours in results.values() for key in ours))
+    keys.sort(key=lambda key: list(OWN).index(key) if key in OWN else len(OWN))
+    kind = "tiny twin" if options.tiny else "our run"
+    header = ["row", *(f"paper: {name}" for name in table.figures)]
+    header += [f"{kind}: {OWN[key]}" if key in OWN else f"{kind}: {key}, by rules" for key in keys]
+    lines = [[*header, "seeds"]]
+    for p in planned:
+        ours = results[p.row.name]
+        seeds = max((len(values) for values in ours.values()), default=0)
+        cells = [_range(ours.get(key, [])) for key in keys]
+        lines.append([p.row.name, *_paper(p.row.paper), *cells, str(seeds or "-")])
+    notes = [f"Paper: percent, by {table.measured_by}; copied, not measured here."]
+    if options.tiny:
+        notes.append(
+            "Tiny twins: greedy accuracy, percent (mean, and range over seeds), of a tiny model on drawn questions. Another "
+            "model, task and measure: their level says nothing about the paper's, only their order can be looked at."
+        )
+    else:
+        notes.append(
+            "Ours: greedy accuracy, percent, graded by rules: on a held-out share of the training data, and on benchmarks "
+            "where given. A judge model's score is another measure."
+        )
+    notes += [f"{name} {why}" for name, why in failures.items()]
+    return f"# {table.paper}: {table.title}\n\n{markdown(lines)}\n\n" + "\n".join(f"- {note}" for note in notes)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table that is readable as text, too."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    rows = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    return "\n".join([rows[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *rows[1:]])
+
+
+def _paper(values: Sequence[float | None]) -> list[str]:
+    return ["-" if value is None else f"{value:.2f}".rstrip("0").rstrip(".") for value in values]
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    percent = [100 * value for value in values]
+    spread = f" ({min(percent):.1f} to {max(percent):.1f})" if len(percent) > 1 else ""
+    return f"{mean(percent):.1f}{spread}"
+
+
+# ---- `reproduce`: a paper's table, its rows run here where they fit, and our figures in columns of their own.
 
 RUNS, EVALUATIONS = "runs", "evaluations"
 

@@ -10,15 +10,15 @@ from PIL import Image
 
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import storage_errors, write_atomically
 from sharegrpo_rl.reports.alarms import Alarm, find_alarms
-from sharegrpo_rl.reports.question_images import png
+from sharegrpo_rl.reports.examples import png
+from sharegrpo_rl.reports.methods import Run, read_run
+from sharegrpo_rl.reports.pages import render_run
+from sharegrpo_rl.reports.plots import draw_panels
 from sharegrpo_rl.reports.rollout_browser import flat_groups
-from sharegrpo_rl.reports.run_page import render_run
-from sharegrpo_rl.reports.run_plots import draw_panels
-from sharegrpo_rl.reports.run_reading import Run, read_run
-from sharegrpo_rl.tune.quiet import quiet_libraries
-from sharegrpo_rl.tune.rollout_log import read_rollouts
-from sharegrpo_rl.tune.run_folder import storage_errors, write_atomically
+from sharegrpo_rl.runs.journal import read_rollouts
+from sharegrpo_rl.runs.train import quiet_libraries
 
 
 def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]]:

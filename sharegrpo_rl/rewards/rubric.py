@@ -9,10 +9,10 @@ from typing import Any
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.formats import AnswerFormat, find_format
-from sharegrpo_rl.rewards.grading import Verdict, grade_answer, make_key
-from sharegrpo_rl.rewards.key import AnswerKey
-from sharegrpo_rl.rewards.step_rewards import STEP_REWARDS
+from sharegrpo_rl.grader.formats import AnswerFormat, find_format
+from sharegrpo_rl.grader.grading import Verdict, grade_answer, make_key
+from sharegrpo_rl.grader.key import AnswerKey
+from sharegrpo_rl.rewards.steps import STEP_REWARDS
 
 RewardFunction = Callable[..., Sequence[float | None]]
 """TRL's signature: `fn(completions=[text, ...], **columns) -> [value or None, ...]`; each column is a list as long as

@@ -1,19 +1,22 @@
-"""Intervals and tests over questions: crossed with seeds, and clustered by image.
-
-Verdicts come as `[seeds, questions]`; `clusters [questions]` numbers the images, because questions on one picture are
-no independent sample. Variances of a mean over questions are those that resampling whole images would give, in closed
-form (the usual C / (C - 1) included), so that a report has no noise of its own.
-"""
+"""Confidence intervals of shares and means, for questions that may share an image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import hypot, sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from sharegrpo_rl.statistics.seeds import Estimate, from_variance, paired_difference, t_interval, welch_difference
+
+# ---- Intervals and tests over questions: crossed with seeds, and clustered by image.
+#
+# Verdicts come as `[seeds, questions]`; `clusters [questions]` numbers the images, because questions on one picture are
+# no independent sample. Variances of a mean over questions are those that resampling whole images would give, in closed
+# form (the usual C / (C - 1) included), so that a report has no noise of its own.
 
 Verdicts = NDArray[np.float64]
 Clusters = NDArray[np.int64]
@@ -92,3 +95,105 @@ def _sums(values: Verdicts, clusters: Clusters) -> Verdicts:
     """Sums over the questions of each image: `[rows, images]`."""
     _, index = np.unique(clusters, return_inverse=True)
     return np.stack([np.bincount(index, row) for row in values])
+
+
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share; (0, 1) without trials. Holds near 0 and 1, where the normal one fails."""
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    if trials == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    scale = 1 + z * z / trials
+    middle = (share + z * z / (2 * trials)) / scale
+    margin = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
+    # At the ends rounding may leave a stray bit: the interval always holds the share.
+    return max(0.0, min(middle - margin, share)), min(1.0, max(middle + margin, share))
+
+
+def image_clusters(image_keys: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """A cluster number for each question [N]: those that share an image, directly or through others, have the same.
+
+    A question without images is a cluster of its own.
+    """
+    parent = list(range(len(image_keys)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[str, int] = {}
+    for index, keys in enumerate(image_keys):
+        for key in keys:
+            if key in first:
+                parent[root(index)] = root(first[key])
+            else:
+                first[key] = index
+    roots = [root(index) for index in range(len(image_keys))]
+    return np.unique(roots, return_inverse=True)[1] if roots else np.empty(0, np.int64)
+
+
+def cluster_sums(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum of the values [N] in each cluster [G]."""
+    return np.asarray(np.bincount(clusters, weights=values), np.float64)
+
+
+def clustered_error(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
+    """Standard error of the mean of values [N], clusters independent of each other; 0 with one cluster.
+
+    The sandwich estimator with the factor G / (G - 1); with clusters of one it is the usual s / sqrt(N).
+    """
+    groups = int(clusters.max()) + 1
+    if groups < 2:
+        return 0.0
+    residuals = cluster_sums(values - values.mean(), clusters)
+    return float(sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(values))
+
+
+def share_interval(
+    values: NDArray[np.float64], clusters: NDArray[np.int64], confidence: float = 0.95
+) -> tuple[tuple[float, float], str]:
+    """Interval of the share of right answers (values 0 or 1), and how it was made.
+
+    Wilson's; where questions share an image, at the number of independent questions that carry as much information.
+    """
+    number, groups = len(values), int(clusters.max()) + 1
+    if groups == number:
+        return wilson_interval(float(values.sum()), number, confidence), "Wilson"
+    effective = _effective_number(values, clusters)
+    interval = wilson_interval(float(values.mean()) * effective, effective, confidence)
+    return interval, f"Wilson, clustered by image ({groups} clusters, as much as {effective:.0f} independent questions)"
+
+
+def _effective_number(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
+    """Between 1 and N; the number of clusters where all answers are alike and nothing can be estimated."""
+    share, groups = float(values.mean()), int(clusters.max()) + 1
+    variance = clustered_error(values, clusters) ** 2
+    if variance == 0 or share in (0.0, 1.0):
+        return float(groups)
+    return float(np.clip(share * (1 - share) / variance, 1.0, len(values)))
+
+
+def mean_interval(
+    values: NDArray[np.float64], clusters: NDArray[np.int64], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a mean of values in 0..1 that need not be 0 or 1: Student's t on the clustered error.
+
+    Where the values do not differ there is no error to go by: Wilson's at the number of clusters then.
+    """
+    mean, groups = float(values.mean()), int(clusters.max()) + 1
+    error = clustered_error(values, clusters)
+    if error == 0:
+        return wilson_interval(mean * groups, groups, confidence)
+    margin = student_quantile((1 + confidence) / 2, groups - 1) * error
+    return max(0.0, mean - margin), min(1.0, mean + margin)
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t distribution."""
+    from scipy.special import stdtrit  # imported here: scipy takes long to load, and training never needs it
+
+    return float(stdtrit(degrees, probability))

@@ -1,14 +1,137 @@
-"""Intervals and tests over training seeds: the seed, not the question, is the unit that a method is judged by."""
+"""Effect sizes of two groups of seeds, and the correction for many comparisons."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, isnan, lgamma, log, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+# ---- Curves of several seeds on one axis: read between their points, averaged, with a band.
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One seed's points, x rising."""
+
+    x: Numbers
+    y: Numbers
+
+    def at(self, x: float | Numbers) -> Numbers:
+        """Straight lines between the points; NaN outside them, because a curve says nothing beyond its end."""
+        return np.asarray(np.interp(x, self.x, self.y, left=np.nan, right=np.nan))
+
+
+@dataclass(frozen=True)
+class Band:
+    """Mean over seeds at each x, with a pointwise t interval; `low` and `high` are NaN where one seed is left."""
+
+    x: Numbers
+    mean: Numbers
+    low: Numbers
+    high: Numbers
+    seeds: NDArray[np.int64]
+
+
+def make_band(curves: Sequence[Curve], confidence: float = 0.95, points: int = 200) -> Band:
+    """The band over the range that all curves share, at their own points where those agree."""
+    x = _axis(curves, points)
+    values = np.stack([curve.at(x) for curve in curves])
+    number = len(curves)
+    mean = values.mean(0)
+    if number < 2:
+        none = np.full_like(mean, np.nan)
+        return Band(x, mean, none, none, np.full(len(x), number))
+    half = stats.t.ppf((1 + confidence) / 2, number - 1) * values.std(0, ddof=1) / np.sqrt(number)
+    return Band(x, mean, mean - half, mean + half, np.full(len(x), number))
+
+
+def smoothed(values: Sequence[float], width: int) -> Numbers:
+    """Each value averaged with up to `width` - 1 before it; a gap (NaN) is left out of the average."""
+    x = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(x)
+    sums, counts = np.cumsum(np.where(known, x, 0.0)), np.cumsum(known)
+    before = np.maximum(np.arange(len(x)) - width, -1)
+    sums = sums - np.where(before >= 0, sums[before], 0.0)
+    counts = counts - np.where(before >= 0, counts[before], 0)
+    return np.divide(sums, counts, out=np.full(len(x), np.nan), where=counts > 0)
+
+
+def _axis(curves: Sequence[Curve], points: int) -> Numbers:
+    first = curves[0].x
+    if all(len(c.x) == len(first) and np.allclose(c.x, first) for c in curves):
+        return first
+    low, high = max(c.x[0] for c in curves), min(c.x[-1] for c in curves)
+    return np.linspace(low, high, points) if high > low else np.array([low])
+
+
+# ---- Interquartile mean and probability of improvement over runs and tasks, as Agarwal et al. (2021, rliable) define them.
+#
+# Scores come as `[runs, tasks]`. Intervals are percentiles of a bootstrap that draws runs anew within each task; with
+# three to five runs they are too narrow, which a report has to say.
+
+Scores = NDArray[np.float64]
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A figure with the percentiles of its bootstrap."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def interquartile_mean(scores: Scores) -> float:
+    """Mean of the middle half of all scores: floor(n / 4) are cut at either end."""
+    return float(stats.trim_mean(scores, proportiontocut=0.25, axis=None))
+
+
+def probability_of_improvement(a: Scores, b: Scores) -> float:
+    """Chance that a run of `a` beats one of `b` on a task, ties counted half, averaged over tasks."""
+    beats = (a[:, None, :] > b[None, :, :]) + 0.5 * (a[:, None, :] == b[None, :, :])
+    return float(beats.mean(axis=(0, 1)).mean())
+
+
+def interquartile_mean_interval(scores: Scores, seed: int, confidence: float = 0.95) -> Resampled:
+    """The interquartile mean with its bootstrap interval."""
+    drawn = _draw(scores, np.random.default_rng(seed)).reshape(RESAMPLES, -1)
+    cut = drawn.shape[1] // 4
+    middle = np.sort(drawn, axis=1)[:, cut : drawn.shape[1] - cut].mean(1)
+    return _percentiles(interquartile_mean(scores), middle, confidence)
+
+
+def improvement_interval(a: Scores, b: Scores, seed: int, confidence: float = 0.95) -> Resampled:
+    """The probability of improvement with its bootstrap interval; the runs of both are drawn independently."""
+    random = np.random.default_rng(seed)
+    x, y = _draw(a, random)[:, :, None, :], _draw(b, random)[:, None, :, :]
+    drawn = ((x > y) + 0.5 * (x == y)).mean(axis=(1, 2, 3))
+    return _percentiles(probability_of_improvement(a, b), drawn, confidence)
+
+
+def _draw(scores: Scores, random: np.random.Generator) -> Scores:
+    """`[resamples, runs, tasks]`: runs drawn with replacement, for each task on its own."""
+    runs, tasks = scores.shape
+    chosen = random.integers(runs, size=(RESAMPLES, runs, tasks))
+    return np.take_along_axis(scores[None], chosen, axis=1)
+
+
+def _percentiles(value: float, drawn: Scores, confidence: float) -> Resampled:
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Resampled(value, float(low), float(high))
+
+
+# ---- Intervals and tests over training seeds: the seed, not the question, is the unit that a method is judged by.
 
 WIDEST = 6.0  # standard errors that half an interval may span; above, so few seeds say nothing at this confidence
 
@@ -84,3 +207,27 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
 def _bare(value: float) -> Estimate:
     none = float("nan")
     return Estimate(value, none, none, none, 0.0, none)
+
+
+def hedges_g(a: ArrayLike, b: ArrayLike) -> float:
+    """Difference of means in pooled standard deviations of the seeds, corrected for small samples; NaN without spread."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    degrees = len(x) + len(y) - 2
+    if min(len(x), len(y)) < 2:
+        return float("nan")
+    pooled = sqrt(((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / degrees)
+    if pooled == 0:
+        return float("nan")
+    correction = exp(lgamma(degrees / 2) - lgamma((degrees - 1) / 2) - 0.5 * log(degrees / 2))
+    return float((x.mean() - y.mean()) / pooled * correction)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p-values, in the given order; NaN (no test was possible) stays and counts for nothing."""
+    order = sorted((i for i, p in enumerate(p_values) if not isnan(p)), key=lambda i: p_values[i])
+    corrected = list(p_values)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p_values[i]))
+        corrected[i] = highest
+    return corrected

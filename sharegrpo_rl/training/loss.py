@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
-from sharegrpo_rl.ops.kl import kl_estimate
-from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, token_weights
-from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, kl_estimate, token_weights
 
 
 class Rows(NamedTuple):

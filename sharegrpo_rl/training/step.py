@@ -1,27 +1,177 @@
-"""From packs to optimizer steps, without Ray: epochs x minibatches x micro-batches with one global denominator."""
+"""What an update logs: sums over micro-batches, optimizer steps and ranks, turned into means at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from sharegrpo_rl.data.types import PromptPack
-from sharegrpo_rl.models.image_features import ImageBank, count_distinct
+from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.data.types import Completion, PromptPack
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
-from sharegrpo_rl.ops.kl import kl_estimate
-from sharegrpo_rl.training.correction import Correction
-from sharegrpo_rl.training.gradients import sum_gradients, total_norm, whole
+from sharegrpo_rl.models.vision import ImageBank, count_distinct
+from sharegrpo_rl.ops.policy_loss import correction_weights, kl_estimate
 from sharegrpo_rl.training.loss import policy_loss, rows_of, supervised_loss
-from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate
-from sharegrpo_rl.training.ranks import Ranks
-from sharegrpo_rl.training.settings import TrainingSettings
-from sharegrpo_rl.training.shares import MicroBatch, Minibatch, UpdateShare, gather_kl, plan_kl, plan_update
-from sharegrpo_rl.training.update_log import UpdateLog
+from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate, sum_gradients, total_norm, whole
+from sharegrpo_rl.training.plan import MicroBatch, Minibatch, UpdateShare, gather_kl, plan_kl, plan_update
+from sharegrpo_rl.training.sharding import Ranks
+
+# ---- The importance correction of an update: computed once under each completion's own prompt, reused for its copies.
+
+_UNKNOWN = -1.0  # weights are not negative
+
+
+class Correction:
+    """The weight of every token of an update's distinct completions, from the rank that trains the native one."""
+
+    def __init__(self, settings: TrainingSettings, share: UpdateShare, ranks: Ranks) -> None:
+        self.settings = settings
+        self.ranks = ranks
+        self._starts = share.starts
+        self._weights = torch.full((share.tokens,), _UNKNOWN, device=ranks.device)
+        self._sum = self._count = 0.0
+
+    def add(self, micro: MicroBatch, old_logprobs: Tensor) -> None:
+        """Take the native completions of a micro-batch; old_logprobs flat [N], in the packs' order."""
+        lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
+        native = [bool(n) and i < len(micro.packs) - micro.fillers for i, p in enumerate(micro.packs) for n in p.native]
+        parts = zip(_placed(micro), old_logprobs.split(lengths), native, strict=True)
+        rows = [(pair, completion, old.float()) for (pair, completion, _), old, own in parts if own]
+        if not rows:
+            return
+        old = pad_sequence([o for _, _, o in rows], batch_first=True)
+        sampler = pad_sequence([torch.tensor(c.sampler_logprobs).to(old) for _, c, _ in rows], batch_first=True)
+        sizes = [len(c.token_ids) for _, c, _ in rows]
+        mask = torch.arange(old.shape[1], device=old.device)[None] < torch.tensor(sizes, device=old.device)[:, None]
+        s = self.settings
+        weights = correction_weights(old, sampler, mask, s.correction, s.importance_level, s.importance_cap)
+        for (pair, _, _), row, size in zip(rows, weights, sizes, strict=True):
+            self._of(pair, size).copy_(row[:size])
+        self._sum += float((weights * mask).sum())
+        self._count += float(mask.sum())
+
+    def exchange(self) -> None:
+        """Tell all ranks: a completion's copies may be trained elsewhere. Collective, after the last `add`."""
+        self.ranks.largest(self._weights)
+        self._sum, self._count = self.ranks.sum([self._sum, self._count])
+
+    def of(self, micro: MicroBatch) -> Tensor:
+        """Weights of a micro-batch's tokens, flat [N].
+
+        Packs without any advantage are not run, so a copy of their completions may have no weight; its advantage is 0
+        too, and it gets 1. Raises KeyError where one with an advantage has none.
+        """
+        parts = []
+        for pair, completion, advantage in _placed(micro):
+            weights = self._of(pair, len(completion.token_ids))
+            if bool((weights == _UNKNOWN).any()):
+                if advantage != 0:
+                    raise KeyError(f"no importance correction for pair {pair} of the update")
+                weights = torch.ones_like(weights)
+            parts.append(weights)
+        return torch.cat(parts)
+
+    @property
+    def mean(self) -> float:
+        """Mean weight of the native tokens."""
+        return self._sum / self._count if self._count else 1.0
+
+    def _of(self, pair: int, length: int) -> Tensor:
+        start = int(self._starts[pair])
+        return self._weights[start : start + length]
+
+
+def _placed(micro: MicroBatch) -> Iterator[tuple[int, Completion, float]]:
+    """(pair, completion, advantage) of a micro-batch, in order."""
+    pairs = iter(micro.pairs)
+    for pack in micro.packs:
+        for completion, advantage in zip(pack.completions, pack.advantages, strict=True):
+            yield next(pairs), completion, float(advantage)
+
+
+SUMS = (
+    "policy_loss",
+    "kl",
+    "tokens",
+    "entropy",
+    "ratio",
+    "clipped_low",
+    "clipped_high",
+    "clipped_dual",
+    "encoded_images",
+)
+
+
+class UpdateLog:
+    """Sums over one rank's micro-batches and optimizer steps; `metrics` adds up those of all ranks."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.norms: list[float] = []
+        self.lr = 0.0
+        self.kl_coeff = 0.0
+        self.deviation = 0.0
+        self.gaps: list[Tensor] = []
+
+    def add(self, sums: dict[str, float]) -> None:
+        """Add a micro-batch's sums; of the ratio's deviation the largest is kept."""
+        for key, value in sums.items():
+            if key == "ratio_max_deviation":
+                self.deviation = max(self.deviation, value)
+            else:
+                self.sums[key] += value
+
+    def step(self, lr: float, norm: float, kl_coeff: float) -> None:
+        """Note an optimizer step: its learning rate, the norm of its gradient, the KL's weight."""
+        self.lr, self.kl_coeff = lr, kl_coeff
+        self.norms.append(norm)
+
+    def sampler_gap(self, micro: MicroBatch, logprobs: Tensor) -> None:
+        """|trainer - sampler| log-prob of native tokens, taken before the first optimizer step."""
+        real = len(micro.packs) - micro.fillers
+        sampler = np.concatenate([c.sampler_logprobs for p in micro.packs for c in p.completions])
+        native = np.concatenate(
+            [
+                np.repeat(p.native & (i < real), [len(c.token_ids) for c in p.completions])
+                for i, p in enumerate(micro.packs)
+            ]
+        )
+        gap = (logprobs.float().cpu() - torch.from_numpy(sampler)).abs()
+        self.gaps.append(gap[torch.from_numpy(native)])
+
+    def metrics(self, ranks: Ranks) -> dict[str, float]:
+        """The update's figures; entropy, ratio and clip fractions are means over trained tokens. Collective."""
+        gaps = torch.cat(self.gaps) if self.gaps else torch.zeros(0)
+        gap_sum = gaps.mean().item() * len(gaps) if len(gaps) else 0.0
+        *added, gap_sum, gap_count = ranks.sum([*(self.sums[k] for k in SUMS), gap_sum, len(gaps)])
+        deviation, gap_max = ranks.max([self.deviation, gaps.max().item() if len(gaps) else 0.0])
+        sums = dict(zip(SUMS, added, strict=True))
+        steps, tokens = max(1, len(self.norms)), max(1.0, sums["tokens"])
+        return {
+            "policy_loss": sums["policy_loss"] / steps,
+            "kl": sums["kl"] / steps,
+            "entropy": sums["entropy"] / tokens,
+            "ratio_mean": sums["ratio"] / tokens if sums["tokens"] else 1.0,
+            "ratio_max_deviation": deviation,
+            "clip_fraction_low": sums["clipped_low"] / tokens,
+            "clip_fraction_high": sums["clipped_high"] / tokens,
+            "clip_fraction_dual": sums["clipped_dual"] / tokens,
+            "encoded_images": sums["encoded_images"],
+            "grad_norm": sum(self.norms) / steps,
+            "lr": self.lr,
+            "kl_coeff": self.kl_coeff,
+            "sampler_gap_mean": gap_sum / gap_count if gap_count else 0.0,
+            "sampler_gap_max": gap_max,
+        }
+
+
+# ---- From packs to optimizer steps, without Ray: epochs x minibatches x micro-batches with one global denominator.
 
 
 class TrainingStep:

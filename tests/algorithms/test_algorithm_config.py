@@ -5,12 +5,12 @@ from dataclasses import fields
 import pytest
 from ray import tune
 
-from sharegrpo_rl import options, presets
-from sharegrpo_rl.algorithms.model_source import _key
+from sharegrpo_rl import config as options
 from sharegrpo_rl.algorithms.registry import ALGORITHMS, CLASSES, build_config, register
+from sharegrpo_rl.algorithms.warm_start import _key
+from sharegrpo_rl.config import presets
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.tune.examples import list_examples
-from sharegrpo_rl.tune.run_file import load_run
+from sharegrpo_rl.runs.run_file import list_examples, load_run
 
 
 @pytest.mark.parametrize("run", ALGORITHMS)

@@ -7,14 +7,13 @@ import ray
 from test_runs import OPTIONS
 
 from sharegrpo_rl.algorithms.registry import build_config
-from sharegrpo_rl.callbacks import CALLBACKS, find_callbacks, register_callbacks
+from sharegrpo_rl.config.user_code import CALLBACKS, IMPORTED, find_callbacks, import_user_files, register_callbacks
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.user_code import IMPORTED, import_user_files
 
 USER_FILE = """
 import json
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from sharegrpo_rl.callbacks import register_callbacks
+from sharegrpo_rl.config.user_code import register_callbacks
 
 class Watch(RLlibCallback):
     def note(self, hook, **facts):

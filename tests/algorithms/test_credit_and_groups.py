@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.algorithms.group_metrics import completion_metrics, group_metrics
-from sharegrpo_rl.algorithms.groups import group_episodes, permuted, plan_requests
 from sharegrpo_rl.algorithms.registry import CLASSES, build_config
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot
 from sharegrpo_rl.envs.registry import make_bank
+from sharegrpo_rl.rollouts.groups import group_episodes, permuted, plan_requests
+from sharegrpo_rl.rollouts.metrics import completion_metrics, group_metrics
 
 ROOT_HALF = 1 / sqrt(2)
 
@@ -171,8 +171,8 @@ def runner(policy):
     """A real env runner whose engine says the sample's number."""
     from types import SimpleNamespace
 
-    from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
     from sharegrpo_rl.generation.scripted import ScriptedGenerator
+    from sharegrpo_rl.rollouts.env_runner import QAEnvRunner
 
     class Scripted(QAEnvRunner):
         def make_generator(self):

@@ -8,7 +8,7 @@ import ray
 from two_answers import ITERATIONS, two_answer_options, write_two_answers
 
 from sharegrpo_rl.algorithms.registry import build_config
-from sharegrpo_rl.tune.metric_names import known_metrics
+from sharegrpo_rl.config.names import known_metrics
 
 pytestmark = pytest.mark.slow
 KL = {"kl_min": 0.0, "kl_max": 0.02, "total_steps": ITERATIONS}

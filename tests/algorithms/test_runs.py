@@ -10,10 +10,9 @@ import torch
 from ray import tune
 
 from sharegrpo_rl.algorithms.registry import build_config, register
-from sharegrpo_rl.env_runners.errors import RunnerError
-from sharegrpo_rl.env_runners.qa_env_runner import QAEnvRunner
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
+from sharegrpo_rl.rollouts.env_runner import QAEnvRunner, RunnerError
 
 pytestmark = pytest.mark.slow
 OPTIONS = {

@@ -12,11 +12,10 @@ import ray
 from test_runs import OPTIONS as RUN
 from test_runs import surroundings  # noqa: F401 (a fixture: a cache, a reward that differs, one Ray)
 
-from sharegrpo_rl.algorithms.greedy import greedy_generate
 from sharegrpo_rl.algorithms.registry import build_config
-from sharegrpo_rl.env_runners.vllm_env_runner import VLLMEnvRunner
-from sharegrpo_rl.evaluation.evaluate import evaluate
+from sharegrpo_rl.evaluation.evaluate import evaluate, greedy_generate
 from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.rollouts.vllm_env_runner import VLLMEnvRunner
 
 pytestmark = [
     pytest.mark.slow,

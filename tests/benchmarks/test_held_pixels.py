@@ -18,7 +18,7 @@ import ray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharegrpo_rl.algorithms.registry import build_config
-from sharegrpo_rl.generation import prefill
+from sharegrpo_rl.generation import hf as prefill
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "host_memory.py"
 OPTIONS = {

@@ -9,14 +9,14 @@ import datasets
 import pytest
 from PIL import Image
 
-from sharegrpo_rl.data.benchmarks import cells
-from sharegrpo_rl.data.benchmarks.facts import facts_of
+from sharegrpo_rl.data.benchmarks import rows as cells
 from sharegrpo_rl.data.benchmarks.layout import LAYOUTS, find_layout, recognized
+from sharegrpo_rl.data.benchmarks.rows import facts_of
 from sharegrpo_rl.data.benchmarks.table import BenchmarkTable
-from sharegrpo_rl.data.hub import HubTable
 from sharegrpo_rl.data.loading import load_bank
+from sharegrpo_rl.data.tables import HubTable
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.truth import check_ground_truth
+from sharegrpo_rl.grader.grading import check_ground_truth
 
 
 def png(color):

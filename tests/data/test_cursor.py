@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.data.cursor import QuestionCursor
+from sharegrpo_rl.data.variants import QuestionCursor
 from sharegrpo_rl.errors import UserError
 
 STEPS = st.lists(st.integers(0, 30), max_size=8)

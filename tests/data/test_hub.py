@@ -2,8 +2,8 @@ import pickle
 
 import pytest
 
-from sharegrpo_rl.data.hub import HubTable, hub_split, load_hub, looks_like_hub_name
 from sharegrpo_rl.data.loading import load_bank
+from sharegrpo_rl.data.tables import HubTable, hub_split, load_hub, looks_like_hub_name
 from sharegrpo_rl.errors import UserError
 
 datasets = pytest.importorskip("datasets")

@@ -10,17 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sharegrpo_rl.data.columns import Columns
-from sharegrpo_rl.data.key_step_rules import steps_by_rule
-from sharegrpo_rl.data.key_steps import rows_without_key_steps
+from sharegrpo_rl.data.key_steps import rows_without_key_steps, steps_by_rule
 from sharegrpo_rl.data.loading import load_bank
-from sharegrpo_rl.data.rows import RowReader
-from sharegrpo_rl.data.theorem_phrases import THEOREM_PHRASES
+from sharegrpo_rl.data.rows import Columns, RowReader
+from sharegrpo_rl.data.theorem_steps import THEOREM_PHRASES
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.formats import ANSWER_FORMATS
-from sharegrpo_rl.rewards.key_steps_matching import matched_share
-from sharegrpo_rl.rewards.step_format import step_texts
+from sharegrpo_rl.grader.formats import ANSWER_FORMATS, step_texts
+from sharegrpo_rl.rewards.steps import matched_share
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 GOOD = {"question": "How many dots?", "answer": "2"}

@@ -6,8 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sharegrpo_rl.data.checking import check_bank
-from sharegrpo_rl.data.loading import TableBank, load_bank
+from sharegrpo_rl.data.loading import TableBank, check_bank, load_bank
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 
@@ -161,7 +160,7 @@ def test_a_bad_truth_names_its_row(make_set, row) -> None:
 def test_images_found_whole_are_not_decoded_again(
     make_set, row, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharegrpo_rl.data.checked_images._WORTH_KEEPING", 1)
+    monkeypatch.setattr("sharegrpo_rl.data.images._WORTH_KEEPING", 1)
     folder = make_set(rows_of(3, row))
     walk(folder)
     (kept,) = (own_cache / "checked_images").iterdir()

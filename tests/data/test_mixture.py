@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.data.cursor import QuestionCursor
-from sharegrpo_rl.data.mixture import MixedSet, epoch_counts, interleave, mix_test, mix_train
 from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.data.variants import QuestionCursor
+from sharegrpo_rl.envs.file_task import MixedSet, epoch_counts, interleave, mix_test, mix_train
 from sharegrpo_rl.errors import UserError
 
 

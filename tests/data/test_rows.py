@@ -2,11 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from sharegrpo_rl.data.columns import Columns
 from sharegrpo_rl.data.images import EncodedImage, ImageFile
-from sharegrpo_rl.data.rows import RowReader
+from sharegrpo_rl.data.rows import Columns, RowReader, last_boxed
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.data.values import last_boxed
 from sharegrpo_rl.errors import UserError
 
 ROOT = Path("/set")

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.data.seeding import derive_seed
+from sharegrpo_rl.data.variants import derive_seed
 
 PARTS = st.lists(st.text(max_size=5) | st.integers(-(2**70), 2**70), max_size=4)
 

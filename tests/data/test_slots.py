@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.data.images import EncodedImage
-from sharegrpo_rl.data.slots import plan_slots
 from sharegrpo_rl.data.transforms import TRANSFORMS
 from sharegrpo_rl.data.types import SeedQuestion, Slot
+from sharegrpo_rl.data.variants import plan_slots
 from sharegrpo_rl.errors import UserError
 
 ALLOWED = st.lists(st.sampled_from(sorted(TRANSFORMS)), unique=True).map(tuple)

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.data.jsonl import JsonlTable
-from sharegrpo_rl.data.parquet import ParquetTable
-from sharegrpo_rl.data.tables import ChainedTable
+from sharegrpo_rl.data.tables import ChainedTable, JsonlTable, ParquetTable
 from sharegrpo_rl.errors import UserError
 
 ROWS = st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=6) | st.integers() | st.none(), max_size=3))
@@ -106,7 +104,7 @@ def test_conversion_needs_the_memory_of_one_row_group(tmp_path: Path) -> None:
     code = """
 import sys, pyarrow as pa, pyarrow.parquet as pq
 from pathlib import Path
-from sharegrpo_rl.data.parquet import ParquetTable
+from sharegrpo_rl.data.tables import ParquetTable
 column = pa.array([bytes([i % 251]) * 100_000 for i in range(20)])
 path, schema = Path(sys.argv[1]), pa.schema({"data": pa.binary()})
 with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:

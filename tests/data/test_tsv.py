@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.data import tsv
-from sharegrpo_rl.data.tsv import TsvTable
+from sharegrpo_rl.data import tables as tsv
+from sharegrpo_rl.data.tables import TsvTable
 from sharegrpo_rl.errors import UserError
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=8)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.data.wordings import other_wordings, read_shared_wordings, with_choices
+from sharegrpo_rl.data.rows import other_wordings, read_shared_wordings, with_choices
 from sharegrpo_rl.errors import UserError
 
 

@@ -13,11 +13,11 @@ import pytest
 from typer.main import get_command
 
 from sharegrpo_rl.cli import app
+from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
+from sharegrpo_rl.config.run import TABLES
+from sharegrpo_rl.config.tree import parse_setting
 from sharegrpo_rl.envs.registry import ENVIRONMENTS
-from sharegrpo_rl.presets import ALGORITHM_OPTIONS
-from sharegrpo_rl.tune.examples import find_run_file
-from sharegrpo_rl.tune.nested_options import TABLES
-from sharegrpo_rl.tune.settings import parse_setting
+from sharegrpo_rl.runs.run_file import find_run_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -66,8 +66,8 @@ def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"\b((?:tuned_examples|tests|docs|sharegrpo_rl)/[\w./-]+\.(?:yaml|py|md))\b", text):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
-    parts = "ops|data|rewards|envs|models|generation|training|env_runners|learners|evaluation|algorithms|tune"
-    for name in re.findall(rf"`((?:{parts})/[\w/]+\.py)", text):
+    rooms = "|".join(p.name for p in (ROOT / "sharegrpo_rl").iterdir() if p.is_dir())
+    for name in re.findall(rf"`((?:{rooms})/[\w/]+\.py)", text):
         assert (ROOT / "sharegrpo_rl" / name).exists(), f"{page.name}: {name}"
 
 

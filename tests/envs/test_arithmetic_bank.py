@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.envs.arithmetic.bank import HELD_OUT, SEEN, ArithmeticBank, divide, held_out_facts
-from sharegrpo_rl.envs.arithmetic.kinds import KINDS
 from sharegrpo_rl.envs.registry import check_env_config, make_bank
+from sharegrpo_rl.envs.tasks.arithmetic import HELD_OUT, KINDS, SEEN, ArithmeticBank, divide, held_out_facts
 from sharegrpo_rl.errors import UserError
 
 ALL = tuple(KINDS)

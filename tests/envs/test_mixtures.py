@@ -9,7 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from sharegrpo_rl.data.transforms import DEFAULT_TRANSFORMS, TRANSFORMS
-from sharegrpo_rl.envs.blind import blind_partner
+from sharegrpo_rl.envs.bank_view import blind_partner
 from sharegrpo_rl.envs.registry import check_env_config, make_bank, make_env, make_warm_start_bank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate

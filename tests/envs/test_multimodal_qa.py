@@ -5,7 +5,7 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from sharegrpo_rl.data.transforms import TRANSFORMS
-from sharegrpo_rl.envs.blind import blind_partner
+from sharegrpo_rl.envs.bank_view import blind_partner
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
 

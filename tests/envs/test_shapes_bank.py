@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharegrpo_rl.data.transforms import TRANSFORMS
-from sharegrpo_rl.envs.shapes.bank import DrawnShapesBank, expand_kinds
-from sharegrpo_rl.envs.shapes.kinds import KIND_GROUPS, KINDS
-from sharegrpo_rl.envs.shapes.scene import BOARD, CORNERS
+from sharegrpo_rl.envs.tasks.drawn_shapes import BOARD, CORNERS, KIND_GROUPS, KINDS, DrawnShapesBank, expand_kinds
 from sharegrpo_rl.errors import UserError
 
 ALL = tuple(KINDS)

@@ -6,10 +6,9 @@ from collections import Counter
 
 import pytest
 
-from sharegrpo_rl.envs.shapes.bank import DrawnShapesBank
-from sharegrpo_rl.envs.shapes.kinds import KINDS
-from sharegrpo_rl.rewards.key_steps_matching import matched_share
+from sharegrpo_rl.envs.tasks.drawn_shapes import KINDS, DrawnShapesBank
 from sharegrpo_rl.rewards.rubric import Rubric
+from sharegrpo_rl.rewards.steps import matched_share
 
 RUBRIC = Rubric({"accuracy": 1.0, "key_steps": 0.1, "step_validity": 1.0}, "steps")
 

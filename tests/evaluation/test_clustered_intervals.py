@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sharegrpo_rl.evaluation.intervals import (
+from sharegrpo_rl.statistics.questions import (
     clustered_error,
     image_clusters,
     mean_interval,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sharegrpo_rl.envs.registry import make_env
-from sharegrpo_rl.envs.shapes.kinds import KINDS
+from sharegrpo_rl.envs.tasks.drawn_shapes import KINDS
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate
 from sharegrpo_rl.evaluation.report import GeneratedText, make_report

@@ -9,8 +9,7 @@ import pytest
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate
-from sharegrpo_rl.evaluation.exports import export_predictions, thinking_and_answer
-from sharegrpo_rl.evaluation.external_scores import read_external_scores
+from sharegrpo_rl.evaluation.exchange import export_predictions, read_external_scores, thinking_and_answer
 from sharegrpo_rl.evaluation.folder import add_scores, read_scores
 from sharegrpo_rl.evaluation.report import GeneratedText
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.evaluation.intervals import wilson_interval
+from sharegrpo_rl.statistics.questions import wilson_interval
 
 
 def test_values_by_hand():

@@ -6,10 +6,16 @@ import pytest
 
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.evaluation.evaluate import evaluate
-from sharegrpo_rl.evaluation.folder import EvaluationFolder, read_predictions, read_protocol, read_result
-from sharegrpo_rl.evaluation.grading import vote
-from sharegrpo_rl.evaluation.protocol import data_digest, differences, grader_version
+from sharegrpo_rl.evaluation.evaluate import evaluate, vote
+from sharegrpo_rl.evaluation.folder import (
+    EvaluationFolder,
+    data_digest,
+    differences,
+    grader_version,
+    read_predictions,
+    read_protocol,
+    read_result,
+)
 from sharegrpo_rl.evaluation.report import GeneratedText, record_of
 
 ROWS = [{"id": f"t{i}", "question": f"What is {i} + 1?", "answer": str(i + 1), "subtask": "sums"} for i in range(10)]

@@ -10,8 +10,7 @@ from fake_endpoint import FakeEndpoint, running
 from PIL import Image
 from rich.console import Console
 
-from sharegrpo_rl.expansion.expand import expand
-from sharegrpo_rl.expansion.options import ExpandOptions
+from sharegrpo_rl.expansion.expand import ExpandOptions, expand
 from sharegrpo_rl.expansion.question import Wanted
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.expansion.journal import Journal
-from sharegrpo_rl.expansion.requests import Reply, Request
+from sharegrpo_rl.expansion.endpoint import Reply, Request
+from sharegrpo_rl.expansion.session import Journal
 
 
 def test_replies_come_back_as_they_went_in(tmp_path: Path) -> None:

@@ -29,8 +29,7 @@ from PIL import Image
 
 from sharegrpo_rl.data.images import EncodedImage
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.expansion.endpoint import Endpoint, checked_address
-from sharegrpo_rl.expansion.requests import Reply, Request, Unanswered
+from sharegrpo_rl.expansion.endpoint import Endpoint, Reply, Request, Unanswered, checked_address
 
 REQUEST = Request("Say it.", temperature=0.7, max_tokens=99, seed=3)
 

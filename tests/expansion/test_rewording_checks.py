@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sharegrpo_rl.data.loading import load_bank
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.expansion import facts
-from sharegrpo_rl.expansion.validation import Fault, Original, find_fault, has_options
+from sharegrpo_rl.expansion.checks import Fault, Original, find_fault, has_options
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 GEOMETRY = "As shown in the diagram, AB=4*x-17, CD = 2x - 1, ∠BCD=101° and the radius is 5 cm. Find the value of y."

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampler_gap import gap
 
-from sharegrpo_rl.generation import prefill
+from sharegrpo_rl.generation import hf as prefill
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.decode_attention import BranchStore

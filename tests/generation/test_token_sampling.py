@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.generation.sampling import nucleus, sample, uniform_numbers
+from sharegrpo_rl.generation.hf import nucleus, sample, uniform_numbers
 
 PROBS = torch.tensor([0.05, 0.3, 0.0, 0.4, 0.2, 0.05], dtype=torch.float64)
 

@@ -16,8 +16,7 @@ from test_vllm_engine import (  # noqa: F401 (fixtures, and what skips without v
     wide,
 )
 
-from sharegrpo_rl.generation.engines import sends_adapters
-from sharegrpo_rl.generation.generator import Sampling
+from sharegrpo_rl.generation.generator import Sampling, sends_adapters
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.weights import adapter_weights, in_buckets

@@ -102,7 +102,7 @@ def test_ids_and_pixels_are_those_of_vllms_own_processing(wide, engine):
     rng = np.random.default_rng(5)
     pictures = tuple(rng.integers(0, 255, (42, 28 * (1 + i), 3), dtype=np.uint8) for i in range(2))
     (prompt,) = wide.encoder.encode([Question("Which is larger?", pictures)])
-    from sharegrpo_rl.generation.vllm.prompts import engine_input
+    from sharegrpo_rl.generation.vllm.generator import engine_input
 
     ours = engine_input(prompt, wide.encoder)
     text = wide.encoder.template(Question("Which is larger?", pictures))
@@ -116,7 +116,7 @@ def test_ids_and_pixels_are_those_of_vllms_own_processing(wide, engine):
 
 
 def test_pixels_are_the_prompts_own_memory(wide, prompts):
-    from sharegrpo_rl.generation.vllm.prompts import engine_input
+    from sharegrpo_rl.generation.vllm.generator import engine_input
 
     shown = [p for p in prompts if p.images]
     assert shown

@@ -5,11 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.models import joined_attention as joined_module
-from sharegrpo_rl.models.branch_attention import attend
-from sharegrpo_rl.models.joined_attention import joined_attention
-from sharegrpo_rl.models.merged_attention import merged_attention
-from sharegrpo_rl.models.pack_layout import Layout
+from sharegrpo_rl.models import branch_attention as joined_module
+from sharegrpo_rl.models.branch_attention import Layout, attend, joined_attention, merged_attention
 
 WAYS = {"merged": merged_attention, "portable": attend, "joined": joined_attention}
 HEADS, KEYS, SIZE = 4, 2, 8

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sharegrpo_rl.models.checkpointing import enable_checkpointing
-from sharegrpo_rl.models.compiling import compile_blocks
+from sharegrpo_rl.models.loading import compile_blocks, enable_checkpointing
 
 
 def packs_of(policy, tiny):

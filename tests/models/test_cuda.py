@@ -13,20 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.models.branch_attention import attend
-from sharegrpo_rl.models.checkpointing import NOTHING, PRODUCTS, enable_checkpointing
-from sharegrpo_rl.models.joined_attention import joined_attention
+from sharegrpo_rl.models.branch_attention import Layout, attend, has_kernels, joined_attention
+from sharegrpo_rl.models.loading import NOTHING, PRODUCTS, enable_checkpointing
 from sharegrpo_rl.models.pack_forward import padded_logprobs
-from sharegrpo_rl.models.pack_layout import Layout
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
-from sharegrpo_rl.models.varlen_attention import has_kernels
-from sharegrpo_rl.models.vision_attention import window_attention
-from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.models.vision import window_attention
 from sharegrpo_rl.training.step import TrainingStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

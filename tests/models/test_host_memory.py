@@ -8,7 +8,7 @@ import pytest
 # Without the setting, glibc's own threshold, held still: left alone it moves with what is freed, by luck of the heap.
 FAULTS = """
 import ctypes, resource, sys, torch
-from sharegrpo_rl.models.host_memory import keep_freed_memory
+from sharegrpo_rl.models.loading import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else ctypes.CDLL(None).mallopt(-3, 128 << 10)
 def some(rounds):
     for _ in range(rounds):

@@ -8,12 +8,11 @@ import torch
 from small_families import text_only
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, parameter_table, save_pretrained
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.processor import load_processor
-from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.models.prompts import PromptSettings, load_processor
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)

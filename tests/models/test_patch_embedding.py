@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_families import llava, qwen2_vl, qwen3_vl
 
-from sharegrpo_rl.models.patch_embedding import use_matrix_products
 from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+from sharegrpo_rl.models.vision import use_matrix_products
 
 
 def qwen2_5_vl():

@@ -123,7 +123,7 @@ def test_banned_ids_are_the_vision_tokens_and_the_heads_padding(policy):
 
 def test_banned_ids_have_log_prob_minus_infinity(policy, tiny):
     logits = torch.zeros(1, policy.model.lm_head.weight.shape[0])
-    from sharegrpo_rl.ops.token_logprobs import mask_logits
+    from sharegrpo_rl.ops.logprobs import mask_logits
 
     logprobs = mask_logits(logits, 1.0, policy.banned).log_softmax(-1)[0]
     assert bool(logprobs[policy.banned].isneginf().all())

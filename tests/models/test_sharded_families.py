@@ -4,13 +4,12 @@ import pytest
 from rank_processes import on_ranks
 from small_families import idefics3, llava, qwen2_vl, qwen3_vl, smolvlm, text_only
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.training.ranks import Ranks
-from sharegrpo_rl.training.settings import TrainingSettings
-from sharegrpo_rl.training.sharding import shard
-from sharegrpo_rl.training.shares import plan_update
+from sharegrpo_rl.training.plan import plan_update
+from sharegrpo_rl.training.sharding import Ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)

@@ -15,6 +15,7 @@ import torch
 from small_families import idefics3, llava, qwen2_vl, qwen3_vl, smolvlm, text_only
 from torch import Tensor
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -22,8 +23,7 @@ from sharegrpo_rl.models.loading import ModelSettings, load_policy, part_of, sav
 from sharegrpo_rl.models.pack_forward import TokenValues, branch_logprobs, padded_logprobs
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings, Question
-from sharegrpo_rl.training.microbatch import micro_batches
-from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.training.plan import micro_batches
 from sharegrpo_rl.training.step import TrainingStep
 
 SETTINGS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.known_sizes import KNOWN
 from sharegrpo_rl.models.loading import parameter_table
 from sharegrpo_rl.models.measured_sizes import known_sizes, measure, model_sizes
-from sharegrpo_rl.models.sizes import ModelSizes
+from sharegrpo_rl.models.sizes import KNOWN, ModelSizes
 
 PUBLISHED = {  # parameters as the model cards and papers round them
     "Qwen/Qwen2.5-VL-3B-Instruct": 3.75e9,

@@ -10,8 +10,7 @@ import torch
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models import smollm2
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
-from sharegrpo_rl.models.processor import load_processor
-from sharegrpo_rl.models.prompts import PromptSettings, Question
+from sharegrpo_rl.models.prompts import PromptSettings, Question, load_processor
 from sharegrpo_rl.models.smollm2 import main, write_smollm2
 
 needs_package = pytest.mark.skipif(
@@ -79,8 +78,7 @@ def test_prompts_use_its_own_chat_template_and_single_digits(folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_iteration_on_arithmetic(folder, dtype, tmp_path, monkeypatch):
     from sharegrpo_rl.algorithms.registry import build_config
-    from sharegrpo_rl.tune.examples import find_run_file
-    from sharegrpo_rl.tune.run_file import load_run
+    from sharegrpo_rl.runs.run_file import find_run_file, load_run
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     small = {"num_questions": 2, "num_samples": 2, "evaluation_questions": 12, "dtype": dtype, "num_threads": 1}

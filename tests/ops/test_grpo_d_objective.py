@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.ops.advantages import local_advantages
 from sharegrpo_rl.ops.policy_loss import Denominator
 from sharegrpo_rl.training.loss import Rows, policy_loss
-from sharegrpo_rl.training.settings import TrainingSettings
 
 NUMBER = st.floats(-1, 1).map(lambda x: round(x, 4))
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sharegrpo_rl.ops.head_logprobs import chunk_rows, head_logprobs
-from sharegrpo_rl.ops.token_logprobs import mask_logits, token_logprobs
+from sharegrpo_rl.ops.logprobs import chunk_rows, head_logprobs, mask_logits, token_logprobs
 
 
 def inputs(tokens, vocabulary, width=5, dtype=torch.float64, seed=0):

@@ -8,12 +8,11 @@ import torch
 from tiny_models import make_pack
 from torch.distributed.tensor import DTensor
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.training.ranks import Ranks
-from sharegrpo_rl.training.settings import TrainingSettings
-from sharegrpo_rl.training.sharding import shard
-from sharegrpo_rl.training.shares import plan_update
+from sharegrpo_rl.training.plan import plan_update
+from sharegrpo_rl.training.sharding import Ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharegrpo_rl.models.known_sizes import KNOWN
-from sharegrpo_rl.planning.gpus import GPUS
+from sharegrpo_rl.models.sizes import KNOWN
 from sharegrpo_rl.planning.plan import Request
-from sharegrpo_rl.tune.run_file import resolve_run
+from sharegrpo_rl.planning.workload import GPUS
+from sharegrpo_rl.runs.run_file import resolve_run
 
 QWEN = {size: KNOWN[f"Qwen/Qwen2.5-VL-{size}-Instruct"] for size in ("3B", "7B", "32B", "72B")}
 

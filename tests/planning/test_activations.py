@@ -11,16 +11,15 @@ import pytest
 import torch
 from live_tensors import LiveTensors, saved_by
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Prompt
 from sharegrpo_rl.models.branch_attention import attend
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.measured_sizes import measure
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings, Question
-from sharegrpo_rl.planning.activations import activations, attention_copies, head_bytes, layer_bytes, patch_bytes
-from sharegrpo_rl.planning.training import Training
+from sharegrpo_rl.planning.memory import Training, activations, attention_copies, head_bytes, layer_bytes, patch_bytes
 from sharegrpo_rl.planning.workload import MicroBatch, Workload
-from sharegrpo_rl.training.settings import TrainingSettings
 from sharegrpo_rl.training.step import TrainingStep
 
 LIMITS = PromptSettings(max_prompt_tokens=2048, min_pixels=784, max_pixels=50_176)

@@ -11,8 +11,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 
 from sharegrpo_rl.algorithms.registry import CLASSES, build_config
 from sharegrpo_rl.learners.placement import check_demand, learner_bundle
-from sharegrpo_rl.tune.examples import find_run_file
-from sharegrpo_rl.tune.run_file import load_run
+from sharegrpo_rl.runs.run_file import find_run_file, load_run
 
 pytestmark = pytest.mark.slow
 

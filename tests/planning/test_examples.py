@@ -7,11 +7,10 @@ import re
 import pytest
 
 from sharegrpo_rl.models.measured_sizes import known_sizes
-from sharegrpo_rl.planning.gpus import GPUS
 from sharegrpo_rl.planning.plan import Request, make_plan
 from sharegrpo_rl.planning.remedies import remedies
-from sharegrpo_rl.tune.examples import list_examples
-from sharegrpo_rl.tune.run_file import load_run
+from sharegrpo_rl.planning.workload import GPUS
+from sharegrpo_rl.runs.run_file import list_examples, load_run
 
 GPU_LINE = re.compile(r"^# gpu: ([\w-]+)", re.MULTILINE)
 TYPES = {name: found[1] for name, path in list_examples().items() if (found := GPU_LINE.search(path.read_text()))}

@@ -15,8 +15,7 @@ from sharegrpo_rl.models.measured_sizes import model_sizes
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.sizes import ModelSizes
 from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
-from sharegrpo_rl.planning.learner import kept
-from sharegrpo_rl.planning.training import BYTES, Training
+from sharegrpo_rl.planning.memory import BYTES, Training, kept
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 
 from sharegrpo_rl.models.measured_sizes import model_sizes
-from sharegrpo_rl.planning.activations import activations
-from sharegrpo_rl.planning.learner import learner_parts
-from sharegrpo_rl.planning.process import LEARNING
-from sharegrpo_rl.planning.training import Training
-from sharegrpo_rl.planning.workload import MicroBatch, Workload
+from sharegrpo_rl.planning.memory import Training, activations, learner_parts
+from sharegrpo_rl.planning.workload import LEARNING, MicroBatch, Workload
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +26,7 @@ from checkpoint import LIMITS, checkpoint
 from peak import peak_mb
 from workload import Work, counts, packs
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
-from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.training.step import TrainingStep
 
 folder = str(checkpoint())

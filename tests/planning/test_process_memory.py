@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 from plan_requests import QWEN, request_for
 
-from sharegrpo_rl.planning.generators import kv_bytes
-from sharegrpo_rl.planning.gpus import GIB
+from sharegrpo_rl.planning.memory import kv_bytes
 from sharegrpo_rl.planning.plan import Plan, make_plan
-from sharegrpo_rl.planning.process import Process
 from sharegrpo_rl.planning.remedies import changed, remedies
-from sharegrpo_rl.planning.workload import largest_micro_batch
+from sharegrpo_rl.planning.workload import GIB, Process, largest_micro_batch
 
 APART = {"num_learners": 2, "num_env_runners": 2, "engine": "vllm"}
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.evaluation.report import EvaluationRecord, make_report
-from sharegrpo_rl.tune.resume import run_params
-from sharegrpo_rl.tune.run_file import load_run
+from sharegrpo_rl.runs.folder import run_params
+from sharegrpo_rl.runs.run_file import load_run
 
 QUESTIONS = 40
 RUN_FILE = """

@@ -1,16 +1,16 @@
-"""`train` and `evaluate` as child processes see them, on the stand-in algorithm of tests/tune."""
+"""`train` and `evaluate` as child processes see them, on the stand-in algorithm of tests."""
 
 import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tune"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rich.console import Console
 from stand_in_algorithm import StandIn
 
-from sharegrpo_rl.tune.run_file import load_run
-from sharegrpo_rl.tune.train import TrainOptions, train
+from sharegrpo_rl.runs.run_file import load_run
+from sharegrpo_rl.runs.train import TrainOptions, train
 
 
 def main() -> int:

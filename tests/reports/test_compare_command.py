@@ -13,7 +13,7 @@ import pytest
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.reports.children import Job, run_jobs
-from sharegrpo_rl.reports.plan import check_folders, plan_methods, read_target
+from sharegrpo_rl.reports.compare import check_folders, plan_methods, read_target
 
 
 def refused(capsys, *arguments):

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from sharegrpo_rl.reports.analysis import analyse
+from sharegrpo_rl.reports.compare import write_report
+from sharegrpo_rl.reports.comparison import Settings, analyse
 from sharegrpo_rl.reports.examples import disagreements, sample_rollouts
 from sharegrpo_rl.reports.methods import Method, make_labels, read_methods, write_methods
-from sharegrpo_rl.reports.scores import Settings
-from sharegrpo_rl.reports.write_report import write_report
 
 
 class Page(HTMLParser):

@@ -13,13 +13,17 @@ import pytest
 from rich.console import Console
 
 from sharegrpo_rl.cli import run as run_command
+from sharegrpo_rl.config.tree import parse_setting
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.reports.machine_fit import training_bytes, weights_named
-from sharegrpo_rl.reports.paper_rows import find_table, read_tables
-from sharegrpo_rl.reports.reproduce import ReproduceOptions, reproduce
-from sharegrpo_rl.tune.examples import find_run_file, list_examples
-from sharegrpo_rl.tune.run_file import load_run
-from sharegrpo_rl.tune.settings import parse_setting
+from sharegrpo_rl.reports.reproduce import (
+    ReproduceOptions,
+    find_table,
+    read_tables,
+    reproduce,
+    training_bytes,
+    weights_named,
+)
+from sharegrpo_rl.runs.run_file import find_run_file, list_examples, load_run
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("stand_in_program.py")))
 DOCS = Path(__file__).parents[2] / "docs" / "papers.md"

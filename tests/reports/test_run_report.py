@@ -17,7 +17,7 @@ from sharegrpo_rl.cli import run as run_command
 from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, Slot
 from sharegrpo_rl.envs.registry import make_bank
 from sharegrpo_rl.reports.run_report import report_run
-from sharegrpo_rl.tune.rollout_log import RolloutLog, group_entry
+from sharegrpo_rl.runs.journal import RolloutLog, group_entry
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "</script><script>document.title='taken'</script> & <b>bold</b>"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.rewards.key_steps_matching import matched_share, substring_share
+from sharegrpo_rl.rewards.steps import matched_share, substring_share
 
 
 def found(phrase: str, text: str) -> bool:

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.rewards.formats import ANSWER_FORMATS
+from sharegrpo_rl.grader.formats import ANSWER_FORMATS, step_texts
 from sharegrpo_rl.rewards.rubric import REWARDS, Rubric
-from sharegrpo_rl.rewards.step_format import step_texts
 
 MEGABYTE = 1_000_000
 PARTS = [

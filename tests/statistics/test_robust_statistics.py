@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sharegrpo_rl.statistics.robust import (
+from sharegrpo_rl.statistics.seeds import (
     improvement_interval,
     interquartile_mean,
     interquartile_mean_interval,

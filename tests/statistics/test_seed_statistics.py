@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from sharegrpo_rl.statistics.effects import hedges_g, holm
-from sharegrpo_rl.statistics.seeds import WIDEST, fewest_seeds, paired_difference, t_interval, welch_difference
+from sharegrpo_rl.statistics.seeds import (
+    WIDEST,
+    fewest_seeds,
+    hedges_g,
+    holm,
+    paired_difference,
+    t_interval,
+    welch_difference,
+)
 
 shares = st.lists(st.integers(0, 500).map(lambda n: n / 500), min_size=2, max_size=10)
 
@@ -92,7 +99,7 @@ def test_holm_leaves_out_what_was_not_tested():
 
 
 def test_curves_are_read_between_their_points_and_smoothed():
-    from sharegrpo_rl.statistics.curves import Curve, make_band, smoothed
+    from sharegrpo_rl.statistics.seeds import Curve, make_band, smoothed
 
     curves = [Curve(np.array([0.0, 10.0]), np.array([0.0, y])) for y in (0.2, 0.4, 0.6)]
     assert curves[0].at(5.0) == pytest.approx(0.1)
@@ -107,7 +114,7 @@ def test_curves_are_read_between_their_points_and_smoothed():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(1, 9))
 def test_smoothing_is_a_mean_of_the_last_few(values, width):
-    from sharegrpo_rl.statistics.curves import smoothed
+    from sharegrpo_rl.statistics.seeds import smoothed
 
     expected = [mean(values[max(0, i + 1 - width) : i + 1]) for i in range(len(values))]
     assert smoothed(values, width).tolist() == pytest.approx(expected, abs=1e-9)

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Completion
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
-from sharegrpo_rl.ops.kl import kl_estimate
-from sharegrpo_rl.training.correction import Correction
-from sharegrpo_rl.training.ranks import Ranks
-from sharegrpo_rl.training.settings import TrainingSettings
-from sharegrpo_rl.training.shares import MicroBatch, plan_update
-from sharegrpo_rl.training.step import TrainingStep
+from sharegrpo_rl.ops.policy_loss import kl_estimate
+from sharegrpo_rl.training.plan import MicroBatch, plan_update
+from sharegrpo_rl.training.sharding import Ranks
+from sharegrpo_rl.training.step import Correction, TrainingStep
 
 
 def packs_of(policy, tiny, questions=4):

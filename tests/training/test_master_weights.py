@@ -5,9 +5,8 @@ import copy
 import pytest
 import torch
 
-from sharegrpo_rl.training.master_weights import MasterWeightsAdamW
-from sharegrpo_rl.training.optimizer import build_optimizer
-from sharegrpo_rl.training.settings import TrainingSettings
+from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.training.optimizer import MasterWeightsAdamW, build_optimizer
 from sharegrpo_rl.training.step import TrainingStep
 
 

@@ -7,9 +7,8 @@ from rank_cases import LORA, Case, compared, made_step, packs_of, run_case, sett
 from rank_processes import on_ranks
 from torch.distributed.tensor import DTensor
 
-from sharegrpo_rl.training.ranks import Ranks
-from sharegrpo_rl.training.sharding import shard
-from sharegrpo_rl.training.shares import gather_kl, plan_kl, plan_update
+from sharegrpo_rl.training.plan import gather_kl, plan_kl, plan_update
+from sharegrpo_rl.training.sharding import Ranks, shard
 
 FIVE = (1, 0, 2, 1, 1)
 CASES = {

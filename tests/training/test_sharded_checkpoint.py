@@ -8,9 +8,8 @@ from rank_processes import on_ranks
 from transformers import AutoModelForImageTextToText
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.training.export import export_pretrained
-from sharegrpo_rl.training.gradients import whole
-from sharegrpo_rl.training.sharded_checkpoint import MARKER, _state, full_weights, load, save
+from sharegrpo_rl.training.checkpoint import MARKER, _state, export_pretrained, full_weights, load, save
+from sharegrpo_rl.training.optimizer import whole
 
 SHARDINGS = (None, "ddp", "fsdp2")
 SCHEDULED = {"lr": 1e-4, "lr_schedule": "cosine", "total_steps": 6, "minibatch_size": 3, "weight_decay": 0.01}

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, PromptPack
-from sharegrpo_rl.training.balance import balanced
 from sharegrpo_rl.training.loss import count
-from sharegrpo_rl.training.microbatch import micro_batches, minibatches, num_tokens
-from sharegrpo_rl.training.settings import TrainingSettings
-from sharegrpo_rl.training.shares import gather_kl, plan_kl, plan_update
+from sharegrpo_rl.training.plan import balanced, gather_kl, micro_batches, minibatches, num_tokens, plan_kl, plan_update
 
 ELSEWHERE = object()  # what stands for pixels in the object store: it has no shape, and no use
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from sharegrpo_rl.algorithms.warm_start import SFTSettings, supervise, target_pack
+from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.ops.advantages import local_advantages
 from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate
-from sharegrpo_rl.training.settings import TrainingSettings
-from sharegrpo_rl.training.sft import SFTSettings, supervise, target_pack
 from sharegrpo_rl.training.step import TrainingStep
 
 

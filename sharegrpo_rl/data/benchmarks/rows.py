@@ -1,22 +1,181 @@
-"""A row of a published benchmark file -> a row with our own column names (those of `data/columns.py`)."""
+"""The cells of published benchmark files: lists written as text, base64 images, options in one string, image marks."""
 
 from __future__ import annotations
 
+import ast
+import base64
+import binascii
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sharegrpo_rl.data.benchmarks.cells import (
-    base64_images,
-    is_blank,
-    lettered_columns,
-    listed_options,
-    options_after,
-    place_images,
-    text_list,
-    text_of,
-    with_listed,
-)
+from sharegrpo_rl.data.messages import IMAGE_MARK
+from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
+
+# ---- What a benchmark's row says beside the question itself, carried along with the question.
+
+COLUMN = "benchmark_facts"  # in the row, and so among the question's extra values
+
+
+@dataclass(frozen=True)
+class BenchmarkFacts:
+    """`categories` break accuracy down, `labels` feed the benchmark's own metric, `row` is the published row, imageless."""
+
+    categories: Mapping[str, list[str]] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    accepted_answers: tuple[str, ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+
+_NONE = BenchmarkFacts()
+
+
+def facts_of(question: SeedQuestion) -> BenchmarkFacts:
+    """The question's facts; empty where it comes from no benchmark (a user's column of that name is none)."""
+    found = question.extra.get(COLUMN)
+    return found if isinstance(found, BenchmarkFacts) else _NONE
+
+
+MAX_LIST_CHARACTERS = 100_000
+MAX_IMAGE_BYTES = 64_000_000  # encoded
+MAX_IMAGES = 64  # of one question
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_BLANK = ("", "nan", "None")
+_LABEL = re.compile(r"(?:^|(?<=[;\n,]))\s*\(?([A-Z])\s*[.:)]\s*")
+_DATA_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+_NUMBERED = re.compile(r"<image\s*(\d+)>")
+
+
+def text_of(value: Any) -> str:
+    """The cell as stripped text; "" where nothing is in it."""
+    return "" if value is None else str(value).strip()
+
+
+def is_blank(value: Any) -> bool:
+    """Is the cell empty, or what pandas writes for nothing?"""
+    return value is None or (isinstance(value, float) and value != value) or text_of(value) in _BLANK
+
+
+def text_list(value: Any, where: str) -> tuple[str, ...]:
+    """A list of texts: a real one, or one written as JSON or as a Python literal. Parsed, never run."""
+    if is_blank(value):
+        return ()
+    if isinstance(value, str):
+        value = _parsed_list(value.strip(), where)
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str | int | float) for item in value):
+        raise UserError(f"{where} is {str(value)[:40]!r}, not a list of texts; correct the row")
+    return tuple(str(item).strip() for item in value)
+
+
+def _parsed_list(text: str, where: str) -> Any:
+    if len(text) > MAX_LIST_CHARACTERS:
+        raise UserError(f"{where}: a list of {len(text)} characters, {MAX_LIST_CHARACTERS} is the most")
+    with suppress(ValueError, RecursionError):  # many published lists are Python's own notation, tried next
+        return json.loads(text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise UserError(f'{where} is {text[:40]!r}, which is no list; write ["...", "..."]') from None
+
+
+def listed_options(text: str, where: str) -> tuple[str, ...]:
+    """`A. 5 cm; B. 7 cm; C. neither` as its options, in order; labels must run from A without a gap."""
+    found: list[tuple[int, int]] = []
+    for match in _LABEL.finditer(text):
+        if match.group(1) == LETTERS[len(found)]:
+            found.append((match.start(), match.end()))
+    if len(found) < 2:
+        raise UserError(f"{where} is {text[:40]!r}, without options A, B, ...; correct the row")
+    ends = [start for start, _ in found[1:]] + [len(text)]
+    return tuple(text[begin:end].strip().rstrip(";,").strip() for (_, begin), end in zip(found, ends, strict=True))
+
+
+def options_after(question: str) -> tuple[str, ...]:
+    """The options that follow the last line `Options:` or `Choices:` of a question; () where none do."""
+    parts = re.split(r"(?:^|\n)\s*(?:Options|Choices)\s*:", question)
+    if len(parts) < 2:
+        return ()
+    try:
+        return listed_options(parts[-1].strip(), "options")
+    except UserError:
+        return ()
+
+
+def lettered_columns(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of columns A, B, C, ... up to the first empty one."""
+    options: list[str] = []
+    for letter in LETTERS:
+        if letter not in row or row[letter] is None or text_of(row[letter]) in ("", "nan"):
+            break
+        options.append(text_of(row[letter]))
+    return tuple(options)
+
+
+def with_listed(question: str, options: Sequence[str]) -> str:
+    """The question with its options below, as `(A) ...`."""
+    listed = " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return f"{question}\nChoices: {listed}"
+
+
+def letter_at(index: Any, options: Sequence[str], where: str) -> str:
+    """The letter of a 0-based index into the options, given as a number or its text."""
+    text = text_of(index)
+    if not text.isdecimal() or int(text) >= len(options):
+        raise UserError(f"{where} is {text[:40]!r}, not an index below {len(options)}; correct the row")
+    return LETTERS[int(text)]
+
+
+def base64_images(cell: str, where: str) -> list[dict[str, Any]]:
+    """A base64 image or a list of them, as image structs; size checked before decoding."""
+    text = cell.strip()
+    if text.startswith("["):
+        texts = [piece.strip().strip("'\"") for piece in text.strip("[]").split(",")]
+        texts = [piece for piece in texts if piece]
+    else:
+        texts = [text]
+    if len(texts) > MAX_IMAGES:
+        raise UserError(f"{where}: {len(texts)} images, {MAX_IMAGES} is the most for one question")
+    return [{"bytes": _decoded(text, where), "path": None} for text in texts]
+
+
+def _decoded(text: str, where: str) -> bytes:
+    text = _DATA_ADDRESS.sub("", text, count=1)
+    if len(text) > MAX_IMAGE_BYTES * 4 // 3:
+        raise UserError(f"{where}: an image of more than {MAX_IMAGE_BYTES // 10**6} MB; shrink it")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UserError(f"{where}: not base64 ({error}); download the file again") from None
+
+
+def place_images(texts: Sequence[str], images: Sequence[Any], where: str) -> tuple[list[str], list[Any]]:
+    """Numbered marks (`<image 1>`, `<image1>`) as plain ones, and the images in the order of their marks.
+
+    An image may be marked twice and is then shown twice; images that no mark names come before all text.
+    """
+    shown: list[Any] = []
+    named: set[int] = set()
+
+    def replace(match: re.Match[str]) -> str:
+        number = int(match.group(1))
+        if not 1 <= number <= len(images):
+            raise UserError(f"{where}: {match.group()} is marked, and the row has {len(images)} image(s)")
+        named.add(number)
+        shown.append(images[number - 1])
+        return IMAGE_MARK
+
+    marked = [_NUMBERED.sub(replace, text.replace(IMAGE_MARK, "")) for text in texts]
+    rest = [image for number, image in enumerate(images, 1) if number not in named]
+    if shown and rest:
+        marked[0] = IMAGE_MARK * len(rest) + marked[0]
+    return marked, [*rest, *shown]
+
+
+# ---- A row of a published benchmark file -> a row with our own column names (those of `data/rows.py`).
 
 Row: TypeAlias = dict[str, Any]
 ReadRow: TypeAlias = Callable[[Row, str], Row]  # row, its place for error messages

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sharegrpo_rl.data.benchmarks.cells import is_blank, text_of
-from sharegrpo_rl.data.benchmarks.facts import COLUMN, BenchmarkFacts
 from sharegrpo_rl.data.benchmarks.layout import Layout
-from sharegrpo_rl.data.hub import load_hub, looks_like_hub_name
-from sharegrpo_rl.data.jsonl import JsonlTable
-from sharegrpo_rl.data.parquet import ParquetTable
-from sharegrpo_rl.data.tables import ChainedTable, Table
-from sharegrpo_rl.data.tsv import TsvTable
+from sharegrpo_rl.data.benchmarks.rows import COLUMN, BenchmarkFacts, is_blank, text_of
+from sharegrpo_rl.data.tables import (
+    ChainedTable,
+    JsonlTable,
+    ParquetTable,
+    Table,
+    TsvTable,
+    load_hub,
+    looks_like_hub_name,
+)
 from sharegrpo_rl.errors import UserError
 
 SUFFIXES = (".tsv", ".parquet", ".jsonl")

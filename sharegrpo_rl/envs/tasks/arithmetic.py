@@ -2,15 +2,213 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
 from typing import Any
 
-from sharegrpo_rl.data.types import QuestionBank
-from sharegrpo_rl.envs.arithmetic.bank import ArithmeticBank
-from sharegrpo_rl.envs.arithmetic.kinds import KINDS, LARGEST_FACTOR, check_kinds
+from sharegrpo_rl.config.option import EnvOptions, about
+from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
+from sharegrpo_rl.data.variants import derive_seed
+from sharegrpo_rl.envs.file_task import check_skip
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
-from sharegrpo_rl.envs.options import EnvOptions, about
-from sharegrpo_rl.envs.row_choice import check_skip
+from sharegrpo_rl.errors import UserError
+
+# ---- The kinds of question on two numbers: which numbers they take, how they are asked, which number facts they use.
+#
+# A number fact is an unordered pair of numbers: whoever knows 7 + 5 knows 5 + 7, and 12 - 5 too.
+
+Pair = tuple[int, int]
+LARGEST_FACTOR = 12
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Wording 0 is the plain one. `commutes`: the numbers may stand in either order."""
+
+    sign: str
+    spoken: str
+    wordings: tuple[str, ...]
+    commutes: bool = True
+
+    def operands(self, max_number: int) -> list[Pair]:
+        """All pairs of numbers from 1 to `max_number` that can be asked; the larger one first where order matters."""
+        if self.commutes:
+            largest = min(max_number, LARGEST_FACTOR) if self.sign == "*" else max_number
+            return [(a, b) for a in range(1, largest + 1) for b in range(a, largest + 1)]
+        return [(a, b) for a in range(2, max_number + 1) for b in range(1, a)]
+
+    def facts(self, operands: Pair) -> tuple[Pair, ...]:
+        """The number facts that a question uses; 12 - 5 uses {5, 12}, which it shows, and {5, 7}, which answers it."""
+        a, b = operands
+        shown = (min(a, b), max(a, b))
+        return (shown,) if self.commutes else (shown, (min(b, a - b), max(b, a - b)))
+
+    def result(self, operands: Pair) -> int:
+        """The answer."""
+        a, b = operands
+        return {"+": a + b, "-": a - b, "*": a * b}[self.sign]
+
+
+KINDS: dict[str, Kind] = {
+    "addition": Kind(
+        "+",
+        "plus",
+        (
+            "What is {a} + {b}?",
+            "How much is {a} plus {b}?",
+            "Find the sum of {a} and {b}.",
+            "Add {a} and {b} together.",
+            "Start at {a} and count {b} further. Where do you end?",
+        ),
+    ),
+    "subtraction": Kind(
+        "-",
+        "minus",
+        (
+            "What is {a} - {b}?",
+            "How much is {a} minus {b}?",
+            "Take {b} away from {a}.",
+            "Find the difference of {a} and {b}.",
+            "Start at {a} and count {b} back. Where do you end?",
+        ),
+        commutes=False,
+    ),
+    "multiplication": Kind(
+        "*",
+        "times",
+        (
+            "What is {a} * {b}?",
+            "How much is {a} times {b}?",
+            "Find the product of {a} and {b}.",
+            "Multiply {a} by {b}.",
+            "Count from zero in {a} steps of {b}. Where do you end?",
+        ),
+    ),
+}
+
+
+def check_kinds(names: Sequence[str]) -> None:
+    """UserError where a name is unknown or none is given."""
+    for name in names:
+        if name not in KINDS:
+            raise UserError(f"env_config.kinds: unknown kind of question {name!r}; known kinds: {', '.join(KINDS)}")
+    if not names:
+        raise UserError(f"env_config.kinds: name at least one kind of question: {', '.join(KINDS)}")
+
+
+# ---- The generated bank of questions on two numbers: any question is made from its index alone.
+
+SPLIT_SIZES = {"train": 50_000, "test": 2_000}
+SEEN, HELD_OUT = "seen-facts", "held-out-facts"
+
+
+class ArithmeticBank:
+    """Generated questions; `bank[i]` depends on split and index (and, in train, on subset_seed) and on nothing else.
+
+    Kinds come in shuffled blocks, and within a kind the pairs of numbers: each is asked once, in an order of its two
+    numbers that is drawn, before any comes again. So no constant answer earns much. A share of all number facts is held
+    out: no training question of any kind, wording or order uses one. The test split asks, alternately for each kind,
+    seen facts (training asks them too) and questions that use held-out facts alone; its subtask says which, such as
+    `addition/held-out-facts`.
+    """
+
+    name = "Arithmetic-v0"
+
+    def __init__(
+        self,
+        split: str,
+        kinds: Sequence[str] = ("addition", "subtraction"),
+        max_number: int = 20,
+        held_out_share: float = 1 / 3,
+        num_questions: int | None = None,
+        num_wordings: int | None = None,
+        *,
+        held_out_seed: int = 0,
+        offset: int = 0,
+        subset_seed: int = 0,
+    ) -> None:
+        if split not in SPLIT_SIZES:
+            raise UserError(f"Arithmetic-v0 has the splits train and test, not {split!r}")
+        check_kinds(kinds)
+        self.split = split
+        self.num_wordings = num_wordings
+        self._offset = offset
+        self._length = SPLIT_SIZES[split] if num_questions is None else num_questions
+        self._stream = f"{split}-{subset_seed}" if split == "train" and subset_seed else split
+        held_out = held_out_facts(max_number, held_out_share, held_out_seed)
+        pools = {name: divide(name, max_number, held_out) for name in dict.fromkeys(kinds)}
+        groups = (SEEN,) if split == "train" or held_out_share == 0 else (SEEN, HELD_OUT)
+        self._pools = {(name, group): pool[group] for name, pool in pools.items() for group in groups}
+        self._groups = tuple(self._pools)
+        for (name, group), pool in self._pools.items():
+            if not pool:
+                raise UserError(
+                    f"env_config.held_out_share: {held_out_share:g} of the facts on numbers up to {max_number} leaves "
+                    f"no question of kind {name} with {group}; change it, or raise env_config.max_number"
+                )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> SeedQuestion:
+        if not 0 <= index < self._length:
+            raise IndexError(f"question {index} of {self._length}")
+        position = index + self._offset
+        block, place = divmod(position, len(self._pools))
+        name, group = self._groups[_order(len(self._groups), self._stream, "kinds", block)[place]]
+        pool = self._pools[name, group]
+        cycle, turn = divmod(block, len(pool))
+        a, b = pool[_order(len(pool), self._stream, f"{name}/{group}", cycle)[turn]]
+        if KINDS[name].commutes and Random(derive_seed("arithmetic", self._stream, "order", position)).random() < 0.5:
+            a, b = b, a
+        subtask = name if self.split == "train" else f"{name}/{group}"
+        return self._question(f"{self._stream}-{position}", name, (a, b), subtask)
+
+    def _question(self, question_id: str, name: str, operands: Pair, subtask: str) -> SeedQuestion:
+        kind = KINDS[name]
+        a, b = operands
+        answer = str(kind.result(operands))
+        wordings = [text.format(a=a, b=b) for text in kind.wordings[: self.num_wordings]]
+        return SeedQuestion(
+            id=question_id,
+            question=wordings[0],
+            answer=answer,
+            variants=tuple(wordings[1:]),
+            answer_type="numeric",
+            solution=f"{a} {kind.sign} {b} = {answer}",
+            key_steps=(
+                (str(a),),
+                (str(b),),
+                (f"{a} {kind.sign} {b} = {answer}", f"{a} {kind.spoken} {b} is {answer}", answer),
+            ),
+            task="arithmetic",
+            subtask=subtask,
+            transforms=(),
+        )
+
+
+def held_out_facts(max_number: int, share: float, seed: int) -> frozenset[Pair]:
+    """The share of all unordered pairs of numbers from 1 to `max_number` that training never uses."""
+    pairs = [(a, b) for a in range(1, max_number + 1) for b in range(a, max_number + 1)]
+    random = Random(derive_seed("arithmetic", "held out", seed, max_number))
+    return frozenset(random.sample(pairs, round(share * len(pairs))))
+
+
+def divide(name: str, max_number: int, held_out: frozenset[Pair]) -> dict[str, tuple[Pair, ...]]:
+    """A kind's numbers by the facts they use: none held out, or all. What uses one of each is never asked."""
+    kind = KINDS[name]
+    uses = {operands: held_out.intersection(kind.facts(operands)) for operands in kind.operands(max_number)}
+    return {
+        SEEN: tuple(operands for operands, used in uses.items() if not used),
+        HELD_OUT: tuple(operands for operands, used in uses.items() if used == set(kind.facts(operands))),
+    }
+
+
+@lru_cache(maxsize=256)  # the questions of a cycle share its order
+def _order(length: int, *stream: str | int) -> list[int]:
+    return Random(derive_seed("arithmetic", stream[0], "order", *stream[1:])).sample(range(length), length)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,143 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
+from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.lora.request import LoRARequest
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import EngineLost
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.weights import Weights, in_buckets
+
+# ---- A LoRA adapter in a running engine: collected from buckets, handed over as peft's files, under a new id each time.
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has room of
+
+
+def engine_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of vLLM's LLM for one adapter at a time, in the model's own precision."""
+    rank = lora.get("rank", 16)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(r for r in RANKS if r >= rank)}
+
+
+class Adapter:
+    """The adapter that requests are answered with; `request` is None until there is one.
+
+    A new id each time: what vLLM keeps of an id, in its slots and its prefix cache, is of older weights.
+    """
+
+    def __init__(self, engine: Any, lora: Mapping[str, Any]) -> None:
+        self._engine, self._lora = engine, lora
+        self._incoming: dict[str, Tensor] = {}
+        self._number = 0
+        self.request: LoRARequest | None = None
+
+    def start(self) -> None:
+        """Begin to collect."""
+        self._incoming = {}
+
+    def take(self, weights: Weights) -> None:
+        """Some tensors, under peft's names."""
+        self._incoming |= {name: tensor.detach().clone().contiguous() for name, tensor in weights}
+
+    def finish(self) -> None:
+        """Put what was collected in the place of the adapter before."""
+        self._number += 1
+        folder = Path(tempfile.mkdtemp(prefix="sharegrpo_rl-adapter-"))
+        try:
+            save_file(self._incoming, folder / "adapter_model.safetensors")
+            (folder / "adapter_config.json").write_text(json.dumps(self._settings()))
+            request = LoRARequest(f"adapter-{self._number}", self._number, str(folder))
+            if self.request is not None:
+                self._engine.remove_lora(self.request.lora_int_id)
+            if not self._engine.add_lora(request):
+                raise RuntimeError(f"vLLM did not take adapter {self._number}")
+            self._engine.pin_lora(self._number)  # its files are gone after this: it must not be loaded again
+            self.request = request
+        finally:
+            shutil.rmtree(folder)
+            self._incoming = {}
+
+    def _settings(self) -> dict[str, Any]:
+        layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in self._incoming}
+        return {
+            "peft_type": "LORA",
+            "r": self._lora.get("rank", 16),
+            "lora_alpha": self._lora.get("alpha", 32.0),
+            "target_modules": sorted(layers),
+            "bias": "none",
+        }
+
+
+# ---- The worker's end of a weight sync: a back end for vLLM's weight-transfer API that is handed buckets of tensors.
+
+BACKEND = "sharegrpo_buckets"
+
+
+@dataclass
+class NoInit(WeightTransferInitInfo):
+    """There is nothing to set up."""
+
+
+@dataclass
+class Bucket(WeightTransferUpdateInfo):
+    """Some of the weights, under their checkpoint names."""
+
+    weights: list[tuple[str, Tensor]] = field(default_factory=list)
+
+
+class BucketTransfer(WeightTransferEngine[NoInit, Bucket]):
+    """Loads buckets layer by layer, in place; layers of which nothing comes keep what they have."""
+
+    init_info_cls = NoInit
+    update_info_cls = Bucket
+
+    def init_transfer_engine(self, init_info: NoInit) -> None:
+        """Tensors come with the call itself."""
+
+    def start_weight_update(self) -> None:
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict) -> None:
+        """As the base class does it, which cannot wait for an accelerator where there is none."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: Bucket) -> None:
+        with torch.no_grad():
+            self.model.load_weights(update_info.weights)
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        """Nothing is held."""
+
+
+class KnowsBuckets:
+    """A worker extension without methods: workers in processes of their own import this module, and so the back end."""
+
+
+WeightTransferEngineFactory.register_engine(BACKEND, BucketTransfer)
+
 
 # Read by vLLM when it is first imported. Its engine in our own process: weights and prompts are passed, not sent. Its
 # first model runner: custom logits processors of the second one have another interface. And no telemetry.
@@ -60,7 +182,6 @@ class VLLMEngine:
         self.version: int | None = None
         self._requests = count()
         _check_family(policy)
-        from sharegrpo_rl.generation.vllm.adapter import Adapter, engine_arguments  # imports vLLM
 
         with _own_threads():
             self._llm = _start(
@@ -171,8 +292,6 @@ def _start(folder: str, policy: Policy, settings: VLLMSettings, **arguments: Any
     from vllm import LLM
     from vllm.platforms import current_platform
 
-    from sharegrpo_rl.generation.vllm.transfer import BACKEND
-
     on_cpu = current_platform.is_cpu()
     if on_cpu and settings.sleep:
         raise UserError("config.vllm.sleep: vLLM's CPU build cannot sleep; set it to false")
@@ -193,9 +312,9 @@ def _start(folder: str, policy: Policy, settings: VLLMSettings, **arguments: Any
             enable_sleep_mode=settings.sleep,
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",
-            logits_processors=["sharegrpo_rl.generation.vllm.logits:BannedIds"],
+            logits_processors=["sharegrpo_rl.generation.vllm.generator:BannedIds"],
             weight_transfer_config={"backend": BACKEND},
-            worker_extension_cls="sharegrpo_rl.generation.vllm.transfer.KnowsBuckets",
+            worker_extension_cls="sharegrpo_rl.generation.vllm.engine.KnowsBuckets",
             use_tqdm_on_load=False,
             **arguments,
         )

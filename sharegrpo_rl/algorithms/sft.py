@@ -1,0 +1,72 @@
+"""SFT: supervised fine-tuning as an algorithm of its own, on the same data, with the same reports as the RL methods.
+
+Each question's reference solution is taught as it stands; where a row has none, a short answer in the run's format.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import TIMERS
+
+from sharegrpo_rl.algorithms.base import RunAlgorithm, recovering
+from sharegrpo_rl.algorithms.config import RunConfig
+from sharegrpo_rl.algorithms.warm_start import target_pack, target_text
+from sharegrpo_rl.config import RunOptions, SFTOptions
+from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.rollouts.groups import plan_requests
+
+
+class SFTConfig(RunConfig):
+    """Configures SFT.
+
+    config = SFTConfig().environment("DrawnShapes-v0").training(lr=2e-3, num_questions=32)
+    """
+
+    name: ClassVar[str] = "SFT"
+    options: ClassVar[type[RunOptions]] = SFTOptions
+    objective: ClassVar[str] = "supervised"
+    # One target for one wording of each question; nothing is sampled.
+    num_variants: ClassVar[int] = 1
+    num_samples: ClassVar[int] = 1
+    include_original: ClassVar[str] = "sampled"
+    strict_variants: ClassVar[bool] = False
+    temperature: ClassVar[float] = 1.0
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or SFT)
+
+
+class SFT(RunAlgorithm):
+    """Teaches `num_questions` targets an iteration."""
+
+    config: SFTConfig
+
+    @classmethod
+    @override(Algorithm)
+    def get_default_config(cls) -> SFTConfig:
+        return SFTConfig()
+
+    @recovering
+    @override(Algorithm)
+    def training_step(self) -> None:
+        """Render the next questions, and learn their targets."""
+        started = time.perf_counter()
+        packs = self._target_packs()
+        with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):
+            update = self.learner_group.update(packs)
+        seconds = time.perf_counter() - started
+        tokens = sum(len(c.token_ids) for p in packs for c in p.completions)
+        self.metrics.log_value("taught_tokens_per_second", tokens / seconds, reduce="mean", window=1)
+        self.log_update(update)
+
+    def _target_packs(self) -> list[PromptPack]:
+        requests = plan_requests(self.bank, self.pick_questions(), self.config, self.iteration)
+        policy = self.rl_module.policy
+        return [
+            target_pack(policy, request.group, prompt, target_text(self.bank[request.question_index], self.config))
+            for request, prompt in zip(requests, self.render(requests), strict=True)
+        ]

@@ -1,0 +1,122 @@
+"""`list`: the names that run files can use, and the options of an algorithm or environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, fields
+from typing import Any, get_type_hints
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from sharegrpo_rl.config import meaning
+from sharegrpo_rl.config.names import suggestion
+from sharegrpo_rl.config.run import TABLES
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import as_json
+from sharegrpo_rl.models.measured_sizes import known_sizes
+from sharegrpo_rl.planning.describe import short_lines
+from sharegrpo_rl.planning.plan import Request, make_plan
+from sharegrpo_rl.planning.workload import choose_gpu
+from sharegrpo_rl.runs.run_file import RunSpec, batch_arithmetic
+
+# ---- `--dry-run`: the resolved run as YAML and what it amounts to, without opening data or weights.
+
+
+def describe_run(spec: RunSpec, seed: int) -> str:
+    """The text that `--dry-run` prints; it is a run file again, the counts stand in comments."""
+    lines = yaml.safe_dump(as_json(spec.as_tree()), sort_keys=False, allow_unicode=True, width=120).splitlines()
+    lines += ["", f"# seed {seed}"]
+    counts = batch_arithmetic(spec.config, spec.iterations)
+    lines += [f"# {name:<44} {count:>14,}" for name, count in counts.items()]
+    lines += [f"# {line}" for line in _plan(spec)]
+    return "\n".join(lines) + "\n"
+
+
+def _plan(spec: RunSpec) -> list[str]:
+    """Memory of each process where the model's sizes are known by its name: to count them takes torch."""
+    sizes = known_sizes(spec.config["model"])
+    if sizes is None:
+        return ["memory and time: sharegrpo-rl plan"]
+    return short_lines(make_plan(Request(spec.config, spec.iterations, sizes, choose_gpu(None, None))))
+
+
+TOPICS = ("algorithms", "environments", "examples", "transforms", "rewards")
+
+
+def print_listing(what: str | None, of: str | None) -> None:
+    """Print one topic, or all of them; UserError for a topic that does not exist."""
+    console = Console()
+    if what == "options":
+        console.print(options_table(of))
+        return
+    if what is not None and what not in TOPICS:
+        raise UserError(f"list {what}: no such topic{suggestion(what, TOPICS)} (topics: {', '.join(TOPICS)}, options)")
+    for topic in [what] if what else TOPICS:
+        table = Table(title=topic, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        for name, doc in _entries(topic):
+            table.add_row(name, doc)
+        console.print(table)
+        console.print()
+
+
+def _entries(topic: str) -> Iterable[tuple[str, str]]:
+    if topic == "algorithms":
+        from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
+
+        for name, options in ALGORITHM_OPTIONS.items():
+            presets = ", ".join(PRESETS.get(name, {}))
+            yield name, f"{_first_line(options)}{f' Presets: {presets}' if presets else ''}"
+    elif topic == "environments":
+        from sharegrpo_rl.envs.registry import ENVIRONMENTS
+
+        yield from ((name, spec.doc) for name, spec in ENVIRONMENTS.items())
+    elif topic == "examples":
+        from sharegrpo_rl.runs.run_file import list_examples
+
+        yield from ((name, _comment(path.read_text(encoding="utf-8"))) for name, path in list_examples().items())
+    elif topic == "transforms":
+        from sharegrpo_rl.data.transforms import TRANSFORMS
+
+        yield from ((name, transform.sentence) for name, transform in TRANSFORMS.items())
+    else:
+        from sharegrpo_rl.rewards.rubric import REWARDS
+
+        yield from ((name, _first_line(reward)) for name, reward in REWARDS.items())
+
+
+def options_table(name: str | None) -> Table:
+    """Every option of an algorithm, an environment or a nested table: default, meaning, unit, bounds, source."""
+    from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
+    from sharegrpo_rl.envs.registry import ENVIRONMENTS
+
+    known = [*ALGORITHM_OPTIONS, *ENVIRONMENTS, *TABLES]
+    if name not in known:
+        what = f"no options of {name!r}{suggestion(name, known)}" if name else "say of what"
+        raise UserError(f"list options: {what} (known: {', '.join(known)})")
+    options: Any = ALGORITHM_OPTIONS.get(name) or TABLES.get(name) or ENVIRONMENTS[name].options
+    hints = get_type_hints(options)
+    table = Table(title=f"options of {name}", title_justify="left")
+    for heading in ("option", "type", "default", "meaning"):
+        table.add_column(heading, overflow="fold")
+    for entry in fields(options):
+        table.add_row(entry.name, _type_name(hints[entry.name]), _default(entry), meaning(entry))
+    return table
+
+
+def _default(entry: Field) -> str:
+    value = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+    return "null" if value is None else str(value)
+
+
+def _type_name(hint: Any) -> str:
+    return str(hint).replace("<class '", "").replace("'>", "").replace("None", "null")
+
+
+def _first_line(thing: Any) -> str:
+    return (getattr(thing, "__doc__", None) or "").strip().split("\n")[0]
+
+
+def _comment(text: str) -> str:
+    return text.splitlines()[0].removeprefix("#").strip() if text.startswith("#") else ""

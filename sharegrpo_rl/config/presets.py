@@ -1,0 +1,194 @@
+"""The algorithms by name, with their options and presets; light enough for `--dry-run` and `list`.
+
+A preset is a table of keys laid down before a run's own. The long lists of them are in docs/algorithms/presets.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sharegrpo_rl.config import GRPODOptions, GRPOOptions, RunOptions, SFTOptions, ShareGRPOOptions, StepGRPOOptions
+
+ALGORITHM_OPTIONS: dict[str, type[RunOptions]] = {
+    "GRPO": GRPOOptions,
+    "ShareGRPO": ShareGRPOOptions,
+    "GRPOD": GRPODOptions,
+    "StepGRPO": StepGRPOOptions,
+    "SFT": SFTOptions,
+}
+
+# R1-ShareVL, section 4.1 and its released settings: what paper and code have in common.
+_SHARE_VL: dict[str, Any] = {
+    "num_questions": 512,
+    "answer_format": "boxed",
+    "rewards": {"accuracy": 0.9, "format": 0.1},
+    "lr": 1e-6,
+    "weight_decay": 1e-2,
+    "grad_clip": 1.0,
+    "kl_coeff": 0.0,
+    "max_prompt_tokens": 2048,
+    "max_completion_tokens": 2048,
+    "min_pixels": 262_144,
+    "max_pixels": 1_048_576,
+}
+_SHARE_GRPO: dict[str, Any] = {
+    **_SHARE_VL,
+    "num_variants": 2,
+    "num_samples": 6,
+    "transform_probability": 0.3,
+    "include_original": "sampled",
+    "pairing": "all",
+    "advantage_levels": "global_local",
+}
+# The equations: sequence ratio and mean over sequences (S2; with pairs 1 / (n m^2), S8), symmetric clip, section 4.1's T.
+_SHARE_VL_EQUATIONS: dict[str, Any] = {
+    "minibatch_size": 128,
+    "temperature": 0.7,
+    "ratio_level": "sequence",
+    "loss_aggregation": "sequence_sum",
+    "clip_low": 0.2,
+    "clip_high": 0.2,
+    "transform_text_position": "after",
+}
+# R1-V's code, which OThink-MR1 and R1-VL build on: one update a rollout, k3 in the loss, mean over sequences.
+_R1_V: dict[str, Any] = {
+    "num_questions": 16,
+    "num_samples": 8,
+    "temperature": 1.0,
+    "rewards": {"accuracy": 1.0, "format": 1.0},
+    "answer_format": "think_answer",
+    "lr": 1e-6,
+    "lr_schedule": "linear",
+    "kl_coeff": 0.04,
+    "kl_estimator": "k3",
+    "loss_aggregation": "sequence_mean",
+    "advantage_eps": 1e-4,
+    "max_prompt_tokens": 1024,
+    "max_completion_tokens": 512,
+    "max_pixels": 401_408,
+}
+# A schedule takes the place of the constant weight.
+_GRPO_D: dict[str, Any] = {**_R1_V, "kl_coeff": 0.0, "kl_schedule": "v_shape", "kl_turn": 0.3}
+
+GRPO_PRESETS: dict[str, dict[str, Any]] = {
+    # GRPO as R1-ShareVL's comparison has it (the row 72.8 of its Table 2): N = 12 completions of the question itself.
+    "r1_sharevl": {**_SHARE_VL, **_SHARE_VL_EQUATIONS, "num_samples": 12, "wording": "original"},
+    "r1_v": _R1_V,
+    # Dr. GRPO: no spread under the advantage, and a constant instead of each completion's length under the loss.
+    "dr_grpo": {"advantage_std": "none", "loss_aggregation": "constant", "kl_coeff": 0.0},
+    # DAPO: clip-higher, dynamic sampling, overlong shaping, mean over tokens, no KL; sizes of its recipe.
+    "dapo": {
+        "num_questions": 512,
+        "minibatch_size": 32,
+        "num_samples": 16,
+        "temperature": 1.0,
+        "clip_low": 0.2,
+        "clip_high": 0.28,
+        "dual_clip": 10.0,
+        "loss_aggregation": "token_mean",
+        "kl_coeff": 0.0,
+        "selection": "dynamic_sampling",
+        "max_generation_batches": 10,
+        "max_completion_tokens": 20480,
+        "max_prompt_tokens": 2048,
+        "overlong_buffer": 4096,
+        "overlong_weight": 1.0,
+        "advantage_eps": 1e-6,
+        "lr": 1e-6,
+        "lr_warmup_steps": 10,
+        "weight_decay": 0.1,
+    },
+    # GSPO: the geometric mean of the token ratios as the ratio of a sequence, with its narrow clip.
+    "gspo": {
+        "ratio_level": "sequence_mean",
+        "loss_aggregation": "sequence_mean",
+        "clip_low": 3e-4,
+        "clip_high": 4e-4,
+        "kl_coeff": 0.0,
+    },
+    # MM-Eureka: groups with a mean accuracy in [0.1, 0.9] only, vision tower frozen, no KL.
+    "mm_eureka": {
+        "num_questions": 128,
+        "num_samples": 8,
+        "temperature": 1.0,
+        "selection": "online_filter",
+        "filter_low": 0.1,
+        "filter_high": 0.9,
+        "rewards": {"accuracy": 1.0, "format": 0.5},
+        "advantage_eps": 1e-9,
+        "loss_aggregation": "sequence_mean",
+        "freeze_vision_tower": True,
+        "kl_coeff": 0.0,
+        "lr": 1e-6,
+        "max_completion_tokens": 4096,
+    },
+    # VL-Rethinker: selective sample replay, advantages without spread, clip 0.2 / 0.35.
+    "vl_rethinker": {
+        "num_samples": 8,
+        "temperature": 1.0,
+        "top_p": 0.95,
+        "importance_correction": "none",
+        "advantage_std": "none",
+        "replay_size": 4096,
+        "replay_alpha": 1.0,
+        "replay_replacement": True,
+        "clip_low": 0.2,
+        "clip_high": 0.35,
+        "loss_aggregation": "token_mean",
+        "kl_coeff": 0.0,
+    },
+}
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "GRPO": GRPO_PRESETS,
+    "ShareGRPO": {
+        "paper": {**_SHARE_GRPO, **_SHARE_VL_EQUATIONS},
+        # As released: token ratio, clip 0.2 / 0.3 with dual clip 3, spread over duplicated rewards, eight optimizer
+        # steps a rollout. Its micro-batch means, truncation and swapped sentences are not repeated.
+        "released_code": {
+            **_SHARE_GRPO,
+            "minibatch_size": 64,
+            "temperature": 1.0,
+            "top_p": 0.99,
+            "importance_correction": "none",
+            "ratio_level": "token",
+            "loss_aggregation": "token_mean",
+            "clip_low": 0.2,
+            "clip_high": 0.3,
+            "dual_clip": 3.0,
+            "advantage_eps": 1e-6,
+            "duplicate_rewards": True,
+            "single_variant_doubles": True,
+            "transform_text_position": "before",
+        },
+    },
+    "GRPOD": {
+        # OThink-MR1, section 4.1: ranges of the KL weight for its two tasks, the rest as in R1-V.
+        "paper_counting": {**_GRPO_D, "kl_min": 0.04, "kl_max": 0.1},
+        "paper_geometry": {**_GRPO_D, "kl_min": 0.0, "kl_max": 0.02},
+    },
+    "StepGRPO": {
+        # R1-VL's code, with the holes of its two rewards.
+        "released_code": {
+            **_R1_V,
+            "num_samples": 4,
+            "temperature": 1.2,
+            "answer_format": "steps",
+            "rewards": {"accuracy": 1.0, "key_steps_released": 0.1, "step_validity_released": 1.0},
+            "max_prompt_tokens": 512,
+            "max_completion_tokens": 1024,
+            "max_pixels": 400_000,
+        },
+    },
+    "SFT": {
+        # R1-VL's warm-up before StepGRPO, for its 2B model.
+        "r1_vl_warmup": {
+            "num_questions": 32,
+            "lr": 2e-5,
+            "lr_schedule": "cosine",
+            "weight_decay": 0.05,
+            "wording": "original",
+            "answer_format": "steps",
+        },
+    },
+}

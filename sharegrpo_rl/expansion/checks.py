@@ -1,0 +1,328 @@
+"""Whether a rewording still asks the same question. Rules only: what they cannot tell is left to `--verify`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sharegrpo_rl.data.messages import IMAGE_MARK
+from sharegrpo_rl.data.rows import are_closed, needs_visible_choices, with_choices
+from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.expansion import facts
+from sharegrpo_rl.expansion.endpoint import Request
+from sharegrpo_rl.expansion.prompts import solve_prompt
+from sharegrpo_rl.expansion.session import Session
+from sharegrpo_rl.grader.choices import letters_named, resolve
+from sharegrpo_rl.grader.extract import extract_answers
+from sharegrpo_rl.grader.grading import Verdict, grade_extraction, make_key
+from sharegrpo_rl.grader.key import AnswerKey
+from sharegrpo_rl.grader.text import content_words, parse_boolean
+
+# ---- Words that a rewording must neither lose nor exchange: negations, directions, colours, shapes, opposites.
+
+_NEGATION = re.compile(r"\b(?:not|no|never|none|without|neither|nor|cannot|nothing|nobody)\b|n['’]t\b", re.IGNORECASE)
+_NEUTRAL = re.compile(r"\b(?:whether )?or not\b|\bno(?=\.\s*\d)", re.IGNORECASE)  # "No. 5" counts, it denies nothing
+_REMAINING = re.compile(r"(?<!the )(?<!your )\bleft(?=\s*(?:over\b|[?.!,]|$))", re.IGNORECASE)  # how many are left?
+_SIDES = re.compile(r"\b(left|right|anti-?clockwise|counter-?clockwise|clockwise)(?:most)?\b", re.IGNORECASE)
+_COLOURS = re.compile(
+    r"\b(red|green|blue|yellow|orange|purple|violet|pink|brown|black|white|gr[ae]y|cyan|teal|magenta|beige|gold)\b",
+    re.IGNORECASE,
+)
+
+_UNIT_SQUARE = r"(?!d|-?\s*(?:root|unit|(?:centi|milli|kilo)?met(?:er|re)|inch|feet|foot|yard|mile|(?:cm|mm|km|m)\b))"
+_SHAPES = re.compile(
+    rf"\b(circle|disc|disk|triangle|square{_UNIT_SQUARE}|rectangle|pentagon|hexagon|octagon|star|sphere|ball|cube|cylinder"
+    r"|cone|pyramid|ellipse|rhombus|trapezoid|parallelogram)",
+    re.IGNORECASE,
+)
+_SAME_SHAPE = {"disc": "circle", "disk": "circle", "ball": "sphere"}
+# Each line holds kinds of words that exclude each other. A rewording may say them otherwise, but not exchange them.
+_OPPOSITES = tuple(
+    tuple(re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for words in line.split(" / "))
+    for line in (
+        "above|over|atop|on top / below|under|underneath|beneath",
+        "top|topmost|upper|uppermost|highest / bottom|bottommost|lower|lowermost|lowest",
+        "inside|within / outside",
+        "before|earlier / after|later",
+        "first / last|final",
+        "horizontal|horizontally / vertical|vertically",
+        "large|larger|largest|big|bigger|biggest|great|greatest|maximum / small|smaller|smallest|little|tiny|minimum",
+        "more|most|greater / fewer|fewest|less|least",
+        "longer|longest / shorter|shortest",
+        "sum|total|add|plus|altogether / difference|subtract|minus / product|multiply|multiplied|times / quotient|divided|divide",
+        "perimeter / area / volume",
+        "radius / diameter / circumference",
+        "row|rows / column|columns",
+        "color|colour|colors|colours / shape|shapes / size|sizes / material|materials",
+        "metal|metallic / rubber",
+    )
+)
+
+
+def is_negated(text: str) -> bool:
+    """Whether a negation stands there, "or not" left out."""
+    return _NEGATION.search(_NEUTRAL.sub(" ", text)) is not None
+
+
+def sides(text: str) -> Counter[str]:
+    """Left, right and the two ways to turn."""
+    folded = (word.casefold().replace("-", "") for word in _SIDES.findall(_REMAINING.sub(" ", text)))
+    return Counter("counterclockwise" if word == "anticlockwise" else word for word in folded)
+
+
+def colours(text: str) -> set[str]:
+    """Named colours."""
+    return {word.casefold().replace("grey", "gray") for word in _COLOURS.findall(text)}
+
+
+def shapes(text: str) -> set[str]:
+    """Named shapes; a disc is a circle and a ball a sphere."""
+    folded = (word.casefold() for word in _SHAPES.findall(text))
+    return {_SAME_SHAPE.get(word, word) for word in folded}
+
+
+def exchanged(text: str, other: str) -> tuple[str, str] | None:
+    """A word of `text` and the one of `other` that stands for its opposite; None where nothing was exchanged."""
+    for kinds in _OPPOSITES:
+        had, has = ([kind.search(t) for kind in kinds] for t in (text, other))
+        new = next((b for a, b in zip(had, has, strict=True) if b and not a), None)
+        gone = next((a for a, b in zip(had, has, strict=True) if a and not b), None)
+        if new and gone:
+            return gone.group(), new.group()
+    return None
+
+
+# ---- `--verify`: the model answers the original and the rewording; the package's grader says whether the answers agree.
+
+
+async def disagreement(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str | None:
+    """Why the two answers disagree, None where they agree: both right, or equal to each other. Unanswered may be raised."""
+    first = await _solve(session, question, question.question, max_tokens)
+    again = await _solve(session, question, text, max_tokens)
+    # The grader may wait for a child process; the other requests go on meanwhile.
+    return await asyncio.to_thread(_compare, first, again, question)
+
+
+async def _solve(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str:
+    if needs_visible_choices(question.answer, question.answer_type, question.choices):
+        text = with_choices(text, question.choices)
+    reply = await session.ask(Request(solve_prompt(text), 0.0, max_tokens, 0, question.images))
+    return reply.text
+
+
+def _compare(first: str, again: str, question: SeedQuestion) -> str | None:
+    truth = _key(question, question.answer)
+    verdict = _grade(again, truth)
+    if verdict.score >= 0.5 and verdict.error is None:
+        return None
+    said, meant = verdict.extracted, _grade(first, truth)
+    if said is None:
+        return "the model gave no answer to it"
+    if meant.extracted is None:
+        return "the model gave no answer to the original"
+    if meant.score < 0.5 and meant.error is None and _grade(again, _key(question, meant.extracted)).score >= 0.5:
+        return None  # the same mistake twice: the two ask the same
+    return f"the model answers {said[:40]!r} to it and {meant.extracted[:40]!r} to the original"
+
+
+def _key(question: SeedQuestion, gold: str) -> AnswerKey:
+    return make_key(
+        gold,
+        choices=question.choices,
+        question=question.question,
+        answer_type=question.answer_type,
+        unit=question.unit,
+        precision=question.precision,
+    )
+
+
+def _grade(reply: str, key: AnswerKey) -> Verdict:
+    return grade_extraction(extract_answers(reply, key), key)
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_SHORTEST, _LONGEST, _SLACK = 0.2, 3.0, 60  # of the original's characters; the slack lets short questions grow
+_FEWEST_CHARACTERS = 6
+_META = re.compile(
+    r"^\W*(?:here (?:is|are) )?(?:the |an? |another )?(?:variant|version|rewording|rewritten|rephrased|paraphrase)"
+    r"[^?.:]{0,30}:",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"(?<![\w])\(?([A-J])[).:](?=\s)")
+
+
+@dataclass(frozen=True)
+class Original:
+    """The question that is reworded: its text without choices that only stand in their own column."""
+
+    text: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    has_images: bool = False
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Which check a rewording fails, and how."""
+
+    check: str
+    reason: str
+
+
+def find_fault(text: str, original: Original, siblings: Iterable[str]) -> Fault | None:
+    """The first check that the rewording fails; None where it passes all. `siblings` are the wordings there are."""
+    wording = facts.plain(text)
+    if wording == facts.plain(original.text):
+        return Fault("identical", "the same as the original")
+    if wording in map(facts.plain, siblings):
+        return Fault("identical", "the same as another wording")
+    for name, check in CHECKS.items():
+        if reason := check(text, original):
+            return Fault(name, reason)
+    return None
+
+
+def has_options(text: str) -> bool:
+    """Whether the text lists options by letter."""
+    return bool(_option_parts(text))
+
+
+def _text(text: str, original: Original) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "half a Unicode character"
+    if _CONTROLS.search(text):
+        return "a control character"
+    return "speaks about itself instead of asking" if _META.search(text) else None
+
+
+def _length(text: str, original: Original) -> str | None:
+    size, whole = len(text), len(original.text)
+    if size < _FEWEST_CHARACTERS or size < _SHORTEST * whole:
+        return f"{size} characters, too short for an original of {whole}"
+    if size > _LONGEST * whole + _SLACK:
+        return f"{size} characters, too long for an original of {whole}"
+    return None
+
+
+def _images(text: str, original: Original) -> str | None:
+    marks, wanted = text.count(IMAGE_MARK), original.text.count(IMAGE_MARK)
+    if marks != wanted:
+        return f"{marks} {IMAGE_MARK} mark(s) instead of {wanted}"
+    had, has = facts.image_words(original.text), facts.image_words(text)
+    if had and not has:
+        return f"no word for the {'/'.join(sorted(had))}"
+    if has and not had and not original.has_images:
+        return f"speaks of a {'/'.join(sorted(has))} where there is none"
+    return None
+
+
+def _numbers(text: str, original: Original) -> str | None:
+    had, has = facts.numbers(original.text), facts.numbers(text)
+    if had != has:
+        return _difference({str(n): c for n, c in had.items()}, {str(n): c for n, c in has.items()})
+    (written, worded), (now_written, now_worded) = facts.ones(original.text), facts.ones(text)
+    if now_written + now_worded < written:
+        return "lost 1"
+    return "added 1" if written + worded < now_written else None
+
+
+def _units(text: str, original: Original) -> str | None:
+    had, has = facts.units(original.text), facts.units(text)
+    lost, added = (had.keys() - has.keys(), has.keys() - had.keys())
+    return _difference({had[unit]: 1 for unit in lost}, {has[unit]: 1 for unit in added}) or None
+
+
+def _symbols(text: str, original: Original) -> str | None:
+    squeezed = facts.squeezed_formula(text)
+    if lost := [formula for formula in facts.formulas(original.text) if formula not in squeezed]:
+        return f"lost {', '.join(sorted(lost))}"
+    had, has = facts.names(original.text), facts.names(text)
+    return None if had == has else _difference(dict.fromkeys(had, 1), dict.fromkeys(has, 1))
+
+
+def _choices(text: str, original: Original) -> str | None:
+    parts = _option_parts(original.text)
+    squeezed = facts.plain(text).replace(" ", "")
+    if lost := [part for part in parts if facts.plain(part).replace(" ", "") not in squeezed]:
+        return f"lost the option {lost[0][:40]!r}"
+    if len(parts) != len(_option_parts(text)):
+        return f"{len(_option_parts(text))} options instead of {len(parts)}"
+    if are_closed(original.choices):
+        return None
+    lost = [choice for choice in original.choices if _stands_in(choice, original.text) and not _stands_in(choice, text)]
+    return f"lost the choice {lost[0][:40]!r}" if lost else None
+
+
+def _meaning(text: str, original: Original) -> str | None:
+    if is_negated(text) != is_negated(original.text):
+        return f"{'added' if is_negated(text) else 'lost'} a negation"
+    had, has = sides(original.text), sides(text)
+    if had != has:
+        return _difference(had, has)
+    for read in (colours, shapes):
+        named, now = read(original.text), read(text)
+        if named != now:
+            return _difference(dict.fromkeys(named, 1), dict.fromkeys(now, 1))
+    if words := exchanged(original.text, text):
+        return f"{words[1]} instead of {words[0]}"
+    return None
+
+
+def _answer(text: str, original: Original) -> str | None:
+    gold = original.answer
+    if original.choices and (named := resolve(gold, original.choices)):
+        gold = original.choices[min(named)]
+    if parse_boolean(gold) is not None or letters_named(gold) is not None or not content_words(gold):
+        return None
+    return "gives the answer away" if _stands_in(gold, text) and not _stands_in(gold, original.text) else None
+
+
+Check = Callable[[str, Original], str | None]
+CHECKS: dict[str, Check] = {
+    "text": _text,
+    "length": _length,
+    "images": _images,
+    "numbers": _numbers,
+    "units": _units,
+    "choices": _choices,
+    "symbols": _symbols,
+    "meaning": _meaning,
+    "answer": _answer,
+}
+
+
+def _option_parts(text: str) -> list[str]:
+    """The options that a text lists by letter from A on, each with its letter; [] for fewer than two."""
+    labels = [match for match in _LABEL.finditer(text)]
+    run: list[re.Match[str]] = []
+    for match in labels:
+        if match.group(1) == "ABCDEFGHIJ"[len(run)]:
+            run.append(match)
+    if len(run) < 2:
+        return []
+    ends = [match.start() for match in run[1:]]
+    last = text.find("\n", run[-1].start())
+    ends.append(len(text) if last < 0 else last)
+    return [text[match.start() : end].strip() for match, end in zip(run, ends, strict=True)]
+
+
+def _stands_in(phrase: str, text: str) -> bool:
+    """Do the phrase's words stand in the text one after the other?"""
+    wanted, words = content_words(phrase), content_words(text)
+    return bool(wanted) and any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1))
+
+
+def _difference(had: Counter[str] | dict[str, int], has: Counter[str] | dict[str, int]) -> str:
+    lost, added = _more(had, has), _more(has, had)
+    return " and ".join(
+        f"{word} {', '.join(sorted(found))}" for word, found in (("lost", lost), ("added", added)) if found
+    )
+
+
+def _more(one: Counter[str] | dict[str, int], other: Counter[str] | dict[str, int]) -> Sequence[str]:
+    return [key for key, count in one.items() if count > other.get(key, 0)]

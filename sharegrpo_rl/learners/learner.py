@@ -1,0 +1,193 @@
+"""The RLlib Learner: a thin wrap of `training/`, so that optimizer and weights live where RLlib looks for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.annotations import override
+
+from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.learners.module import VLMRLModule, model_settings
+from sharegrpo_rl.models.loading import load_policy
+from sharegrpo_rl.models.policy import AdaptersOff, Policy
+from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
+from sharegrpo_rl.training.checkpoint import export_pretrained, full_weights, load, save
+from sharegrpo_rl.training.optimizer import whole
+from sharegrpo_rl.training.plan import UpdateShare
+from sharegrpo_rl.training.sharding import FSDP2, Ranks, shard
+from sharegrpo_rl.training.step import TrainingStep
+
+
+def training_settings(config: Any) -> TrainingSettings:
+    """What of a RunConfig the training step needs to know."""
+    options = {name: getattr(config, name) for name in config.option_names()}
+    return replace(TrainingSettings.pick(options), objective=config.objective)
+
+
+class VLMLearner(TorchLearner):
+    """Trains one VLMRLModule on prompt packs."""
+
+    step: TrainingStep
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        if self.config.num_learners > 0:
+            raise UserError(
+                "num_learners: RLlib's own remote LearnerGroup cannot train on prompt packs; build the group with the "
+                "config's build_learner_group(), which places the learners in Ray Train workers"
+            )
+        torch.set_num_threads(self.config.num_threads)
+        super().build()
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Make the training step and register its optimizer; in a worker group, shard the policy before."""
+        settings = training_settings(self.config)
+        policy = self.rl_module.policy
+        self._shard(policy)
+        self.step = TrainingStep(policy, settings, self._reference(policy) if settings.uses_reference else None)
+        parameters = [p for group in self.step.optimizer.param_groups for p in group["params"]]
+        self.register_optimizer(module_id=module_id, optimizer=self.step.optimizer, params=parameters)
+
+    @property
+    def rl_module(self) -> VLMRLModule:
+        """The one module that is trained."""
+        return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    @property
+    def version(self) -> int:
+        """How many updates the weights have seen."""
+        return self._weights_seq_no
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._weights_seq_no = version
+
+    def update_packs(self, packs: Sequence[PromptPack]) -> dict[str, float]:
+        """Train on the packs; returns the update's metrics."""
+        self._weights_seq_no += 1
+        return self.step.update(packs)
+
+    def update_share(self, share: UpdateShare) -> dict[str, float]:
+        """Train on one rank's share of packs; returns the metrics of the whole update."""
+        self._weights_seq_no += 1
+        return self.step.run(share)
+
+    def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
+        """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
+        return self.step.kl_weight(), self.step.reference_kl(packs)
+
+    def module_state(self) -> dict[str, np.ndarray]:
+        """The module's whole state, as its `set_state` takes it; on rank 0 only. Collective."""
+        return {name: to_array(tensor) for name, tensor in full_weights(self.rl_module.policy)}
+
+    def weight_parts(self, everything: bool) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
+        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last; empty but
+        on rank 0. Each step is collective: a bucket is gathered when it is asked for."""
+        policy, first = self.rl_module.policy, self.step.ranks.rank == 0
+        model = policy.model
+        weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
+        for bucket, last in in_buckets(weights):
+            arrays = {}
+            for name, tensor in bucket:
+                loaded = tensor.detach().to(policy.loaded_dtypes.get(name, tensor.dtype))
+                gathered = whole(loaded)
+                if first:
+                    arrays[name] = to_array(gathered)
+            yield arrays, last
+
+    def _reference(self, policy: Policy) -> Policy | AdaptersOff:
+        """The frozen policy that the KL term looks at, the model as it was before RL: with LoRA the same without adapters."""
+        if self.config.lora is not None:
+            return policy.adapters_off()
+        reference = load_policy(model_settings(self.rl_module.model_config))
+        reference.model.requires_grad_(False).eval()
+        if not self._spreads():
+            reference.model.to(self.device)
+        self._shard(reference)
+        return reference
+
+    def _shard(self, policy: Policy) -> None:
+        if _in_a_group():
+            shard(policy, self.config.sharding, self.config.cpu_offload)
+
+    def _spreads(self) -> bool:
+        return _in_a_group() and self.config.sharding == FSDP2
+
+    @override(TorchLearner)
+    def _map_module_to_device(self, module: Any) -> None:
+        """Not under FSDP2, which brings each layer onto the GPU when it spreads it: the whole need not fit there."""
+        if not self._spreads():
+            super()._map_module_to_device(module)
+
+    @override(TorchLearner)
+    def compute_loss_for_module(self, **kwargs: Any) -> Any:
+        raise NotImplementedError("losses are computed by training/loss.py on packs; call update_packs")
+
+    @override(TorchLearner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Always take the given weights: RLlib would ignore an older checkpoint by its sequence number."""
+        self._weights_seq_no = 0
+        super().set_state(state)
+
+    @override(TorchLearner)
+    def _get_optimizer_state(self) -> dict[str, Any]:
+        return {DEFAULT_MODULE_ID: self.step.get_state()}
+
+    @override(TorchLearner)
+    def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        self.step.set_state(state[DEFAULT_MODULE_ID])
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+# ---- A learner's checkpoint on disk: shards of its state, which load on any number of ranks, and a Hugging Face folder.
+
+MODEL = Path("learner/rl_module/default_policy")  # RLlib's layout
+SHARDS = "shards"
+FACTS_FILE = "learner.json"
+
+
+def write_checkpoint(learner: VLMLearner, folder: Path, model: bool = True) -> None:
+    """Every rank writes its shards, rank 0 also the facts and the `model`. The folder has no shards yet. Collective."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save(learner.step, folder / SHARDS)
+    if model:
+        export(learner, folder / MODEL)
+    if Ranks.current().rank == 0:
+        (folder / FACTS_FILE).write_text(json.dumps({"version": learner.version}))
+
+
+def read_checkpoint(learner: VLMLearner, folder: Path) -> None:
+    """Take up what any number of ranks have written. Collective."""
+    load(learner.step, folder / SHARDS)
+    learner.version = json.loads((folder / FACTS_FILE).read_text())["version"]
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Has `write_checkpoint` written this folder?"""
+    return (folder / FACTS_FILE).exists()
+
+
+def export(learner: VLMLearner, folder: Path) -> None:
+    """The model as a Hugging Face folder with `sharegrpo_rl.json`, written by rank 0. Collective."""
+    module = learner.rl_module
+    if module.policy.sharded:
+        export_pretrained(module.policy, folder)
+        if Ranks.current().rank == 0:
+            module.write_settings(folder)
+    elif Ranks.current().rank == 0:
+        module.save_pretrained(folder)

@@ -1,0 +1,185 @@
+"""One learner of several: what it does on each command. Most commands are collective, so every rank gets all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+import torch.distributed as dist
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.train import Checkpoint, CheckpointUploadMode
+
+from sharegrpo_rl.learners.failures import Failure
+from sharegrpo_rl.learners.learner import VLMLearner, export, read_checkpoint, write_checkpoint
+from sharegrpo_rl.learners.local_group import fetch_pixels
+from sharegrpo_rl.learners.mailbox import Member
+from sharegrpo_rl.models.loading import keep_freed_memory, parameter_table
+from sharegrpo_rl.training.plan import UpdateShare
+from sharegrpo_rl.training.sharding import Ranks
+
+# ---- What runs in each worker of Ray Train: build a learner, take up the committed state, do what the mailbox says.
+#
+# Host and controller load this file too, so what a learner needs is imported where it is built.
+
+if TYPE_CHECKING:
+    pass
+
+
+def learner_loop(given: dict[str, Any]) -> None:
+    """The train loop. `given`: the `host`, and a reference to the `learner`'s config and module spec.
+
+    Exceptions are answers, not raised: Ray Train would start the group again over any, and a mistake be made again.
+    """
+    host = given["host"]
+    if not ray.get(host.arrive.remote(ray.get_runtime_context().current_actor)):
+        return
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    attempt = _agreed(uuid.uuid4().hex)
+    try:
+        config, module_spec = ray.get(given["learner"])
+        worker = LearnerWorker(config, module_spec, attempt)
+        member = _member(rank, worker)
+    except Exception as error:  # an answer: see above
+        ray.get(host.fail_to_join.remote(attempt, Failure.of(rank, error)))
+        return
+    if ray.get(host.join.remote(attempt, world, member)):
+        _serve(worker, host, attempt, rank)
+
+
+def _serve(worker: LearnerWorker, host: Any, attempt: str, rank: int) -> None:
+    number, answer = 0, None
+    while (command := ray.get(host.exchange.remote(attempt, rank, number, answer))) is not None:
+        name, arguments = command
+        try:
+            answer = worker.do(name, arguments)
+        except Exception as error:  # an answer too
+            answer = Failure.of(rank, error)
+        number += 1
+
+
+def _agreed(value: str) -> str:
+    """Rank 0's value, on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _member(rank: int, worker: LearnerWorker) -> Member:
+    facts = {"parameter_table": worker.parameter_table(), "version": worker.version}
+    return Member(rank, ray.util.get_node_ip_address(), os.getpid(), worker.iteration, facts)
+
+
+COMMIT_FILE = "iteration.json"
+
+
+class LearnerWorker:
+    """A VLMLearner in a worker of Ray Train. `attempt` names the worker group, of which a run may have several."""
+
+    commands = ("update", "reference_kl", "module_state", "weight_part", "save", "restore", "export", "commit")
+
+    def __init__(self, config: Any, module_spec: Any, attempt: str) -> None:
+        keep_freed_memory()
+        own = config.copy(copy_frozen=False)
+        own.num_learners = (
+            0  # for RLlib this is a local Learner: it shall not wrap the module for its own data parallelism
+        )
+        self.ranks = Ranks.current()
+        self.learner: VLMLearner = own.learner_class(config=own, module_spec=module_spec)
+        self.learner.build()
+        self._attempt = attempt
+        self._commits = 0
+        self._parts: Iterator[Any] = iter(())
+        self.iteration = self._take_up()
+
+    def do(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        """The answer to a command."""
+        if command not in self.commands:
+            raise ValueError(f"a learner has no command {command!r}")
+        return getattr(self, command)(**arguments)
+
+    @property
+    def version(self) -> int:
+        """How many updates the weights have seen."""
+        return self.learner.version
+
+    def parameter_table(self) -> list[tuple[str, int, int]]:
+        """(part, parameters, trainable parameters) of the whole model."""
+        return parameter_table(self.learner.rl_module.model)
+
+    # ---- training
+
+    def update(self, share: list[ray.ObjectRef]) -> tuple[dict[str, float], dict[str, float]]:
+        """Train on this rank's share; the metrics of the whole update, and this rank's seconds."""
+        began = time.perf_counter()
+        fetched = self._fetched(share)
+        started = time.perf_counter()
+        metrics = self.learner.update_share(fetched)
+        return metrics, {"fetch": started - began, "step": time.perf_counter() - started}
+
+    def reference_kl(self, share: list[ray.ObjectRef]) -> tuple[float, dict[int, float]]:
+        """The KL's weight at the next optimizer step, and the KL of this rank's pairs, nats."""
+        return self.learner.step.kl_weight(), self.learner.step.kl_of(self._fetched(share))
+
+    def _fetched(self, share: list[ray.ObjectRef]) -> UpdateShare:
+        found: UpdateShare = ray.get(share[0])
+        return found.with_packs(fetch_pixels(found.packs))
+
+    # ---- weights
+
+    def module_state(self) -> list[ray.ObjectRef]:
+        """The whole state, in the object store; from rank 0 only."""
+        state = self.learner.module_state()
+        return [ray.put({DEFAULT_MODULE_ID: state})] if self.ranks.rank == 0 else []
+
+    def weight_part(self, number: int, everything: bool) -> tuple[ray.ObjectRef, bool] | None:
+        """Bucket `number` of the weights, and whether it is the last; from rank 0 only."""
+        if number == 0:
+            self._parts = self.learner.weight_parts(everything)
+        arrays, last = next(self._parts)
+        return (ray.put(arrays), last) if self.ranks.rank == 0 else None
+
+    # ---- state
+
+    def save(self, folder: str) -> None:
+        """This rank's part of a checkpoint."""
+        write_checkpoint(self.learner, Path(folder))
+
+    def restore(self, folder: str) -> int:
+        """Take up a checkpoint; returns the weights' version."""
+        read_checkpoint(self.learner, Path(folder))
+        return self.version
+
+    def export(self, folder: str) -> None:
+        """A Hugging Face folder, written by rank 0."""
+        export(self.learner, Path(folder))
+
+    def commit(self, iteration: int) -> None:
+        """Have Ray Train note the state after an iteration: what this group goes on from when it is started again."""
+        self._commits += 1
+        root = Path(ray.train.get_context().get_storage().experiment_fs_path)
+        folder = root / f"commit-{self._attempt[:8]}-{self._commits:06d}"
+        write_checkpoint(self.learner, folder, model=False)
+        if self.ranks.rank == 0:
+            (folder / COMMIT_FILE).write_text(json.dumps({"iteration": iteration}))
+        ray.train.report(
+            {"iteration": iteration},
+            checkpoint=Checkpoint.from_directory(folder) if self.ranks.rank == 0 else None,
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    def _take_up(self) -> int:
+        """Go on from what an earlier group committed last; the iteration it stood at, 0 without a commit."""
+        committed = ray.train.get_checkpoint()
+        if committed is None:
+            return 0
+        folder = Path(committed.path)
+        read_checkpoint(self.learner, folder)
+        return json.loads((folder / COMMIT_FILE).read_text())["iteration"]

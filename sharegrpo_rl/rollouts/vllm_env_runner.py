@@ -1,0 +1,109 @@
+"""The EnvRunner whose answers come from a vLLM engine of its own, which is handed new weights in buckets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from sharegrpo_rl.data.types import QuestionBank
+from sharegrpo_rl.generation.generator import Generator
+from sharegrpo_rl.models.weights import adapter_weights, engine_weights, to_tensor
+from sharegrpo_rl.rollouts.env_runner import QAEnvRunner
+
+if TYPE_CHECKING:
+    from sharegrpo_rl.generation.vllm.engine import VLLMEngine
+
+
+@dataclass(frozen=True)
+class WeightPart:
+    """One bucket of a weight sync: name -> array, behind an object reference."""
+
+    version: int
+    number: int  # 0, 1, ...
+    last: bool
+    arrays: Any
+
+
+class VLLMEnvRunner(QAEnvRunner):
+    """Weights change by `load_weights` (in this process) and `take_part` (from the driver); RLlib's own sync is ignored,
+    which knows neither versions of engines nor merged adapters."""
+
+    engine: VLLMEngine | None = None
+
+    def start_engine(self) -> VLLMEngine:
+        """The engine, started at the first call. A remote runner's own model then gives its memory back: only its
+        processor and the ids of its tokens are still asked for."""
+        if self.engine is None:
+            from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
+
+            if self.module is None:
+                self.make_module()
+            c = self.config
+            self.engine = VLLMEngine(
+                c.model_folder or c.model,
+                self.module.policy,
+                dtype=c.dtype,
+                max_completion_tokens=c.max_completion_tokens,
+                images_per_prompt=most_images(self.env.bank),
+                settings=VLLMSettings(**c.vllm),
+                adapter=c.lora if c.sends_adapters() else None,
+            )
+            if self.remote:
+                self.module.policy.model.to("meta")
+        return self.engine
+
+    @override(QAEnvRunner)
+    def make_generator(self) -> Generator:
+        from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
+
+        return VLLMGenerator(self.module.policy, self.start_engine(), self.config.rollout_timeout_s)
+
+    def drop_engine(self) -> None:
+        """End the engine; the next call that needs one starts another."""
+        if self.engine is not None:
+            self.engine.stop()
+            self.engine = None
+
+    def load_weights(self, version: int, everything: bool) -> None:
+        """Hand the engine the weights of this process's own module, which the Learner trains."""
+        timeout_s = self.config.weight_sync_timeout_s
+        model = self.module.policy.model
+        weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
+        self.start_engine().load(weights, version, timeout_s)
+        self._weights_seq_no = version
+
+    def take_part(self, part: WeightPart) -> None:
+        """Load a part of new weights."""
+        engine = self.start_engine()
+        if part.number == 0:
+            self._weights_seq_no = -1  # of no version, until the last part is here
+            engine.start_load()
+        engine.load_bucket([(name, to_tensor(array)) for name, array in ray.get(part.arrays).items()])
+        if part.last:
+            engine.finish_load(part.version)
+            self._weights_seq_no = part.version
+
+    @override(Checkpointable)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Only the weights' version: the weights are the Learner's."""
+        return {WEIGHTS_SEQ_NO: self._weights_seq_no}
+
+    @override(Checkpointable)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Nothing: see the class."""
+
+    @override(EnvRunner)
+    def stop(self) -> None:
+        super().stop()
+        self.drop_engine()
+
+
+def most_images(bank: QuestionBank) -> int:
+    """Images of the question that has most of them."""
+    return max((len(bank[i].images) for i in range(len(bank))), default=0)

@@ -1,0 +1,216 @@
+"""What `evaluate` prints: one JSON object, or short tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import (Mapping, Sequence)
+from dataclasses import (replace)
+from pathlib import (Path)
+from typing import (Any)
+from sharegrpo_rl.errors import (UserError)
+from sharegrpo_rl.evaluation.folder import (add_scores, differences, is_evaluation, read_predictions, read_result, read_scores)
+from sharegrpo_rl.statistics.questions import (image_clusters)
+from sharegrpo_rl.evaluation.paired import (compare_paired)
+from sharegrpo_rl.runs.evaluate import (EvaluateOptions, Evaluated, FIGURES, check_options, evaluate_model)
+from sharegrpo_rl.runs.folder import (find_model_folder)
+from rich.console import (Console)
+from rich.table import (Table)
+from sharegrpo_rl.files import (as_json)
+from sharegrpo_rl.evaluation.exchange import (read_external_scores)
+
+# ---- `evaluate A --against B`: two models, or two finished evaluations, on the same questions.
+
+# Which questions, and how they were graded: where one of these differs, a difference of accuracies says nothing.
+SAME = {"data_digest": "other questions were asked", "blind": "one is blind", "grader": "other rules graded"}
+OF_THE_MODEL = ("model", "batch", "env", "env_config", "limit", "split")  # the questions themselves are in the digest
+
+
+def read_evaluation(folder: Path) -> Evaluated:
+    """A finished evaluation's folder."""
+    return Evaluated(read_result(folder), tuple(read_predictions(folder)))
+
+
+def compare_models(a: Path, b: Path, options: EvaluateOptions) -> dict[str, Any]:
+    """The paired comparison as JSON values; B, where it is a model, gets the questions that A was asked."""
+    check_options(options)
+    if options.export is not None:
+        raise UserError("--export: exports one model's predictions; leave out --against")
+    if not is_evaluation(b):
+        find_model_folder(b)  # rather now than after A has been asked everything
+    first = read_evaluation(a) if is_evaluation(a) else evaluate_model(a, _in(options, "a"))
+    second = read_evaluation(b) if is_evaluation(b) else _evaluate_as(first, b, _in(options, "b"))
+    found = compare_evaluations(first, second)
+    if options.out is not None:
+        file = options.out / "comparison.json"
+        options.out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _in(options: EvaluateOptions, name: str) -> EvaluateOptions:
+    return options if options.out is None else replace(options, out=options.out / name)
+
+
+def _evaluate_as(first: Evaluated, model: Path, options: EvaluateOptions) -> Evaluated:
+    protocol = first.protocol
+    asked = {key: protocol[key] for key in ("split", "limit", "blind", "extract")}
+    questions = (protocol["env"], protocol["env_config"])
+    return evaluate_model(model, replace(options, env=None, data=None, kinds=None, benchmark=None, **asked), questions)
+
+
+def compare_evaluations(a: Evaluated, b: Evaluated) -> dict[str, Any]:
+    """Difference, interval, discordances, test, and where the two protocols differ; UserError for other questions."""
+    _check_comparable(a, b)
+    ids = [record.question_id for record in a.records]
+    if ids != [record.question_id for record in b.records]:
+        raise UserError("--against: the two evaluations hold other questions or another order; evaluate both again")
+    clusters = image_clusters([record.image_keys for record in a.records])
+    verdicts = [[record.correct for record in side.records] for side in (a, b)]
+    found = compare_paired(verdicts[0], verdicts[1], clusters)
+    changed = {
+        key: list(values)
+        for key, values in differences(a.protocol, b.protocol).items()
+        if key.split(".")[0] not in OF_THE_MODEL
+    }
+    pairs = list(zip(ids, *verdicts, strict=True))
+    return {
+        **found.summary(),
+        "a": _figures(a.result),
+        "b": _figures(b.result),
+        "protocol_differences": changed,
+        "questions_only_a_right": [name for name, right, other in pairs if right and not other],
+        "questions_only_b_right": [name for name, right, other in pairs if other and not right],
+    }
+
+
+def _check_comparable(a: Evaluated, b: Evaluated) -> None:
+    for key, what in SAME.items():
+        one, other = a.protocol.get(key), b.protocol.get(key)
+        if one != other:
+            raise UserError(f"--against: {what} ({key} {one} and {other}); evaluate both the same way")
+
+
+def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {"model": result.get("model"), **{name: result[name] for name in FIGURES}}
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line."""
+    sys.stdout.write(json.dumps(as_json(value), allow_nan=False) + "\n")
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Accuracy, its breakdowns, what samples say, the benchmark's own metric, and other tools' scores apart."""
+    low, high = result["confidence_interval"]
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_row("accuracy", f"{result['accuracy']:.4f}  (95 % interval {low:.4f} to {high:.4f})")
+    if "clustered" in result["interval_method"]:
+        table.add_row("interval", result["interval_method"])
+    for name in ("questions", "format_rate", "truncated_rate", "mean_length", "extractor"):
+        table.add_row(name.replace("_", " "), _shown(result[name]))
+    for task, entry in result["by_task"].items():
+        table.add_row(f"  {task}", _cell(entry))
+    if len(result["by_kind"]) > 1:
+        for kind, entry in result["by_kind"].items():
+            table.add_row(f"  {kind or '(unnamed)'}", _cell(entry))
+    for name, values in result.get("by_category", {}).items():
+        if 1 < len(values) <= 40 and values != result["by_kind"]:
+            table.add_row(f"by {name}", "")
+            for value, entry in values.items():
+                table.add_row(f"  {value}", _cell(entry))
+    console = Console()
+    console.print(table)
+    if sampling := result.get("sampling"):
+        console.print(_sampling_table(sampling, result["protocol"]["decoding"]["sampled"]["temperature"]))
+    for name, figures in result.get("metrics", {}).items():
+        console.print(_nested_table(f"{name}, rule-based", figures))
+    for scores in result.get("external_scores", []):
+        console.print(_nested_table(f"{scores['tool']}'s own scores, from {scores['file']}", scores["scores"]))
+
+
+def print_comparison(found: Mapping[str, Any]) -> None:
+    """The difference with its interval, and the counts of agreement."""
+    low, high = found["confidence_interval"]
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for side in ("a", "b"):
+        table.add_row(f"accuracy of {side.upper()}", f"{found[f'accuracy_{side}']:.4f}  {found[side]['model']}")
+    table.add_row("A - B", f"{found['difference']:+.4f}  (95 % interval {low:+.4f} to {high:+.4f})")
+    table.add_row("only A right", str(found["only_a_right"]))
+    table.add_row("only B right", str(found["only_b_right"]))
+    table.add_row("both right, both wrong", f"{found['both_right']}, {found['both_wrong']}")
+    table.add_row("p-value", f"{found['p_value']:.4g}  ({found['test']})")
+    table.add_row("questions", f"{found['questions']} in {found['clusters']} clusters of shared images")
+    for key, (one, other) in found["protocol_differences"].items():
+        table.add_row("protocols differ", f"{key}: {one!r} and {other!r}"[:200])
+    Console().print(table)
+
+
+def _sampling_table(sampling: Mapping[str, Any], temperature: float) -> Table:
+    title = f"{sampling['samples']} samples at temperature {temperature:g}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    for heading in ("k", "pass@k", "mean@k", "majority@k"):
+        table.add_column(heading)
+    for k in sampling["pass@k"]:
+        cells = [sampling[name][k] for name in ("pass@k", "mean@k", "majority@k")]
+        table.add_row(k, *(f"{c['value']:.4f} ({_interval(c)})" for c in cells))
+    return table
+
+
+def _nested_table(title: str, figures: Mapping[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for name, value in figures.items():
+        shown = ", ".join(f"{k} {_shown(v)}" for k, v in value.items()) if isinstance(value, Mapping) else _shown(value)
+        table.add_row(f"  {name}", shown)
+    return table
+
+
+def _interval(cell: Mapping[str, Any]) -> str:
+    return "{:.3f} to {:.3f}".format(*cell["confidence_interval"])
+
+
+def _cell(entry: Mapping[str, Any]) -> str:
+    return f"{entry['accuracy']:.4f}  of {entry['questions']}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{k} {_shown(v)}" for k, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+# ---- The command `evaluate`: which of its four works is asked for, and its output.
+
+def run_evaluate(
+    model: Path, options: EvaluateOptions, *, against: Path | None, scores: Sequence[Path], as_json: bool
+) -> None:
+    """Evaluate a model; or compare two; or show a finished evaluation, with other tools' scores read into it."""
+    if against is not None:
+        if scores:
+            raise UserError("--read-scores: belongs to one evaluation; leave out --against")
+        found = compare_models(model, against, options)
+        if as_json:
+            print_json(found)
+        else:
+            print_comparison(found)
+        return
+    if is_evaluation(model) or scores:
+        result = finished_result(model, scores)
+    else:
+        check_options(options)
+        result = evaluate_model(model, options).result
+    if as_json:
+        print_json(result)
+    else:
+        print_result(result)
+
+
+def finished_result(folder: Path, scores: Sequence[Path] = ()) -> dict[str, Any]:
+    """The result of an evaluation's folder, with the scores of other tools that were read into it, now or before."""
+    if not is_evaluation(folder):
+        raise UserError(f"--read-scores: {folder} is no folder that `evaluate --out` wrote; name that folder")
+    result = read_result(folder)
+    for file in scores:
+        add_scores(folder, read_external_scores(file))
+    kept = read_scores(folder)
+    return {**result, **({"external_scores": kept} if kept else {})}

@@ -1,0 +1,66 @@
+"""`--set`: dotted paths and typed values laid over a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from sharegrpo_rl.config.tree import apply_settings, find_search_space, parse_setting
+from sharegrpo_rl.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("config.lr=1e-5", ("config", "lr"), 1e-5),
+        ("stop.training_iteration=2", ("stop", "training_iteration"), 2),
+        ("config.env_config.data=/a/b=c", ("config", "env_config", "data"), "/a/b=c"),
+        ("config.env_config.kinds=[counting, color]", ("config", "env_config", "kinds"), ["counting", "color"]),
+        ("config.warm_start=null", ("config", "warm_start"), None),
+        ("run=GRPO", ("run",), "GRPO"),
+        ("config.model=no", ("config", "model"), "no"),
+        ("config.env_config.data='a #b'", ("config", "env_config", "data"), "a #b"),
+    ],
+)
+def test_a_setting_is_a_path_and_a_typed_value(text: str, path: tuple[str, ...], value: object) -> None:
+    setting = parse_setting(text)
+    assert (setting.path, setting.value) == (path, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("config.lr", "KEY=VALUE"),
+        ("=3", "KEY=VALUE"),
+        ("config..lr=3", "KEY=VALUE"),
+        ("lr=3", "config.lr"),
+        ("config=3", "config.KEY"),
+        ("config.lr=[1", "--set config.lr"),
+        ("config.lr=!!python/name:os.system", "tag"),
+        ("config.env_config.data=/tmp/my #1", "quotes"),
+    ],
+)
+def test_a_malformed_setting_says_so(text: str, word: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_setting(text)
+    assert word in str(caught.value)
+
+
+def test_settings_are_laid_over_a_copy_and_later_ones_win() -> None:
+    tree = {"run": "GRPO", "config": {"env_config": {"data": "a", "columns": {}}, "lora": None}}
+    texts = ["config.env_config.data=b", "config.lora.rank=8", "config.env_config.data=c", "stop.training_iteration=3"]
+    result = apply_settings(tree, [parse_setting(t) for t in texts])
+    assert result["config"] == {"env_config": {"data": "c", "columns": {}}, "lora": {"rank": 8}}
+    assert result["stop"] == {"training_iteration": 3}
+    assert tree["config"]["lora"] is None
+    assert tree["config"]["env_config"]["data"] == "a"
+
+
+def test_a_path_through_a_value_is_refused() -> None:
+    with pytest.raises(UserError, match=r"config\.lr is 3"):
+        apply_settings({"config": {"lr": 3}}, [parse_setting("config.lr.x=1")])
+
+
+def test_search_spaces_are_found_anywhere() -> None:
+    assert find_search_space({"lr": {"grid_search": [1, 2]}}) == ("config.lr", "grid_search")
+    assert find_search_space({"lora": {"rank": {"choice": [8, 16]}}}) == ("config.lora.rank", "choice")
+    assert find_search_space({"rewards": {"accuracy": 1.0}, "lr": 3}) is None

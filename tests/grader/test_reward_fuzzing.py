@@ -1,0 +1,295 @@
+"""Whatever a model writes, grading ends soon and with a verdict."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sharegrpo_rl.grader.extract import EXTRACT_MODES
+from sharegrpo_rl.grader.formats import ANSWER_FORMATS
+from sharegrpo_rl.grader.grading import grade_response
+
+MEGABYTE = 1_000_000
+PIECES = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "\\boxed{",
+    "}",
+    "{",
+    "\\frac{",
+    "\\sqrt{",
+    "5",
+    "-",
+    "(",
+    ")",
+    "[",
+    "]",
+    ",",
+    " or ",
+    " and ",
+    "A",
+    "(B)",
+    "yes",
+    "no",
+    "%",
+    "°",
+    " cm",
+    "\n",
+    " ",
+    "$",
+    "\\(",
+    "\\[",
+    "\\]",
+    "^",
+    "_",
+    "=",
+    "≈",
+    "the answer is ",
+    "Final answer: ",
+    "√",
+    "π",
+    "½",
+    "10^",
+    "e9",
+    ".",
+    ":",
+    "|",
+    "\\text{",
+    "\0",
+    "\ud800",
+    "²",
+    "答案",
+    "not ",
+    "12,345",
+    "x",
+    "*",
+    "**",
+    "#",
+    "\\",
+    "twenty-",
+    "\u202e",
+    "\u0660",
+    "\\pm ",
+    "\\cup ",
+    "\\infty ",
+    "<",
+    ">=",
+    "x=",
+    "3:45 PM",
+    "March 5, 2014",
+    " million",
+    " and a half",
+    " because ",
+    " than ",
+    "或",
+    "∅",
+    "{,}",
+    "\\overline{3}",
+    "\\begin{pmatrix}",
+    "&",
+    "\\\\",
+]
+LARGE = {
+    "nested fractions": "\\frac{" * (MEGABYTE // 6),
+    "nested roots in a box": "\\boxed{" + "\\sqrt{" * (MEGABYTE // 12) + "1" + "}" * (MEGABYTE // 12) + "}",
+    "unclosed boxes": "\\boxed{" * (MEGABYTE // 7),
+    "many boxes": "\\boxed{1}" * (MEGABYTE // 9),
+    "brackets": "(" * MEGABYTE,
+    "open tags": "<answer>" * (MEGABYTE // 8),
+    "spaces": " " * MEGABYTE,
+    "line ends": " \n" * (MEGABYTE // 2),
+    "null bytes": "\0" * MEGABYTE,
+    "digits": "<answer>" + "9" * MEGABYTE + "</answer>",
+    "hedging": "A or " * (MEGABYTE // 5),
+    "announcements": "the answer is " * (MEGABYTE // 14),
+    "dollars": "$" * MEGABYTE,
+    "displays": "\\[" * (MEGABYTE // 2),
+    "options": "(A) yes\n(B) no\n" * (MEGABYTE // 15),
+    "minus signs": "-" * MEGABYTE,
+    "combining marks": "e" + "\u0301" * MEGABYTE,
+    "braces": "{" * 100_000 + "}" * 100_000,
+    "a box of braces": "\\boxed{" + "{" * 100_000 + "7" + "}" * 100_001,
+    "towers": "<answer>9**9**9**9 9^{9^{9^9}} " * (MEGABYTE // 32),
+    "nested fractions in a tag": "<answer>" + "\\frac{1}{" * (MEGABYTE // 9) + "</answer>",
+    "marks that turn the text": "\u202e7\u202c" * (MEGABYTE // 3),
+    "lone surrogates": "\ud800\udfff" * (MEGABYTE // 2),
+    "number words": "one and a half million " * (MEGABYTE // 23),
+    "equations": "x = 7 or " * (MEGABYTE // 9),
+    "times": "3:45 PM or " * (MEGABYTE // 11),
+    "sentences": "It is not 7. " * (MEGABYTE // 13),
+}
+GOLDS = [("7", None), ("B", ["1", "2"]), ("yes", None), ("even", None), ("[1,2]", None)]
+
+
+@pytest.mark.parametrize("name", sorted(LARGE))
+def test_a_megabyte_is_graded_soon(name: str) -> None:
+    for gold, choices in GOLDS:
+        for mode in EXTRACT_MODES:
+            start = time.monotonic()
+            verdict = grade_response(LARGE[name], gold, extract=mode, choices=choices, question="How many?")  # type: ignore[arg-type]
+            assert time.monotonic() - start < 5.0
+            assert verdict.score == 0
+            assert verdict.error is None
+    for form in ANSWER_FORMATS.values():
+        assert not form.matches(LARGE[name])
+
+
+LONG_ANSWERS = [
+    *[
+        "1",
+        "1,",
+        "1 ",
+        "1:",
+        "A",
+        "A ",
+        "(",
+        "[1,",
+        "{1}",
+        "\\frac{",
+        "\\frac{1}{2}",
+        "\\sqrt{",
+        "\\text{1}",
+        "$1$ ",
+        "=",
+        "x=1,",
+        "1=",
+    ],
+    *[
+        "x<1 or ",
+        "±",
+        "- ",
+        "1+",
+        "**a**",
+        "^{",
+        "°",
+        "1 cm ",
+        "1 h ",
+        "one ",
+        "one and ",
+        "twenty-",
+        "minus ",
+        "or ",
+        "not ",
+        "yes ",
+    ],
+    *[
+        "the answer is ",
+        "is 1 ",
+        "because ",
+        "答案是",
+        "或",
+        "。",
+        "March 5, ",
+        "3:45 ",
+        "0.\\overline{3}",
+        "(A) ",
+        "√1",
+        "½",
+        "\u202e",
+    ],
+    *["\ud800", "\0", '"', "\\\\", "\\ ", "\n", ". ", "1_", "1!", "12,345", "\\or", "\\quad ", "1 \\or ", "A - "],
+]
+SAID_AGAIN = [("yes ", "yes"), ("3:45 ", "3:45 PM")]  # a right answer said again and again stays right
+LONG_GOLDS = [
+    *GOLDS,
+    ("x^2+1", None),
+    ("(3, 4)", None),
+    ("3:45 PM", None),
+    ("A, C", None),
+    ("5 cm", None),
+    ("k=1, n=2", None),
+]
+
+
+@pytest.mark.parametrize("piece", LONG_ANSWERS)
+def test_a_long_answer_of_one_piece_is_graded_soon(piece: str) -> None:
+    answer = (piece * 2_000)[:1_990]
+    for gold, choices in LONG_GOLDS:
+        for response in (f"<answer>{answer}</answer>", f"\\boxed{{{answer}}}", answer):
+            start = time.monotonic()
+            verdict = grade_response(response, gold, choices=choices, question="How many?")
+            assert time.monotonic() - start < 5.0
+            assert verdict.error is None
+            assert verdict.score == 0 or (piece, gold) in SAID_AGAIN, (gold, response[:40])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            "9**9**9**9",
+            "9^{9^9}",
+            "9^9^9",
+            "99999!",
+            "(10^5)!",
+            "\\binom{100000}{50000}",
+            "99^{99}!",
+            "2^{10000}",
+            "7^{7^{7}}",
+        ],
+        *[
+            "((((((2^{99})^{99})^{99})^{99})^{99})^{99})",
+            "(x+1)^{500}",
+            "(a+b+c+d)^{60}",
+            "10^{600} \\approx 10^{600}",
+            "1e300:1e300:1e300",
+        ],
+        *[
+            "nan",
+            "inf",
+            "-inf",
+            "1e999",
+            "0/0",
+            "\\frac{0}{0}",
+            "10^{1600}",
+            "10^{-700}",
+            "1:10^{500}",
+            "10^{600}%",
+            "1e300 km",
+        ],
+    ],
+)
+def test_a_value_without_bounds_is_no_error(text: str) -> None:
+    for gold, choices in [("7", None), ("3:4:5", None), ("50%", None), ("B", ["1.5", "2.5", "95.26"]), ("x+1", None)]:
+        start = time.monotonic()
+        verdict = grade_response(f"<answer>{text}</answer>", gold, choices=choices, precision=2)
+        assert verdict.score == 0
+        assert verdict.error is None
+        assert time.monotonic() - start < 2.5
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(max_size=60),
+    st.sampled_from(
+        ["5", "A", "yes", "1/2", "red", "{1,2}", "x > 5", "3:45 PM", "5 cm", "50%", "A, C", "y = x", "3:4:5"]
+    ),
+    st.sampled_from([None, ["1", "2", "3"], ["yes", "no"]]),
+    st.sampled_from(EXTRACT_MODES),
+)
+def test_never_raises(response: str, gold: str, choices: list[str] | None, mode: str) -> None:
+    verdict = grade_response(response, gold, extract=mode, choices=choices, question="How many dots?")  # type: ignore[arg-type]
+    assert verdict.score in (0.0, 1.0)
+    assert verdict.error is None or verdict.score == 0.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(-99, 99), min_size=2, max_size=5, unique=True), st.sampled_from([" or ", ", ", " and ", "; "])
+)
+def test_several_numbers_never_earn_the_reward_of_one(values: list[int], separator: str) -> None:
+    answer = separator.join(map(str, values))
+    for value in values:
+        assert grade_response(f"<think>so</think><answer>{answer}</answer>", str(value)).score == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000))
+def test_numbers_are_right_exactly_when_they_are_equal(gold: int, answer: int) -> None:
+    for dressed in (f"{answer}", f"{answer}.0", f"${answer}$", f"{answer:,}", f"x = {answer}", f"{answer} cm"):
+        assert grade_response(f"<answer>{dressed}</answer>", str(gold)).score == float(gold == answer)
