@@ -18,7 +18,7 @@ from statistics import mean
 BASE = Path(__file__).with_name("cross_task.yaml")
 TASKS = {"counting": ["counting"], "geometry": ["sides", "length", "angle"]}
 METHODS = {
-    "GRPO-D": ["run=GRPOD", "config.num_samples=12", "config.kl_min=0.0", "config.kl_max=0.02"],
+    "GRPO-D": ["run=GRPOD", "config.num_generations=12", "config.kl_min=0.0", "config.kl_max=0.02"],
     "SFT": ["run=SFT", "config.num_questions=192", "config.lr=5e-4"],
 }
 

@@ -15,7 +15,7 @@ from rows import RowLearner, training_rows
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.models import branch_attention
-from sharegrpo_rl.models.loading import NOTHING, PRODUCTS, compile_blocks, enable_checkpointing
+from sharegrpo_rl.models.loading import FULL, SELECTIVE, compile_blocks, enable_checkpointing
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder
 from sharegrpo_rl.models.vision import use_window_attention
@@ -42,7 +42,7 @@ def make_side(options: argparse.Namespace) -> tuple[Any, Any, Prepare]:
     if "compiled" in words:
         compile_blocks(model)
     if "checkpointed" in words or "products" in words:
-        enable_checkpointing(model, PRODUCTS if "products" in words else NOTHING)
+        enable_checkpointing(model, SELECTIVE if "products" in words else FULL)
     if name == "ours":
         return _ours(model, processor, options)
     encodes = SimpleNamespace(encoder=PromptEncoder(processor, LIMITS))
@@ -52,7 +52,10 @@ def make_side(options: argparse.Namespace) -> tuple[Any, Any, Prepare]:
 def _ours(model: Any, processor: Any, options: argparse.Namespace) -> tuple[Any, Any, Prepare]:
     policy = Policy(model, processor, LIMITS)
     policy.banned = torch.empty(0, dtype=torch.long)
-    training = TrainingStep(policy, TrainingSettings(lr=0.0, grad_clip=GRAD_CLIP, token_budget=options.token_budget))
+    training = TrainingStep(
+        policy,
+        TrainingSettings(lr=0.0, grad_clip=GRAD_CLIP, max_tokens_per_microbatch=options.max_tokens_per_microbatch),
+    )
 
     def prepare(packs: Sequence[PromptPack]) -> Step:
         def step() -> tuple[float, float]:

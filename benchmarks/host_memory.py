@@ -92,7 +92,7 @@ def _settings(questions: int, runners: int, options: argparse.Namespace) -> dict
         "rewards": {"varied": 1.0},
         "num_questions": questions,
         "num_variants": options.variants,
-        "num_samples": options.samples // options.variants,
+        "num_generations": options.samples // options.variants,
         "transform_probability": 0.0,
         "engine": options.engine,
         "num_env_runners": runners,

@@ -18,11 +18,11 @@ from typing import Any
 
 BASE = Path(__file__).with_name("methods.yaml")
 SIX = ["run=ShareGRPO"]  # 2 x 6 completions and transforms at 0.3 are its defaults
-TWELVE = ["run=GRPO", "config.num_samples=12"]
+TWELVE = ["run=GRPO", "config.num_generations=12"]
 TARGETS = ["run=SFT", "config.num_questions=192", "config.lr=5e-4"]  # as many targets as the others have completions
 # GRPO-D's form of reward and loss is its own; the KL's range is that of the paper's geometry task.
-DYNAMIC = ["run=GRPOD", "config.num_samples=12", "config.kl_min=0.0", "config.kl_max=0.02"]
-STEPS = ["run=StepGRPO", "config.num_samples=12", "config.temperature=1.0", "config.max_completion_tokens=96"]
+DYNAMIC = ["run=GRPOD", "config.num_generations=12", "config.kl_min=0.0", "config.kl_max=0.02"]
+STEPS = ["run=StepGRPO", "config.num_generations=12", "config.temperature=1.0", "config.max_completion_tokens=96"]
 
 METHODS: dict[str, list[str]] = {
     "GRPO, N = 12": TWELVE,

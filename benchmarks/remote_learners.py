@@ -32,7 +32,7 @@ OPTIONS = {
     "model_config": {"hidden_size": 128, "num_layers": 4, "vision_layers": 2},
     "env_config": {"kinds": ["counting"], "image_size": 56, "max_questions": 400},
     "min_pixels": 3136, "max_pixels": 3136, "max_prompt_tokens": 400, "max_completion_tokens": 32,
-    "num_questions": 8, "num_samples": 8, "evaluation_questions": 1, "lr": 1e-5, "rewards": {"format": 1.0}, "kl_coeff": 0.01,
+    "num_questions": 8, "num_generations": 8, "evaluation_questions": 1, "lr": 1e-5, "rewards": {"format": 1.0}, "kl_coeff": 0.01,
 }  # fmt: skip
 SMALL = {"model_config": {"hidden_size": 32, "num_layers": 1, "vision_layers": 1, "patch_size": 14}}
 

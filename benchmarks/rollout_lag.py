@@ -1,9 +1,9 @@
-"""Seconds of an iteration with runner and learner in turn (`rollout_lag: 0`) and side by side (1), on the same questions.
+"""Seconds of an iteration with runner and learner in turn (`max_staleness: 0`) and side by side (1), on the same questions.
 
-    uv run python benchmarks/rollout_lag.py --iterations 20
+    uv run python benchmarks/max_staleness.py --iterations 20
 
 Whole GRPO iterations on drawn shapes with one remote env runner, which needs a core of its own. The runs follow each
-other: side by side each would have half of the machine. With `rollout_lag` 1 `sampling` is what is left to wait for.
+other: side by side each would have half of the machine. With `max_staleness` 1 `sampling` is what is left to wait for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for lag in (0, 1):
         seconds[lag], parts[lag] = _run(lag, options)
     return {
-        "measurement": "rollout_lag",
+        "measurement": "max_staleness",
         "iterations": options.iterations,
         "iteration_ms": {lag: _ms(turns) for lag, turns in seconds.items()},
         **{f"{part}_ms": {lag: _ms(found[part]) for lag, found in parts.items()} for part in parts[0]},
@@ -43,7 +43,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run(lag: int, options: argparse.Namespace) -> tuple[list[float], dict[str, list[float]]]:
-    given = {**OPTIONS, "num_env_runners": 1, "rollout_lag": lag, **(SMALL if options.small else {})}
+    given = {**OPTIONS, "num_env_runners": 1, "max_staleness": lag, **(SMALL if options.small else {})}
     algorithm = build_config("GRPO", "DrawnShapes-v0", given, 0).build_algo()
     turns, parts = [], {"sampling": [], "learning": [], "weight_sync": []}
     for turn in range(WARM_UP + options.iterations):
@@ -52,7 +52,7 @@ def _run(lag: int, options: argparse.Namespace) -> tuple[list[float], dict[str, 
         turns.append(time.perf_counter() - began)
         for part, found in parts.items():
             found.append(float(timers[part]))
-        progress(f"rollout_lag {lag}, iteration {turn}: {turns[-1]:.3f} s")
+        progress(f"max_staleness {lag}, iteration {turn}: {turns[-1]:.3f} s")
     algorithm.stop()
     return turns[WARM_UP:], {part: found[WARM_UP:] for part, found in parts.items()}
 

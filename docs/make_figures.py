@@ -211,7 +211,7 @@ def _ask(env: Any, policy: Any, config: dict[str, Any], index: int, slot: Any) -
     prompts = policy.encoder.encode([Question(observation["question"], observation["images"])])
     sampling = Sampling(config["max_completion_tokens"], config["top_p"])
     seeds = [derive_seed("picture", index, slot.slot)]
-    (completions,) = HFGenerator(policy).generate(prompts, config["num_samples"], seeds, sampling)
+    (completions,) = HFGenerator(policy).generate(prompts, config["num_generations"], seeds, sampling)
     texts = tuple(completion.text for completion in completions)
     scores = tuple(env.score(texts, [completion.truncated for completion in completions]))
     done = TRANSFORMS[slot.transform].label if slot.transform else "image as it is"

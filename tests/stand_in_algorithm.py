@@ -27,7 +27,7 @@ stand_in:
   run: ShareGRPO
   env: DrawnShapes-v0
   stop: {training_iteration: 8}
-  config: {num_questions: 2, num_samples: 3, evaluation_questions: 20}
+  config: {num_questions: 2, num_generations: 3, evaluation_questions: 20}
 """
 
 
@@ -75,7 +75,7 @@ class StandIn:
         return result
 
     def _sample(self, number: int, index: int) -> Group:
-        variants, samples = self.spec.config["num_variants"], self.spec.config["num_samples"]
+        variants, samples = self.spec.config["num_variants"], self.spec.config["num_generations"]
         right = (self.random.random((variants, samples)) < self.skill).astype(float)
         question = self.bank[index]
         said = [[question.answer if x else "?" for x in row] for row in right]

@@ -96,7 +96,7 @@ def two_answer_options(folder: Path, **changes: Any) -> dict[str, Any]:
             "template": "I look.",
         },
         "num_questions": 16,
-        "num_samples": 4,
+        "num_generations": 4,
         "lr": 5e-4,
         "vision_lr": 3e-3,
         "evaluation_questions": 60,

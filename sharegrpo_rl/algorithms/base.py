@@ -124,7 +124,7 @@ class Recovery:
         self._iterate()
         algorithm = self._algorithm
         done = algorithm.iteration + 1
-        if done % algorithm.config.commit_interval == 0:
+        if done % algorithm.config.learner_commit_interval == 0:
             self._states[done] = algorithm.driver_state()
             algorithm.learner_group.commit(done)
             known = algorithm.learner_group.last_commit()

@@ -32,7 +32,7 @@ from sharegrpo_rl.rollouts.selection import ReplayBuffer, Sampled, select
 class GRPOConfig(RunConfig):
     """Configures GRPO.
 
-    config = GRPOConfig().environment("DrawnShapes-v0").training(num_samples=12, lr=2e-4).debugging(seed=0)
+    config = GRPOConfig().environment("DrawnShapes-v0").training(num_generations=12, lr=2e-4).debugging(seed=0)
     algo = config.build_algo()
     print(algo.train()["groups"]["valid_advantage_ratio"])
     """
@@ -83,14 +83,14 @@ class GRPO(RunAlgorithm):
         with self.metrics.log_time((TIMERS, "sampling"), reduce="mean", window=1):
             batch = select(self._generation_batch, self.config)
         self._groups = batch.groups
-        if self.config.rollout_lag:
+        if self.config.max_staleness:
             self._sync()
             self._ahead = Ahead(self.rollouts, self._next_requests(self.iteration + 1))
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):
             self._credited = self._rewarded(batch.kept)
             self._packs = self.build_packs(self._credited)
             update = self.learner_group.update(self.resample(self._packs, batch.kept))
-        if not self.config.rollout_lag:
+        if not self.config.max_staleness:
             self._sync()
         self._log(batch, update, time.perf_counter() - started)
 
@@ -103,7 +103,7 @@ class GRPO(RunAlgorithm):
         packs = []
         for group in groups:
             rewards = torch.from_numpy(group.rewards)
-            advantages = local_advantages(rewards, self.config.advantage_std, self.config.advantage_eps).numpy()
+            advantages = local_advantages(rewards, self.config.scale_rewards, self.config.advantage_eps).numpy()
             for v, slot in enumerate(group.slots):
                 native = np.ones(len(group.completions[v]), bool)
                 packs.append(
@@ -120,9 +120,9 @@ class GRPO(RunAlgorithm):
 
     def _rewarded(self, groups: list[Group]) -> list[Group]:
         """The groups with the rewards that credit is taken from."""
-        if self.config.kl_in == "reward" and self.config.uses_reference():
+        if self.config.kl_in_reward and self.config.uses_reference():
             groups = kl_penalized(groups, self.learner_group.reference_kl)
-        if self.config.permute_rewards:
+        if self.config.shuffle_rewards:
             groups = [permuted(g, derive_seed(self.config.seed or 0, self.iteration)) for g in groups]
         return groups
 
@@ -166,7 +166,7 @@ class GRPO(RunAlgorithm):
             self.metrics.log_dict(batch.metrics(), key="selection", reduce="mean", window=1)
         if self.config.replay_size:
             self.metrics.log_dict(self.replay.metrics(self.iteration), key="replay", reduce="mean", window=1)
-        if self.config.rollout_lag:
+        if self.config.max_staleness:
             version = self.learner_group.weights_version - 1  # that this update began with
             staleness = np.mean([version - g.weights_version for g in batch.groups])
             self.metrics.log_value("staleness", float(staleness), reduce="mean", window=1)

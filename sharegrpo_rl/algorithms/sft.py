@@ -31,7 +31,7 @@ class SFTConfig(RunConfig):
     objective: ClassVar[str] = "supervised"
     # One target for one wording of each question; nothing is sampled.
     num_variants: ClassVar[int] = 1
-    num_samples: ClassVar[int] = 1
+    num_generations: ClassVar[int] = 1
     include_original: ClassVar[str] = "sampled"
     strict_variants: ClassVar[bool] = False
     temperature: ClassVar[float] = 1.0

@@ -25,7 +25,7 @@ from sharegrpo_rl.ops.advantages import hierarchical_advantages
 class ShareGRPOConfig(GRPOConfig):
     """Configures Share-GRPO.
 
-    config = ShareGRPOConfig().environment("DrawnShapes-v0").training(num_variants=2, num_samples=6)
+    config = ShareGRPOConfig().environment("DrawnShapes-v0").training(num_variants=2, num_generations=6)
     """
 
     name: ClassVar[str] = "ShareGRPO"
@@ -55,7 +55,7 @@ class ShareGRPO(GRPO):
             for a in hierarchical_advantages(
                 torch.from_numpy(group.rewards),
                 c.advantage_levels,
-                c.advantage_std,
+                c.scale_rewards,
                 c.advantage_eps,
                 c.duplicate_rewards,
                 c.single_variant_doubles,

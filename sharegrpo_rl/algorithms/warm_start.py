@@ -64,8 +64,7 @@ def module_config(config: Any) -> dict[str, Any]:
         freeze_vision_tower=config.freeze_vision_tower,
         freeze_projector=config.freeze_projector,
         lora=config.lora,
-        gradient_checkpointing=config.gradient_checkpointing,
-        checkpoint_keep=config.checkpoint_keep,
+        activation_checkpointing=config.activation_checkpointing,
         compile=config.compile,
         temperature=config.temperature,
         seed=config.seed or 0,
@@ -199,7 +198,7 @@ class SFTSettings:
     warmup_steps: int = 50
     weight_decay: float = 0.01
     grad_clip: float = 1.0
-    token_budget: int = 16384
+    max_tokens_per_microbatch: int = 16384
 
 
 def target_pack(policy: Policy, row: int, prompt: Prompt, target: str) -> PromptPack:
@@ -230,7 +229,7 @@ def supervise(
         tokens = sum(len(c.token_ids) for p in packs for c in p.completions)
         optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for micro in micro_batches(packs, settings.token_budget):
+        for micro in micro_batches(packs, settings.max_tokens_per_microbatch):
             loss = -policy.target_logprobs(micro).sum() / tokens
             loss.backward()
             total += loss.item()

@@ -20,16 +20,16 @@ def check_together(config: Mapping[str, Any], algorithm: str) -> None:
         raise UserError(
             f"minibatch_size: {per_step} is more than num_questions ({questions}); both count seed questions"
         )
-    if "num_samples" not in config:
+    if "num_generations" not in config:
         return
-    if config["num_samples"] < 2:
+    if config["num_generations"] < 2:
         raise UserError(
-            f"num_samples: {config['num_samples']} makes a group of one, whose reward is compared with nothing; "
-            f"{algorithm} needs num_samples of at least 2"
+            f"num_generations: {config['num_generations']} makes a group of one, whose reward is compared with nothing; "
+            f"{algorithm} needs num_generations of at least 2"
         )
     if config["engine"] == "vllm" and not 0.01 <= config["temperature"] <= 2:
         raise UserError(f"temperature: vLLM samples at 0.01 to 2, not at {config['temperature']:g}")
-    if config["rollout_lag"]:
+    if config["max_staleness"]:
         _check_lag(config)
     if config["overlong_buffer"] > config["max_completion_tokens"]:
         raise UserError(
@@ -45,12 +45,12 @@ def check_together(config: Mapping[str, Any], algorithm: str) -> None:
 def _check_lag(config: Mapping[str, Any]) -> None:
     if config["num_env_runners"] == 0:
         raise UserError(
-            "rollout_lag: 1 samples while the learner learns, which takes env runners of their own; set num_env_runners to "
-            "1 or more, or rollout_lag to 0"
+            "max_staleness: 1 samples while the learner learns, which takes env runners of their own; set num_env_runners to "
+            "1 or more, or max_staleness to 0"
         )
-    if config["importance_correction"] == "none":
+    if config["rollout_correction"] == "none":
         raise UserError(
-            "importance_correction: none would ignore that rollout_lag 1 samples by older weights; choose auto, truncate or mask"
+            "rollout_correction: none would ignore that max_staleness 1 samples by older weights; choose auto, truncate or mask"
         )
 
 
@@ -75,7 +75,7 @@ class GRPOOptions(RunOptions):
 
     # sampling
     num_variants: int = option(1, "variants of each question in a group (V, the paper's m)", minimum=1, maximum=64)
-    num_samples: int = option(8, "completions sampled for each variant (n)", minimum=1)
+    num_generations: int = option(8, "completions sampled for each variant (n)", minimum=1)
     include_original: str = option(
         "always", "is the original wording always in the group, or drawn like the others", choices=("always", "sampled")
     )
@@ -111,14 +111,14 @@ class GRPOOptions(RunOptions):
         minimum=0,
         exclusive_minimum=True,
     )
-    rollout_lag: int = option(
+    max_staleness: int = option(
         0,
         "1 = one step off: the next iteration's completions are sampled while this one is learned, by weights that lack "
         "its update; the importance correction is on",
         minimum=0,
         maximum=1,
     )
-    permute_rewards: bool = option(False, "control: shuffle rewards inside each group")
+    shuffle_rewards: bool = option(False, "control: shuffle rewards inside each group")
     overlong_buffer: int = option(
         0, "length before the limit in which a penalty grows; 0 = none", unit="tokens", minimum=0, source="DAPO eq. 13"
     )
@@ -147,12 +147,12 @@ class GRPOOptions(RunOptions):
     replay_replacement: bool = option(True, "may an iteration draw a replayed completion more than once")
     # loss
     ratio_level: str = option(
-        "token", "importance ratio per token, or per sequence", choices=("token", "sequence", "sequence_mean")
+        "token", "importance ratio per token, or per sequence", choices=("token", "sequence_product", "sequence")
     )
     loss_aggregation: str = option(
         "token_mean",
         "how token losses become one number",
-        choices=("token_mean", "sequence_mean", "sequence_sum", "constant"),
+        choices=("token_mean", "sequence_mean", "question_mean", "max_length"),
     )
     clip_low: float = option(0.2, "ratio is clipped at 1 - clip_low", minimum=0, maximum=1)
     clip_high: float = option(0.2, "ratio is clipped at 1 + clip_high", minimum=0)
@@ -161,7 +161,9 @@ class GRPOOptions(RunOptions):
     )
     kl_coeff: float = option(0.0, "weight of the KL to the reference policy, where kl_schedule is constant", minimum=0)
     kl_estimator: str = option("k3", "KL estimator", choices=("k1", "k2", "k3"))
-    kl_in: str = option("loss", "where the KL is taken off", choices=("loss", "reward"))
+    kl_in_reward: bool = option(
+        False, "subtract the KL from the reward, before the advantages, instead of adding it to the loss"
+    )
     kl_on_shared: bool = option(False, "also take the KL on shared completions (its estimator needs native samples)")
     kl_schedule: str = option(
         "constant",
@@ -175,15 +177,19 @@ class GRPOOptions(RunOptions):
     kl_schedule_steps: int | None = option(
         None, "optimizer steps of the KL schedule (t); null = the planned ones", minimum=1
     )
-    importance_correction: str = option(
+    rollout_correction: str = option(
         "auto",
         "weight for the gap between sampler and trainer: bounded, or masked above the bound; auto = truncate where "
-        "top_p is below 1 or rollout_lag is 1, else none",
+        "top_p is below 1 or max_staleness is 1, else none",
         choices=("auto", "none", "truncate", "mask"),
     )
-    importance_level: str = option("token", "ratio that corrects that gap", choices=("token", "sequence"))
-    importance_cap: float = option(2.0, "bound on that ratio", minimum=1)
-    advantage_std: str = option("sample", "spread that divides the advantage", choices=("sample", "population", "none"))
+    rollout_correction_level: str = option("token", "ratio that corrects that gap", choices=("token", "sequence"))
+    rollout_correction_cap: float = option(2.0, "bound on that ratio", minimum=1)
+    scale_rewards: str = option(
+        "std",
+        "standard deviation that divides the advantages: of a sample, of a population, or none",
+        choices=("std", "population_std", "none"),
+    )
     advantage_eps: float = option(0.0, "added to the spread", minimum=0)
     exclude_zero_advantage: bool = option(False, "leave completions without advantage out of the denominator")
     mask_truncated: bool = option(False, "do not train on truncated completions")

@@ -16,7 +16,7 @@ class ShareGRPOOptions(GRPOOptions):
     num_variants: int = option(
         2, "variants of each question in a group (V, the paper's m)", minimum=1, maximum=64, source="R1-ShareVL 4.1"
     )
-    num_samples: int = option(6, "completions sampled for each variant (n)", minimum=1, source="R1-ShareVL 4.1")
+    num_generations: int = option(6, "completions sampled for each variant (n)", minimum=1, source="R1-ShareVL 4.1")
     transform_probability: float = option(
         0.3, "chance of an image transform, for each slot", minimum=0, maximum=1, source="R1-ShareVL 4.1"
     )
@@ -45,7 +45,7 @@ class GRPODOptions(GRPOOptions):
     loss_aggregation: str = option(
         "sequence_mean",
         "how token losses become one number",
-        choices=("token_mean", "sequence_mean", "sequence_sum", "constant"),
+        choices=("token_mean", "sequence_mean", "question_mean", "max_length"),
         source="O4",
     )
     advantage_eps: float = option(1e-4, "added to the spread", minimum=0, source="R1-V's code")
@@ -61,7 +61,7 @@ class StepGRPOOptions(GRPOOptions):
         "weight of each registered reward: StepRAR is accuracy + 0.1 key_steps, StepRVR is step_validity",
         source="R1-VL's code",
     )
-    num_samples: int = option(4, "completions sampled for each variant (n)", minimum=1, source="R1-VL's code")
+    num_generations: int = option(4, "completions sampled for each variant (n)", minimum=1, source="R1-VL's code")
     temperature: float = option(
         1.2,
         "softmax temperature, in sampler and trainer",
@@ -79,7 +79,7 @@ class StepGRPOOptions(GRPOOptions):
     loss_aggregation: str = option(
         "sequence_mean",
         "how token losses become one number",
-        choices=("token_mean", "sequence_mean", "sequence_sum", "constant"),
+        choices=("token_mean", "sequence_mean", "question_mean", "max_length"),
         source="R1-VL's code",
     )
     advantage_eps: float = option(1e-4, "added to the spread", minimum=0, source="R1-VL's code")
@@ -94,7 +94,7 @@ class SFTOptions(RunOptions):
     loss_aggregation: str = option(
         "token_mean",
         "how token losses become one number",
-        choices=("token_mean", "sequence_mean", "sequence_sum", "constant"),
+        choices=("token_mean", "sequence_mean", "question_mean", "max_length"),
     )
     thought: str | None = option(
         None, "the thought in front of the answer where a row has no solution; null = one line"

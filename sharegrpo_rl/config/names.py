@@ -21,7 +21,7 @@ _SAMPLING = (
     "prompt_length_mean",
 )
 _GROUPS = ("valid_advantage_ratio", "valid_reward_ratio", "valid_slot_ratio", "reward_density", "solved_ratio")
-_LEARNER = ("policy_loss", "kl", "entropy", "ratio_max_deviation", "grad_norm", "sampler_gap_mean", "sampler_gap_max")
+_LEARNER = ("policy_loss", "kl", "entropy", "ratio_max_deviation", "grad_norm", "logprob_diff_mean", "logprob_diff_max")
 _OPEN = re.compile(r"evaluation/by_(?:kind|wording)/[^/]+/accuracy")  # kinds and wordings are the data set's
 
 
@@ -29,7 +29,7 @@ def known_metrics(config: Mapping[str, object], rewards: Iterable[str]) -> list[
     """The metrics of a run with this config; an algorithm that samples nothing has no rewards and no groups."""
     names = [f"evaluation/{name}" for name in _EVALUATION]
     names += [f"learners/default_policy/{name}" for name in _LEARNER]
-    if "num_samples" not in config:
+    if "num_generations" not in config:
         return [*names, "taught_tokens_per_second"]
     names += [f"env_runners/{name}" for name in _SAMPLING]
     names += [f"env_runners/reward_parts/{name}" for name in rewards]
@@ -57,9 +57,8 @@ def _leads(key: str, value: Any, metric: str) -> bool:
 # TRL's GRPOConfig and ModelConfig, the leaves of verl's and EasyR1's trees, R1-ShareVL's additions, RLlib's keys.
 PEER_NAMES: dict[str, str] = {
     # groups and sampling
-    "num_generations": "num_samples",
-    "rollout.n": "num_samples",
-    "group_size": "num_samples",
+    "rollout.n": "num_generations",
+    "group_size": "num_generations",
     "question_num": "num_variants",
     "generation_batch_size": "num_questions",
     "rollout_batch_size": "num_questions",
@@ -94,11 +93,11 @@ PEER_NAMES: dict[str, str] = {
     "global_batch_size": "minibatch_size",
     "sgd_minibatch_size": "minibatch_size",
     "steps_per_generation": "minibatch_size",
-    "gradient_accumulation_steps": "token_budget",
-    "ppo_micro_batch_size_per_gpu": "token_budget",
-    "ppo_max_token_len_per_gpu": "token_budget",
-    "micro_batch_size_per_device_for_update": "token_budget",
-    "enable_gradient_checkpointing": "gradient_checkpointing",
+    "gradient_accumulation_steps": "max_tokens_per_microbatch",
+    "ppo_micro_batch_size_per_gpu": "max_tokens_per_microbatch",
+    "ppo_max_token_len_per_gpu": "max_tokens_per_microbatch",
+    "micro_batch_size_per_device_for_update": "max_tokens_per_microbatch",
+    "enable_gradient_checkpointing": "activation_checkpointing",
     "bf16": "dtype",
     "torch_dtype": "dtype",
     # loss
@@ -123,8 +122,7 @@ PEER_NAMES: dict[str, str] = {
     "loss_agg_mode": "loss_aggregation",
     "loss_avg_mode": "loss_aggregation",
     "importance_sampling_level": "ratio_level",
-    "scale_rewards": "advantage_std",
-    "norm_adv_by_std_in_grpo": "advantage_std",
+    "norm_adv_by_std_in_grpo": "scale_rewards",
     "mask_truncated_completions": "mask_truncated",
     # model
     "model_name_or_path": "model",
@@ -134,11 +132,11 @@ PEER_NAMES: dict[str, str] = {
     "freeze_visual_encoder": "freeze_vision_tower",
     "freeze_vision_modules": "freeze_vision_tower",
     "use_peft": "lora",
-    "lora_r": "lora.rank",
-    "lora_rank": "lora.rank",
+    "lora_r": "lora.r",
+    "lora_rank": "lora.r",
     "lora_alpha": "lora.alpha",
     "lora_dropout": "lora.dropout",
-    "lora_target_modules": "lora.targets",
+    "lora_target_modules": "lora.target_modules",
     # reward and data
     "reward_weights": "rewards",
     "reward_funcs": "rewards",
@@ -159,9 +157,9 @@ PEER_NAMES: dict[str, str] = {
     "save_steps": "checkpoint_interval",
     "save_freq": "checkpoint_interval",
     "save_interval": "checkpoint_interval",
-    "save_total_limit": "keep_checkpoints",
-    "save_limit": "keep_checkpoints",
-    "max_actor_ckpt_to_keep": "keep_checkpoints",
+    "save_total_limit": "checkpoints_to_keep",
+    "save_limit": "checkpoints_to_keep",
+    "max_actor_ckpt_to_keep": "checkpoints_to_keep",
     "n_gpus_per_node": "num_learners",
 }
 

@@ -34,7 +34,7 @@ _SHARE_VL: dict[str, Any] = {
 _SHARE_GRPO: dict[str, Any] = {
     **_SHARE_VL,
     "num_variants": 2,
-    "num_samples": 6,
+    "num_generations": 6,
     "transform_probability": 0.3,
     "include_original": "sampled",
     "pairing": "all",
@@ -44,8 +44,8 @@ _SHARE_GRPO: dict[str, Any] = {
 _SHARE_VL_EQUATIONS: dict[str, Any] = {
     "minibatch_size": 128,
     "temperature": 0.7,
-    "ratio_level": "sequence",
-    "loss_aggregation": "sequence_sum",
+    "ratio_level": "sequence_product",
+    "loss_aggregation": "question_mean",
     "clip_low": 0.2,
     "clip_high": 0.2,
     "transform_text_position": "after",
@@ -53,7 +53,7 @@ _SHARE_VL_EQUATIONS: dict[str, Any] = {
 # R1-V's code, which OThink-MR1 and R1-VL build on: one update a rollout, k3 in the loss, mean over sequences.
 _R1_V: dict[str, Any] = {
     "num_questions": 16,
-    "num_samples": 8,
+    "num_generations": 8,
     "temperature": 1.0,
     "rewards": {"accuracy": 1.0, "format": 1.0},
     "answer_format": "think_answer",
@@ -72,15 +72,15 @@ _GRPO_D: dict[str, Any] = {**_R1_V, "kl_coeff": 0.0, "kl_schedule": "v_shape", "
 
 GRPO_PRESETS: dict[str, dict[str, Any]] = {
     # GRPO as R1-ShareVL's comparison has it (the row 72.8 of its Table 2): N = 12 completions of the question itself.
-    "r1_sharevl": {**_SHARE_VL, **_SHARE_VL_EQUATIONS, "num_samples": 12, "wording": "original"},
+    "r1_sharevl": {**_SHARE_VL, **_SHARE_VL_EQUATIONS, "num_generations": 12, "wording": "original"},
     "r1_v": _R1_V,
     # Dr. GRPO: no spread under the advantage, and a constant instead of each completion's length under the loss.
-    "dr_grpo": {"advantage_std": "none", "loss_aggregation": "constant", "kl_coeff": 0.0},
+    "dr_grpo": {"scale_rewards": "none", "loss_aggregation": "max_length", "kl_coeff": 0.0},
     # DAPO: clip-higher, dynamic sampling, overlong shaping, mean over tokens, no KL; sizes of its recipe.
     "dapo": {
         "num_questions": 512,
         "minibatch_size": 32,
-        "num_samples": 16,
+        "num_generations": 16,
         "temperature": 1.0,
         "clip_low": 0.2,
         "clip_high": 0.28,
@@ -100,7 +100,7 @@ GRPO_PRESETS: dict[str, dict[str, Any]] = {
     },
     # GSPO: the geometric mean of the token ratios as the ratio of a sequence, with its narrow clip.
     "gspo": {
-        "ratio_level": "sequence_mean",
+        "ratio_level": "sequence",
         "loss_aggregation": "sequence_mean",
         "clip_low": 3e-4,
         "clip_high": 4e-4,
@@ -109,7 +109,7 @@ GRPO_PRESETS: dict[str, dict[str, Any]] = {
     # MM-Eureka: groups with a mean accuracy in [0.1, 0.9] only, vision tower frozen, no KL.
     "mm_eureka": {
         "num_questions": 128,
-        "num_samples": 8,
+        "num_generations": 8,
         "temperature": 1.0,
         "selection": "online_filter",
         "filter_low": 0.1,
@@ -124,11 +124,11 @@ GRPO_PRESETS: dict[str, dict[str, Any]] = {
     },
     # VL-Rethinker: selective sample replay, advantages without spread, clip 0.2 / 0.35.
     "vl_rethinker": {
-        "num_samples": 8,
+        "num_generations": 8,
         "temperature": 1.0,
         "top_p": 0.95,
-        "importance_correction": "none",
-        "advantage_std": "none",
+        "rollout_correction": "none",
+        "scale_rewards": "none",
         "replay_size": 4096,
         "replay_alpha": 1.0,
         "replay_replacement": True,
@@ -150,7 +150,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "minibatch_size": 64,
             "temperature": 1.0,
             "top_p": 0.99,
-            "importance_correction": "none",
+            "rollout_correction": "none",
             "ratio_level": "token",
             "loss_aggregation": "token_mean",
             "clip_low": 0.2,
@@ -171,7 +171,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # R1-VL's code, with the holes of its two rewards.
         "released_code": {
             **_R1_V,
-            "num_samples": 4,
+            "num_generations": 4,
             "temperature": 1.2,
             "answer_format": "steps",
             "rewards": {"accuracy": 1.0, "key_steps_released": 0.1, "step_validity_released": 1.0},

@@ -28,7 +28,9 @@ class RunOptions:
     )
     freeze_vision_tower: bool = option(False, "keep the vision tower's weights fixed")
     freeze_projector: bool = option(False, "keep the projector (vision to language) fixed")
-    lora: dict | None = option(None, "LoRA through peft: rank, alpha, dropout, targets (language, vision, projector)")
+    lora: dict | None = option(
+        None, "LoRA through peft: r, alpha, dropout, target_modules (language, vision, projector)"
+    )
     warm_start: dict | None = option(
         None,
         "supervised warm start before training: data (train, or a path), rows, steps, wordings (first, all), lr, template",
@@ -70,13 +72,12 @@ class RunOptions:
         None, "seed questions for each optimizer step; null = all of the iteration", minimum=1
     )
     num_epochs: int = option(1, "passes over an iteration's completions", minimum=1)
-    token_budget: int = option(16384, "tokens of a micro-batch", unit="tokens", minimum=1)
-    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass")
-    checkpoint_keep: str = option(
-        "nothing",
-        "what gradient checkpointing keeps of a layer besides its input: nothing, or the results of matrix products and "
-        "attention (faster, more memory)",
-        choices=("nothing", "products"),
+    max_tokens_per_microbatch: int = option(16384, "tokens of a micro-batch", unit="tokens", minimum=1)
+    activation_checkpointing: str = option(
+        "none",
+        "recompute activations in the backward pass: all of them (full), or only what is cheap to recompute, keeping the "
+        "results of matrix products and attention (selective: faster, more memory)",
+        choices=("none", "selective", "full"),
     )
     compile: bool = option(False, "compile norms and MLPs with torch.compile: about a minute once, then faster steps")
     preset: str | None = option(None, "a named table of settings, applied before this file's own keys")
@@ -85,7 +86,7 @@ class RunOptions:
     evaluation_questions: int = option(500, "first questions of the test split that are evaluated", minimum=1)
     evaluation_batch: int = option(128, "questions generated at once in evaluation", minimum=1)
     checkpoint_interval: int = option(1, "iterations between checkpoints; 0 = only at the end", minimum=0)
-    keep_checkpoints: int = option(2, "last checkpoints kept beside the best one", minimum=1)
+    checkpoints_to_keep: int = option(2, "last checkpoints kept beside the best one", minimum=1)
     best_metric: str | None = option(
         None,
         "figure that the best checkpoint is known by, a path into result.json; null = evaluation/accuracy, or the "
@@ -116,7 +117,7 @@ class RunOptions:
         exclusive_minimum=True,
     )
     learner_restarts: int = option(3, "times that lost remote learners are started again", minimum=0)
-    commit_interval: int = option(
+    learner_commit_interval: int = option(
         1, "iterations between commits of the remote learners' state, to which a restart goes back", minimum=1
     )
     commit_folder: str | None = option(
@@ -145,7 +146,7 @@ class TrainingSettings:
     grad_clip: float = 1.0
     minibatch_size: int | None = None
     num_epochs: int = 1
-    token_budget: int = 16384
+    max_tokens_per_microbatch: int = 16384
     max_completion_tokens: int = 512
     ratio_level: str = "token"
     loss_aggregation: str = "token_mean"
@@ -154,7 +155,7 @@ class TrainingSettings:
     dual_clip: float | None = None
     kl_coeff: float = 0.0
     kl_estimator: str = "k3"
-    kl_in: str = "loss"
+    kl_in_reward: bool = False
     kl_on_shared: bool = False
     kl_schedule: str = "constant"
     kl_min: float = 0.0
@@ -162,10 +163,10 @@ class TrainingSettings:
     kl_turn: float = 0.3
     kl_schedule_steps: int | None = None
     top_p: float = 1.0
-    rollout_lag: int = 0
-    importance_correction: str = "auto"
-    importance_level: str = "token"
-    importance_cap: float = 2.0
+    max_staleness: int = 0
+    rollout_correction: str = "auto"
+    rollout_correction_level: str = "token"
+    rollout_correction_cap: float = 2.0
     exclude_zero_advantage: bool = False
     mask_truncated: bool = False
     objective: str = "policy"  # or `supervised`: the negative log-likelihood of the completions
@@ -177,14 +178,14 @@ class TrainingSettings:
 
     @property
     def kl_in_loss(self) -> bool:
-        return self.uses_reference and self.kl_in == "loss"
+        return self.uses_reference and not self.kl_in_reward
 
     @property
     def correction(self) -> str:
         """The importance correction that is meant: `auto` is on where sampler and trainer are known to differ."""
-        if self.importance_correction != "auto":
-            return self.importance_correction
-        return "truncate" if self.top_p < 1 or self.rollout_lag else "none"
+        if self.rollout_correction != "auto":
+            return self.rollout_correction
+        return "truncate" if self.top_p < 1 or self.max_staleness else "none"
 
     def kl_weight(self, step: int) -> float:
         """Weight of the KL at an optimizer step (0 = the first)."""
@@ -225,10 +226,10 @@ class WarmStartOptions:
 class LoraOptions:
     """`config.lora`: low-rank adapters through peft."""
 
-    rank: int = option(16, "rank of the adapters", minimum=1)
-    alpha: float = option(32.0, "scale: alpha / rank", minimum=0, exclusive_minimum=True)
+    r: int = option(16, "rank of the adapters", minimum=1)
+    alpha: float = option(32.0, "scale: alpha / r", minimum=0, exclusive_minimum=True)
     dropout: float = option(0.0, "dropout inside the adapters", minimum=0, maximum=1)
-    targets: list = option(["language"], "parts that get adapters: language, vision, projector")
+    target_modules: list = option(["language"], "parts that get adapters: language, vision, projector")
 
 
 @dataclass
@@ -264,7 +265,7 @@ class VLLMOptions:
     lora: str = option(
         "auto",
         "how a LoRA run's engine is given new weights: the adapter alone, under a new id each time, or merged into the "
-        "layers; auto = adapter where lora.targets is the language model only",
+        "layers; auto = adapter where lora.target_modules is the language model only",
         choices=("auto", "adapter", "merged"),
     )
     sleep: bool = option(False, "hand the engine's GPU memory to the learner between generations")
@@ -294,7 +295,7 @@ def check_table(key: str, value: Mapping[str, Any] | None) -> dict[str, Any] | N
         except UserError as error:
             raise UserError(f"config.{key}.{error}") from None
     if key == "lora":
-        _check_targets(checked.get("targets", []))
+        _check_targets(checked.get("target_modules", []))
     if key == "model_config":
         _check_heads(checked)
     return checked
@@ -328,7 +329,7 @@ def _check_targets(targets: list[Any]) -> None:
     parts = ("language", "vision", "projector")
     for target in targets:
         if target not in parts:
-            raise UserError(f"config.lora.targets: {target!r} is not one of {', '.join(parts)}")
+            raise UserError(f"config.lora.target_modules: {target!r} is not one of {', '.join(parts)}")
 
 
 def _check_heads(sizes: dict[str, Any]) -> None:

@@ -245,7 +245,7 @@ def check_search_options(
             f"tune.searcher: optuna draws every value itself and takes no grid_search ({grid_keys[0]}); use choice"
         )
     _check_scheduler(options, config, iterations, keys)
-    if (options["budget"] or {}).get("completions") and "num_samples" not in config:
+    if (options["budget"] or {}).get("completions") and "num_generations" not in config:
         raise UserError("tune.budget.completions: this algorithm samples no completions; give seconds")
 
 

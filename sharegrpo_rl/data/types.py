@@ -75,7 +75,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class SlotRequest:
-    """What the driver asks an env runner for: `num_samples` completions of one slot of one question.
+    """What the driver asks an env runner for: `num_generations` completions of one slot of one question.
 
     `group` counts the groups of an iteration: a small data set may bring the same question twice.
     """
@@ -83,7 +83,7 @@ class SlotRequest:
     group: int
     question_index: int
     slot: Slot
-    num_samples: int
+    num_generations: int
     sampling_seed: int
 
 

@@ -32,12 +32,12 @@ class Generator(Protocol):
     def generate(
         self,
         prompts: Sequence[Prompt],
-        num_samples: int,
+        num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt_done: PromptDone | None = None,
     ) -> list[tuple[Completion, ...]]:
-        """`num_samples` completions of each prompt; `seeds` holds one seed for each prompt.
+        """`num_generations` completions of each prompt; `seeds` holds one seed for each prompt.
 
         `on_prompt_done` hears of every prompt once, in the order in which they end.
         """
@@ -75,4 +75,4 @@ def sends_adapters(lora: Mapping[str, Any] | None, vllm: Mapping[str, Any]) -> b
     if lora is None:
         return False
     chosen = vllm.get("lora", "auto")
-    return chosen == "adapter" or (chosen == "auto" and set(lora.get("targets", ["language"])) == {"language"})
+    return chosen == "adapter" or (chosen == "auto" and set(lora.get("target_modules", ["language"])) == {"language"})

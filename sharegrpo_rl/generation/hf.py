@@ -202,30 +202,30 @@ ENDED_SHARE = 0.25
 class HFGenerator:
     """Prefill once per distinct prompt, then decode all branches together; ended branches leave the batch."""
 
-    def __init__(self, policy: Policy, token_budget: int = 65536) -> None:
+    def __init__(self, policy: Policy, max_tokens_per_microbatch: int = 65536) -> None:
         self.policy = policy
-        self.token_budget = token_budget
+        self.max_tokens_per_microbatch = max_tokens_per_microbatch
 
     @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Prompt],
-        num_samples: int,
+        num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt_done: PromptDone | None = None,
     ) -> list[tuple[Completion, ...]]:
-        """Completions of each prompt, in order; prompts run in batches that hold at most `token_budget` cached tokens."""
+        """Completions of each prompt, in order; a batch of prompts holds at most `max_tokens_per_microbatch` cached tokens."""
         results: dict[int, tuple[Completion, ...]] = {}
         model = self.policy.model
         was_training = model.training
         model.eval()
-        batches = self._batches(prompts, num_samples, sampling.max_tokens)
+        batches = self._batches(prompts, num_generations, sampling.max_tokens)
         images = self.policy.image_bank([[prompts[i] for i in batch] for batch in batches])
         try:
             for batch in batches:
-                branches = self._prefill([prompts[i] for i in batch], num_samples, sampling.max_tokens, images)
-                for row, completions in self._decode(branches, [seeds[i] for i in batch], num_samples, sampling):
+                branches = self._prefill([prompts[i] for i in batch], num_generations, sampling.max_tokens, images)
+                for row, completions in self._decode(branches, [seeds[i] for i in batch], num_generations, sampling):
                     results[batch[row]] = completions
                     if on_prompt_done is not None:
                         on_prompt_done(batch[row], completions)
@@ -244,7 +244,7 @@ class HFGenerator:
         for i in order:
             longest = len(prompts[i].input_ids)
             held = longest + n * max_tokens if self.policy.shares_prefix else n * (longest + max_tokens)
-            if batches[-1] and (len(batches[-1]) + 1) * held > self.token_budget:
+            if batches[-1] and (len(batches[-1]) + 1) * held > self.max_tokens_per_microbatch:
                 batches.append([])
             batches[-1].append(i)
         return [b for b in batches if b]

@@ -25,7 +25,7 @@ class ScriptedGenerator:
     def generate(
         self,
         prompts: Sequence[Prompt],
-        num_samples: int,
+        num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt_done: PromptDone | None = None,
@@ -33,7 +33,7 @@ class ScriptedGenerator:
         """The scripted completions of each prompt; seeds play no part."""
         results = []
         for place, prompt in enumerate(prompts):
-            results.append(tuple(self._completion(self.script(prompt, i), sampling) for i in range(num_samples)))
+            results.append(tuple(self._completion(self.script(prompt, i), sampling) for i in range(num_generations)))
             if on_prompt_done is not None:
                 on_prompt_done(place, results[-1])
         return results

@@ -48,7 +48,9 @@ def _amounts(text: str) -> str:
 
 # ---- What can go wrong with learners in other processes, said so that a user knows what to change.
 
-LESS_MEMORY = "lower token_budget, set gradient_checkpointing or sharding: fsdp2, or give it more learners"
+LESS_MEMORY = (
+    "lower max_tokens_per_microbatch, set activation_checkpointing: full or sharding: fsdp2, or give it more learners"
+)
 CARRIED = (UserError, OSError)  # exceptions that the driver raises as they are: what handles them asks for the type
 
 

@@ -51,7 +51,7 @@ def keep_freed_memory() -> bool:
 
 
 Contexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
-NOTHING, PRODUCTS = "nothing", "products"
+NONE, SELECTIVE, FULL = "none", "selective", "full"
 _PRODUCTS = (
     "mm",
     "addmm",
@@ -64,12 +64,12 @@ _PRODUCTS = (
 )
 
 
-def enable_checkpointing(model: Any, keep: str) -> None:
-    """Every layer of the model keeps its input, and of what it computes `keep`: nothing, or products (matrix products
-    and attention: most of the time and about half of the memory)."""
-    if keep not in (NOTHING, PRODUCTS):
-        raise ValueError(f"keep is {NOTHING} or {PRODUCTS}, not {keep!r}")
-    contexts = _keep_products if keep == PRODUCTS else _keep_nothing
+def enable_checkpointing(model: Any, mode: str) -> None:
+    """Recompute each layer in the backward pass from its input (full), or all of it but matrix products and attention,
+    which are most of the time and about half of the memory (selective)."""
+    if mode not in (SELECTIVE, FULL):
+        raise ValueError(f"mode is {SELECTIVE} or {FULL}, not {mode!r}")
+    contexts = _keep_products if mode == SELECTIVE else _keep_nothing
     model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": _with_layout(contexts)})
 
 
@@ -120,8 +120,7 @@ class ModelSettings:
     freeze_vision_tower: bool = False
     freeze_projector: bool = False
     lora: dict[str, Any] | None = None
-    gradient_checkpointing: bool = False
-    checkpoint_keep: str = NOTHING
+    activation_checkpointing: str = NONE
     compile: bool = False
     temperature: float = 1.0
     prompts: PromptSettings = field(default_factory=PromptSettings)
@@ -132,8 +131,8 @@ def load_policy(settings: ModelSettings) -> Policy:
     """The model and its processor as a Policy; UserError where the path or name cannot be loaded."""
     model, processor = load_model(settings.path, settings.dtype)
     _freeze(model, settings)
-    if settings.gradient_checkpointing:
-        enable_checkpointing(model, settings.checkpoint_keep)
+    if settings.activation_checkpointing != NONE:
+        enable_checkpointing(model, settings.activation_checkpointing)
     if settings.compile:
         compile_blocks(model)
     if settings.lora is not None:
@@ -222,7 +221,7 @@ def _add_lora(model: Any, settings: ModelSettings) -> Any:
     from peft import LoraConfig, get_peft_model
 
     lora = settings.lora or {}
-    wanted: Sequence[str] = lora.get("targets", ["language"])
+    wanted: Sequence[str] = lora.get("target_modules", ["language"])
     parts = {"language": LANGUAGE, "vision": "vision tower", "projector": "projector"}
     chosen = {parts[t] for t in wanted}
     modules = [
@@ -231,9 +230,9 @@ def _add_lora(model: Any, settings: ModelSettings) -> Any:
         if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and part_of(name) in chosen
     ]
     if not modules:
-        raise UserError(f"lora.targets: {list(wanted)} match no linear layer of this model")
+        raise UserError(f"lora.target_modules: {list(wanted)} match no linear layer of this model")
     config = LoraConfig(
-        r=lora.get("rank", 16),
+        r=lora.get("r", 16),
         lora_alpha=lora.get("alpha", 32.0),
         lora_dropout=lora.get("dropout", 0.0),
         target_modules=modules,

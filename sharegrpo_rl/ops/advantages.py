@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 
-def standardize(rewards: Tensor, dims: Sequence[int], std: str = "sample", eps: float = 0.0, copies: int = 1) -> Tensor:
+def standardize(rewards: Tensor, dims: Sequence[int], std: str = "std", eps: float = 0.0, copies: int = 1) -> Tensor:
     """(reward - mean) / (spread + eps) over `dims`; exactly 0 where all rewards of a group are equal.
 
-    rewards: any shape, floating point. std: `sample` (n - 1), `population` (n) or `none` (Dr. GRPO: mean only).
+    rewards: any shape, floating point. std: `std` (n - 1), `population_std` (n) or `none` (Dr. GRPO: mean only).
     copies: each reward counted this many times in the sample spread, as R1-ShareVL's released code does.
     Equality is judged by the range, not by an epsilon: in floating point the mean of equal rewards can differ from them.
     Raises ValueError for a group of one, which has nothing to be compared with.
@@ -26,16 +26,16 @@ def standardize(rewards: Tensor, dims: Sequence[int], std: str = "sample", eps: 
     if std == "none":
         return torch.where(equal, 0.0, centred)
     squares = centred.square().sum(dims, keepdim=True) * copies
-    spread = (squares / (count * copies - (std == "sample"))).sqrt() + eps
+    spread = (squares / (count * copies - (std == "std"))).sqrt() + eps
     return torch.where(equal, 0.0, centred / torch.where(equal, 1.0, spread))
 
 
-def local_advantages(rewards: Tensor, std: str = "sample", eps: float = 0.0) -> Tensor:
+def local_advantages(rewards: Tensor, std: str = "std", eps: float = 0.0) -> Tensor:
     """Each reward against those of its own variant: S1 for a single variant, S6 inside Share-GRPO. `[..., V, N]`."""
     return standardize(rewards, (-1,), std, eps)
 
 
-def global_advantages(rewards: Tensor, std: str = "sample", eps: float = 0.0, duplicate: bool = False) -> Tensor:
+def global_advantages(rewards: Tensor, std: str = "std", eps: float = 0.0, duplicate: bool = False) -> Tensor:
     """Each reward against those of all variants of its question: S5. `[..., V, N]`.
 
     duplicate: take the spread over rewards repeated V times, as in the released code (0.978 of the plain one at 2 x 6).
@@ -46,7 +46,7 @@ def global_advantages(rewards: Tensor, std: str = "sample", eps: float = 0.0, du
 def hierarchical_advantages(
     rewards: Tensor,
     levels: str = "global_local",
-    std: str = "sample",
+    std: str = "std",
     eps: float = 0.0,
     duplicate: bool = False,
     single_variant_doubles: bool = False,

@@ -80,7 +80,7 @@ class SurrogateStats(NamedTuple):
 
 
 def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level: str = "token") -> Tensor:
-    """pi / pi_old, `[B, T]`: of each token, of the whole sequence (S2, S8), or its geometric mean (GSPO).
+    """pi / pi_old, `[B, T]`: of each token, of the whole sequence (the product, S2, S8), or its geometric mean (GSPO).
 
     logprobs, old_logprobs: `[B, T]`; mask: `[B, T]` bool. At sequence level every token carries its sequence's ratio.
     """
@@ -88,7 +88,7 @@ def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level
     if level == "token":
         return log_ratio.exp()
     total = log_ratio.sum(1, keepdim=True)
-    if level == "sequence_mean":
+    if level == "sequence":
         total = total / mask.sum(1, keepdim=True).clamp(min=1)
     return total.exp().expand_as(log_ratio)
 
@@ -124,16 +124,16 @@ def token_weights(
     """Weight of each token's loss, `[B, T]` of `dtype`, such that the weighted sum over a whole minibatch is its loss.
 
     token_mean: every token counts alike. sequence_mean: every sequence counts alike (S2's 1/|o| form).
-    sequence_sum: a sequence's tokens add up; with a sequence-level ratio a sequence is one term (S8's 1 / (n m^2)).
-    constant: sum over tokens divided by sequences x longest completion allowed (Dr. GRPO).
+    question_mean: a sequence's tokens add up; with a sequence-level ratio a sequence is one term (S8's 1 / (n m^2)).
+    max_length: sum over tokens divided by sequences x longest completion allowed (Dr. GRPO).
     """
     mask = mask.to(dtype)
     if aggregation == "token_mean":
         return mask / denominator.tokens
-    if aggregation == "constant":
+    if aggregation == "max_length":
         return mask / (denominator.sequences * denominator.max_tokens)
     if aggregation == "sequence_mean" or level != "token":
         return mask / mask.sum(1, keepdim=True).clamp(min=1) / denominator.sequences
-    if aggregation == "sequence_sum":
+    if aggregation == "question_mean":
         return mask / denominator.sequences
     raise ValueError(f"unknown loss aggregation {aggregation!r}")

@@ -30,7 +30,7 @@ class Training:
     sharded: bool  # FSDP2: each matrix is spread over the ranks
     offload: bool  # what is spread waits in host memory
     reference: bool  # a frozen copy of the model beside it; with LoRA the model without adapters does
-    checkpointing: str | None  # what gradient checkpointing keeps; None = it is off
+    checkpointing: str  # none, selective or full
 
     @property
     def shards(self) -> int:
@@ -56,7 +56,7 @@ def training(config: Mapping[str, Any], sizes: ModelSizes) -> Training:
         sharded=sharded,
         offload=sharded and config["cpu_offload"],
         reference=uses_reference(config) and config["lora"] is None,
-        checkpointing=config["checkpoint_keep"] if config["gradient_checkpointing"] else None,
+        checkpointing=config["activation_checkpointing"],
     )
 
 
@@ -70,8 +70,8 @@ def uses_reference(config: Mapping[str, Any]) -> bool:
 def _trained(config: Mapping[str, Any], sizes: ModelSizes) -> dict[str, int]:
     lora = config["lora"]
     if lora is not None:
-        parts = [TARGETS[target] for target in lora["targets"]]
-        return {part: lora["rank"] * sizes.lora_width.get(part, 0) for part in parts}
+        parts = [TARGETS[target] for target in lora["target_modules"]]
+        return {part: lora["r"] * sizes.lora_width.get(part, 0) for part in parts}
     frozen = {"vision tower": config["freeze_vision_tower"], "projector": config["freeze_projector"]}
     return {part: 0 if frozen.get(part, False) else count for part, count in sizes.parameters.items()}
 
@@ -102,12 +102,12 @@ def activations(sizes: ModelSizes, train: Training, work: Workload, micro: Micro
     text, b, tokens = sizes.text, train.bytes, micro.tokens
     saved = layer_bytes(text, b, train.adapters, tokens) + attention_copies(text, b, work, micro, device)
     kept = {
-        None: saved,
-        "nothing": tokens * text.hidden * b,
-        "products": tokens * product_bytes(text, b),
+        "none": saved,
+        "full": tokens * text.hidden * b,
+        "selective": tokens * product_bytes(text, b),
     }[train.checkpointing]
     ends = tokens * text.hidden * (WIDE + 2 * b)
-    again = saved - kept if train.checkpointing == "products" else saved if train.checkpointing else 0
+    again = saved - kept if train.checkpointing == "selective" else saved if train.checkpointing == "full" else 0
     return Activations(
         language=text.layers * kept + ends,
         vision=_vision_bytes(sizes.vision, train, work, micro),
@@ -145,7 +145,7 @@ def attention_copies(stack: LayerSizes, b: int, work: Workload, micro: MicroBatc
 
 
 def product_bytes(stack: LayerSizes, b: int) -> int:
-    """A token's results of matrix products and attention, and a layer's input: what `checkpoint_keep: products` keeps."""
+    """A token's matrix products and attention, and a layer's input: what `activation_checkpointing: selective` keeps."""
     heads, pairs = stack.heads * stack.head_dim, stack.kv_heads * stack.head_dim
     inner = stack.intermediate * (2 if stack.gated else 1)
     return b * (3 * stack.hidden + 2 * heads + 2 * pairs + inner) + stack.heads * WIDE
@@ -180,7 +180,7 @@ def _vision_bytes(vision: VisionSizes | None, train: Training, work: Workload, m
     b, patches, stack = train.bytes, work.patches * micro.images, vision.stack
     ends = 5 * stack.hidden * b if train.trains("projector") or train.trains("vision tower") else 0
     if train.trains("vision tower"):
-        layer = {None: patch_bytes(vision, b), "nothing": stack.hidden * b, "products": product_bytes(stack, b)}
+        layer = {"none": patch_bytes(vision, b), "full": stack.hidden * b, "selective": product_bytes(stack, b)}
         ends += CHANNELS * FRAMES * vision.patch**2 * b + stack.layers * layer[train.checkpointing]
     return patches * ends
 

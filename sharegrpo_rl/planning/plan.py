@@ -118,7 +118,7 @@ def _processes(request: Request, train: Training, work: Workload) -> list[Proces
 def _learner(request: Request, train: Training, work: Workload) -> Process:
     c, gpu = request.config, request.gpu
     device = "gpu" if c["num_gpus_per_learner"] else "cpu"
-    micro = largest_micro_batch(work, c["token_budget"], train.ranks)
+    micro = largest_micro_batch(work, c["max_tokens_per_microbatch"], train.ranks)
     at_work = activations(request.sizes, train, work, micro, device)
     parts = learner_parts(request.sizes, train, at_work, device)
     kind = "learner" if c["num_learners"] else "driver: learner"

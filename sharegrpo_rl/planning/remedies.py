@@ -9,7 +9,7 @@ from sharegrpo_rl.planning.plan import Plan, Request, make_plan, on_gpus
 from sharegrpo_rl.planning.workload import Process
 
 Changes = dict[str, Any]  # option -> value; a dotted name is a key of a table
-LORA = {"rank": 64, "alpha": 128.0, "dropout": 0.0, "targets": ["language"]}
+LORA = {"r": 64, "alpha": 128.0, "dropout": 0.0, "target_modules": ["language"]}
 LEARNERS = (2, 4, 8, 16, 32, 64)
 WAYS = (2, 4, 8)
 LEAST_BUDGET = 1024  # tokens; below it a step is mostly overhead
@@ -67,7 +67,7 @@ def _learner(request: Request, process: Process) -> Iterator[list[Changes]]:
     """Ways to make a learner smaller, each from mild to harsh. Only LoRA and the weights' type change what is learned."""
     mild = _mild(request)
     yield mild
-    cheap = [m for m in mild if "token_budget" not in m][-1:] or [{}]
+    cheap = [m for m in mild if "max_tokens_per_microbatch" not in m][-1:] or [{}]
     small = [*cheap, *mild[-1:]]  # without a smaller token budget, and with the smallest
     if "generator" in process.kind:
         yield [{**s, "num_env_runners": 1, "num_gpus_per_env_runner": 1.0} for s in [{}, *small]]
@@ -106,15 +106,12 @@ def _mild(request: Request) -> list[Changes]:
     if c["dtype"] == "float32":
         changes = {**changes, "dtype": "bfloat16"}
         found.append(changes)
-    if not c["gradient_checkpointing"]:
-        changes = {**changes, "gradient_checkpointing": True}
+    if c["activation_checkpointing"] != "full":
+        changes = {**changes, "activation_checkpointing": "full"}
         found.append(changes)
-    elif c["checkpoint_keep"] != "nothing":
-        changes = {**changes, "checkpoint_keep": "nothing"}
-        found.append(changes)
-    budget = c["token_budget"] // 2
+    budget = c["max_tokens_per_microbatch"] // 2
     while budget >= LEAST_BUDGET:
-        found.append({**changes, "token_budget": budget})
+        found.append({**changes, "max_tokens_per_microbatch": budget})
         budget //= 2
     return found
 

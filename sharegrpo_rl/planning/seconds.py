@@ -37,7 +37,7 @@ def estimate(
     flops = gpu.flops * (FLOAT32_SPEED if train.bytes == 4 else 1)
     learning = step_operations(config, sizes, train, work) / (train.ranks * flops * MFU)
     generating = _generating(config, sizes, work, flops, gpu.bandwidth, kv_room) if work.samples else 0.0
-    both = max(generating, learning) if config.get("rollout_lag", 0) else generating + learning
+    both = max(generating, learning) if config.get("max_staleness", 0) else generating + learning
     engine = config.get("engine", "hf")
     said = [
         f"prompts of {work.prompt:,} tokens, completions of {work.completion:,}",
@@ -54,7 +54,7 @@ def estimate(
 def step_operations(config: Mapping[str, Any], sizes: ModelSizes, train: Training, work: Workload) -> float:
     """Operations of the learner in one iteration, over all ranks: two for each weight and token of a forward pass."""
     language, vision, head = _forward(sizes, work)
-    again = 1 if train.checkpointing == "nothing" else 0
+    again = 1 if train.checkpointing == "full" else 0
     backward = 1 if train.adapters else 2
     encoded = 3 + again if train.trains("vision tower") else 1
     once = language * (1 + again + backward) + vision * encoded + head * (2 + backward)

@@ -143,7 +143,7 @@ def workload(
     if vision:
         patches = min(patches, prompt * vision.merge**2)
     limit = config["max_completion_tokens"]
-    variants, samples = config.get("num_variants", 1), config.get("num_samples", 0)
+    variants, samples = config.get("num_variants", 1), config.get("num_generations", 0)
     shared = variants if config.get("pairing", "native") == "all" else 1
     questions = config["num_questions"]
     return Workload(
@@ -163,11 +163,11 @@ def workload(
     )
 
 
-def largest_micro_batch(work: Workload, token_budget: int, ranks: int) -> MicroBatch:
-    """What a rank runs at once: `token_budget` tokens where it has so many, at least the longest sequence."""
+def largest_micro_batch(work: Workload, max_tokens_per_microbatch: int, ranks: int) -> MicroBatch:
+    """What a rank runs at once: `max_tokens_per_microbatch` tokens where it has so many, at least the longest sequence."""
     prompts = ceil(work.prompts / work.minibatches / ranks)  # of a minibatch
     have = prompts * (work.prompt + work.rows * work.completion_limit)
-    tokens = min(max(token_budget, work.longest), have)
+    tokens = min(max(max_tokens_per_microbatch, work.longest), have)
     if work.pack > tokens:  # a pack is cut into parts that repeat its prompt
         return MicroBatch(tokens, max(1, (tokens - work.prompt) // work.completion), 1, min(1, work.patches))
     whole = min(prompts, tokens // work.pack)

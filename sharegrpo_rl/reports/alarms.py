@@ -90,7 +90,7 @@ def _grader(rows: Rows) -> str | None:
 
 
 def _sampler_gap(rows: Rows) -> str | None:
-    pair = ends(rows, "learners/default_policy/sampler_gap_mean")
+    pair = ends(rows, "learners/default_policy/logprob_diff_mean")
     if pair is None or pair[1] < SAMPLER_GAP:
         return None
     return f"mean distance of log-probs {pair[0]:.3g} at the start, {pair[1]:.3g} at the end"
@@ -142,7 +142,7 @@ RULES = (
     Rule(
         "sampler and trainer apart",
         f"a native token's log-prob differs by at least {SAMPLER_GAP:g} on average at the end",
-        "The policy that sampled is not the one that is trained. Use importance_correction, or one dtype for both.",
+        "The policy that sampled is not the one that is trained. Use rollout_correction, or one dtype for both.",
         _sampler_gap,
     ),
     Rule(

@@ -36,7 +36,7 @@ from sharegrpo_rl.runs.run_file import RunSpec, batch_arithmetic, check_folder_n
 
 # ---- What `compare` has to run: methods from run files, seeds, and a length at which completions are equal.
 
-CONTROL = "config.permute_rewards=true"
+CONTROL = "config.shuffle_rewards=true"
 RUNS = "runs"  # the folder of runs inside --out
 
 
@@ -93,7 +93,7 @@ def plan_methods(
     for target, spec, label in zip(targets, specs, labels, strict=True):
         given = (*shared, *own.get(target.label or "", []), *stop_settings(spec, budget))
         planned.append(PlannedMethod(label, target.place, given, load_run(target.place, given)))
-        if control and "permute_rewards" in spec.config and not spec.config["permute_rewards"]:
+        if control and "shuffle_rewards" in spec.config and not spec.config["shuffle_rewards"]:
             twin = (*given, CONTROL)
             planned.append(
                 PlannedMethod(f"{label}, permuted rewards", target.place, twin, load_run(target.place, twin), label)

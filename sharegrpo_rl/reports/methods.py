@@ -245,9 +245,9 @@ def make_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _distinction(own: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
-    if own["config"].get("permute_rewards") and not all(s["config"].get("permute_rewards") for s in alike):
+    if own["config"].get("shuffle_rewards") and not all(s["config"].get("shuffle_rewards") for s in alike):
         return ", permuted rewards"
-    keys = [k for k in differing_options(alike) if k.split(".")[0] not in UNTOLD and k != "permute_rewards"]
+    keys = [k for k in differing_options(alike) if k.split(".")[0] not in UNTOLD and k != "shuffle_rewards"]
     if not 0 < len(keys) <= NAMED_KEYS:
         return ""
     values = flat_config(own)

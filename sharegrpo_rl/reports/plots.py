@@ -318,7 +318,7 @@ PANELS = (
     Panel("Gradient norm", {"before clipping": f"{LEARNER}/grad_norm"}),
     Panel("Learning rate", {"learning rate": f"{LEARNER}/lr"}, smooth=False),
     Panel(
-        "Sampler and trainer apart", {"mean": f"{LEARNER}/sampler_gap_mean", "largest": f"{LEARNER}/sampler_gap_max"}
+        "Sampler and trainer apart", {"mean": f"{LEARNER}/logprob_diff_mean", "largest": f"{LEARNER}/logprob_diff_max"}
     ),
     Panel("Sampled tokens a second", {"tokens a second": "tokens_per_second"}),
 )

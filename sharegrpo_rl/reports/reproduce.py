@@ -43,7 +43,7 @@ def training_bytes(config: dict[str, Any]) -> float | None:
     weights = weights_named(config["model"])
     if weights is None:
         return None
-    return weights * (ADAPTED_BYTES if (config.get("lora") or {}).get("rank") else TRAINED_BYTES)
+    return weights * (ADAPTED_BYTES if (config.get("lora") or {}).get("r") else TRAINED_BYTES)
 
 
 # ---- The tables of the papers: their figures, and for each row the run file that trains it and its tiny twin.

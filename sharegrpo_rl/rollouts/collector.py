@@ -95,7 +95,7 @@ class Rollouts:
     def generate(
         self,
         prompts: Sequence[Prompt],
-        num_samples: int,
+        num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt_done: PromptDone | None = None,
@@ -109,7 +109,7 @@ class Rollouts:
             arguments = {
                 runner: {
                     "prompts": [prompts[i] for i in part],
-                    "num_samples": num_samples,
+                    "num_generations": num_generations,
                     "seeds": [seeds[i] for i in part],
                     "sampling": sampling,
                     "weights_seq_no": self.weights_version,
@@ -180,7 +180,7 @@ class Rollouts:
         return restored
 
 
-# ---- One-step-off rollouts: the next iteration's questions are answered while the learner learns (`rollout_lag: 1`).
+# ---- One-step-off rollouts: the next iteration's questions are answered while the learner learns (`max_staleness: 1`).
 
 Render = Callable[[Sequence[SlotRequest]], list[Prompt]]
 

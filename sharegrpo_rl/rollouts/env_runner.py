@@ -130,14 +130,14 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     def generate(
         self,
         prompts: Sequence[Prompt],
-        num_samples: int,
+        num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
         weights_seq_no: int | None = None,
     ) -> list[tuple[Completion, ...]]:
         """Completions of given prompts, ungraded, by the weights of a version: what evaluation asks for."""
         self._check_weights(weights_seq_no)
-        return self.make_generator().generate(prompts, num_samples, seeds, sampling)
+        return self.make_generator().generate(prompts, num_generations, seeds, sampling)
 
     def _sample(self, requests: Sequence[SlotRequest]) -> list[SingleAgentEpisode]:
         if self.module is None:
@@ -174,8 +174,8 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         sampling = Sampling(self.config.max_completion_tokens, self.config.top_p)
         results: dict[int, tuple[Completion, ...]] = {}
         with BackgroundGrader(self.env, requests) as grader:
-            for n in sorted({r.num_samples for r in requests}):
-                rows = [i for i, r in enumerate(requests) if r.num_samples == n]
+            for n in sorted({r.num_generations for r in requests}):
+                rows = [i for i, r in enumerate(requests) if r.num_generations == n]
                 seeds = [requests[i].sampling_seed for i in rows]
                 hand_in = partial(_hand_in, grader, rows)
                 answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling, hand_in)

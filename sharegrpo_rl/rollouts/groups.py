@@ -18,7 +18,7 @@ from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.prompts import PromptEncoder, Question
 
-# ---- `kl_in: reward`: the KL to the reference policy is taken off each completion's reward, before credit is assigned.
+# ---- `kl_in_reward: True`: the KL to the reference policy is taken off each completion's reward, before credit is assigned.
 
 ReferenceKL = Callable[[Sequence[PromptPack]], tuple[float, list[np.ndarray]]]
 
@@ -108,7 +108,7 @@ def plan_requests(
             seed=derive_seed("plan", *key),
         )
         requests += [
-            SlotRequest(group, index, slot, config.num_samples, derive_seed("sample", *key, slot.slot))
+            SlotRequest(group, index, slot, config.num_generations, derive_seed("sample", *key, slot.slot))
             for slot in slots
         ]
     return requests

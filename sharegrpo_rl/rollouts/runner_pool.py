@@ -19,7 +19,7 @@ from sharegrpo_rl.rollouts.env_runner import RunnerError, StaleWeights
 
 PROBE_SECONDS = 1.0
 LESS_MEMORY = (
-    "lower num_questions, num_samples or max_pixels, start fewer env runners a node, or set vllm.kv_cache_gb or "
+    "lower num_questions, num_generations or max_pixels, start fewer env runners a node, or set vllm.kv_cache_gb or "
     "vllm.gpu_memory_utilization"
 )
 

@@ -124,7 +124,7 @@ class ReplayBuffer:
     ) -> list[PromptPack]:
         """The packs, with drawn completions in place of groups that have no advantage or were not found.
 
-        Each such group takes num_variants x num_samples completions, so that minibatches keep their number and size.
+        Each such group takes num_variants x num_generations completions, so that minibatches keep their number and size.
         """
         groups = list(dict.fromkeys(p.group for p in packs))
         alive = {p.group for p in packs if np.any(p.advantages != 0)}
@@ -134,7 +134,7 @@ class ReplayBuffer:
         self._drawn = []
         if not vanished or not self.entries:
             return list(packs)
-        size = config.num_variants * config.num_samples
+        size = config.num_variants * config.num_generations
         self._drawn = self._draw(size * len(vanished), config, iteration)
         kept = [p for p in packs if p.group in alive]
         places = list(dict.fromkeys((e.question_index, e.slot) for e in self._drawn))

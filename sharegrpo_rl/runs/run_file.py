@@ -30,7 +30,7 @@ def batch_arithmetic(config: Mapping[str, Any], iterations: int) -> dict[str, in
     questions = config["num_questions"]
     steps = config["num_epochs"] * ceil(questions / (config["minibatch_size"] or questions))
     longest = config["max_prompt_tokens"] + config["max_completion_tokens"]
-    if "num_samples" not in config:
+    if "num_generations" not in config:
         return {
             "seed questions an iteration": questions,
             "optimizer steps an iteration": steps,
@@ -39,7 +39,7 @@ def batch_arithmetic(config: Mapping[str, Any], iterations: int) -> dict[str, in
             "optimizer steps": steps * iterations,
             "longest sequence in tokens": longest,
         }
-    variants, samples = config["num_variants"], config["num_samples"]
+    variants, samples = config["num_variants"], config["num_generations"]
     shared = variants if config.get("pairing", "native") == "all" else 1
     return {
         "seed questions an iteration": questions,

@@ -318,7 +318,7 @@ class _Training:
             folder.results.append(row)
         if due:
             with storage_errors(folder.path):
-                folder.prune_checkpoints(config["keep_checkpoints"], self._best())
+                folder.prune_checkpoints(config["checkpoints_to_keep"], self._best())
 
     def _best(self) -> int | None:
         saved = [int(path.name) for path in self.folder.checkpoint_paths()]

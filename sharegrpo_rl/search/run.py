@@ -155,7 +155,7 @@ class _Search:
         """What the trials share."""
         from sharegrpo_rl.search.trial import TrialPlan
 
-        spec, keep = self.spec, self.spec.base.config["keep_checkpoints"]
+        spec, keep = self.spec, self.spec.base.config["checkpoints_to_keep"]
         if spec.options["scheduler"] == "pbt":
             # A donor's checkpoint must outlast the round after it, in which its taker may yet start.
             between = (

@@ -83,30 +83,30 @@ def minibatches(packs: Sequence[G], questions: int | None) -> list[list[G]]:
     return [[p for g in groups[i : i + size] for p in g] for i in range(0, len(groups), size)]
 
 
-def micro_batches(packs: Sequence[PromptPack], token_budget: int) -> list[list[PromptPack]]:
+def micro_batches(packs: Sequence[PromptPack], max_tokens_per_microbatch: int) -> list[list[PromptPack]]:
     """Packs in order, as many as fit the budget; a pack that does not fit is cut into sub-packs that repeat its prompt."""
     batches: list[list[PromptPack]] = []
     room = 0
-    for pack in (part for p in packs for part in cut(p, token_budget)):
+    for pack in (part for p in packs for part in cut(p, max_tokens_per_microbatch)):
         size = num_tokens(pack)
         if size > room:
             batches.append([])
-            room = token_budget
+            room = max_tokens_per_microbatch
         batches[-1].append(pack)
         room -= size
     return batches
 
 
-def cut(pack: PromptPack, token_budget: int) -> list[PromptPack]:
+def cut(pack: PromptPack, max_tokens_per_microbatch: int) -> list[PromptPack]:
     """The pack itself where it fits, else sub-packs; a single completion is never cut, even where it alone is too long."""
-    if num_tokens(pack) <= token_budget:
+    if num_tokens(pack) <= max_tokens_per_microbatch:
         return [pack]
     prompt, size = len(pack.prompt.input_ids), 0
     parts: list[list[int]] = []
     current: list[int] = []
     for i, completion in enumerate(pack.completions):
         length = len(completion.token_ids)
-        if current and prompt + size + length > token_budget:
+        if current and prompt + size + length > max_tokens_per_microbatch:
             parts.append(current)
             current, size = [], 0
         current.append(i)
@@ -204,12 +204,14 @@ def plan_update(packs: Sequence[PromptPack], settings: TrainingSettings, ranks: 
     """
     groups = minibatches(_whole(packs), settings.minibatch_size)
     active = [[p for p in g if settings.kl_in_loss or np.any(p.pack.advantages != 0)] for g in groups]
-    return _shares(packs, active, [_denominator(g, settings) for g in groups], settings.token_budget, ranks)
+    return _shares(
+        packs, active, [_denominator(g, settings) for g in groups], settings.max_tokens_per_microbatch, ranks
+    )
 
 
 def plan_kl(packs: Sequence[PromptPack], settings: TrainingSettings, ranks: int) -> list[UpdateShare]:
     """Each rank's share of the packs whose KL is asked for (`TrainingStep.kl_of`): every pack once, none left out."""
-    return _shares(packs, [_whole(packs)], [count(packs, settings)], settings.token_budget, ranks)
+    return _shares(packs, [_whole(packs)], [count(packs, settings)], settings.max_tokens_per_microbatch, ranks)
 
 
 def gather_kl(packs: Sequence[PromptPack], parts: Iterable[Mapping[int, float]]) -> list[NDArray[np.float64]]:
@@ -232,10 +234,13 @@ def _shares(
     packs: Sequence[PromptPack],
     active: Sequence[Sequence[_Piece]],
     denominators: Sequence[Denominator],
-    token_budget: int,
+    max_tokens_per_microbatch: int,
     ranks: int,
 ) -> list[UpdateShare]:
-    cuts = [_in_order(p, token_budget) if ranks == 1 else _over_ranks(p, token_budget, ranks) for p in active]
+    cuts = [
+        _in_order(p, max_tokens_per_microbatch) if ranks == 1 else _over_ranks(p, max_tokens_per_microbatch, ranks)
+        for p in active
+    ]
     starts, tokens = _token_places(packs)
     skipped = len(packs) - sum(map(len, active))
     return [
@@ -262,20 +267,20 @@ def _token_places(packs: Sequence[PromptPack]) -> tuple[NDArray[np.int64], int]:
     return np.asarray(starts, np.int64), end
 
 
-def _in_order(pieces: Sequence[_Piece], token_budget: int) -> list[list[MicroBatch]]:
+def _in_order(pieces: Sequence[_Piece], max_tokens_per_microbatch: int) -> list[list[MicroBatch]]:
     """The micro-batches of one rank alone."""
     pairs = iter([pair for piece in pieces for pair in piece.pairs])
-    batches = micro_batches([piece.pack for piece in pieces], token_budget)
+    batches = micro_batches([piece.pack for piece in pieces], max_tokens_per_microbatch)
     return [[MicroBatch(tuple(b), tuple(islice(pairs, sum(len(p.completions) for p in b)))) for b in batches]]
 
 
-def _over_ranks(pieces: Sequence[_Piece], token_budget: int, ranks: int) -> list[list[MicroBatch]]:
+def _over_ranks(pieces: Sequence[_Piece], max_tokens_per_microbatch: int, ranks: int) -> list[list[MicroBatch]]:
     """[rank][micro-batch]. Where some ranks show pictures in a step all of them do, or they would wait for each other
     in the vision tower."""
     fillers = {sees: _filler(some) for sees in (True, False) if (some := [p for p in pieces if p.sees == sees])}
-    room = token_budget
+    room = max_tokens_per_microbatch
     if len(fillers) == 2:  # a micro-batch without pictures may have to take a filler in
-        room = max(token_budget - num_tokens(fillers[True].pack), -(-token_budget // 2))
+        room = max(max_tokens_per_microbatch - num_tokens(fillers[True].pack), -(-max_tokens_per_microbatch // 2))
     parts = [part for piece in pieces for part in _cut(piece, room)]
     plan = balanced([num_tokens(p.pack) for p in parts], ranks, room)
     filled: list[list[MicroBatch]] = [[] for _ in range(ranks)]
@@ -294,9 +299,9 @@ def _micro_batch(pieces: Sequence[_Piece], filler: _Piece | None) -> MicroBatch:
     return MicroBatch(tuple(p.pack for p in both), pairs, fillers=len(both) - len(pieces))
 
 
-def _cut(piece: _Piece, token_budget: int) -> list[_Piece]:
+def _cut(piece: _Piece, max_tokens_per_microbatch: int) -> list[_Piece]:
     pairs = iter(piece.pairs)
-    return [_Piece(p, tuple(islice(pairs, len(p.completions)))) for p in cut(piece.pack, token_budget)]
+    return [_Piece(p, tuple(islice(pairs, len(p.completions)))) for p in cut(piece.pack, max_tokens_per_microbatch)]
 
 
 def _filler(pieces: Sequence[_Piece]) -> _Piece:

@@ -50,7 +50,9 @@ class Correction:
         sizes = [len(c.token_ids) for _, c, _ in rows]
         mask = torch.arange(old.shape[1], device=old.device)[None] < torch.tensor(sizes, device=old.device)[:, None]
         s = self.settings
-        weights = correction_weights(old, sampler, mask, s.correction, s.importance_level, s.importance_cap)
+        weights = correction_weights(
+            old, sampler, mask, s.correction, s.rollout_correction_level, s.rollout_correction_cap
+        )
         for (pair, _, _), row, size in zip(rows, weights, sizes, strict=True):
             self._of(pair, size).copy_(row[:size])
         self._sum += float((weights * mask).sum())
@@ -166,8 +168,8 @@ class UpdateLog:
             "grad_norm": sum(self.norms) / steps,
             "lr": self.lr,
             "kl_coeff": self.kl_coeff,
-            "sampler_gap_mean": gap_sum / gap_count if gap_count else 0.0,
-            "sampler_gap_max": gap_max,
+            "logprob_diff_mean": gap_sum / gap_count if gap_count else 0.0,
+            "logprob_diff_max": gap_max,
         }
 
 
@@ -221,7 +223,7 @@ class TrainingStep:
         }
 
     def reference_kl(self, packs: Sequence[PromptPack]) -> list[np.ndarray]:
-        """For each pack the summed KL estimate of each completion, [G] nats: what `kl_in: reward` takes off."""
+        """For each pack the summed KL estimate of each completion, [G] nats: what `kl_in_reward: True` takes off."""
         return gather_kl(packs, [self.kl_of(plan_kl(packs, self.settings, 1)[0])])
 
     @torch.no_grad()

@@ -32,10 +32,10 @@ def test_every_key_of_a_preset_is_a_legal_option(run, preset):
 
 
 PAPER = {
-    "num_questions": 512, "minibatch_size": 128, "num_variants": 2, "num_samples": 6, "transform_probability": 0.3,
-    "temperature": 0.7, "lr": 1e-6, "ratio_level": "sequence", "loss_aggregation": "sequence_sum", "clip_low": 0.2,
+    "num_questions": 512, "minibatch_size": 128, "num_variants": 2, "num_generations": 6, "transform_probability": 0.3,
+    "temperature": 0.7, "lr": 1e-6, "ratio_level": "sequence_product", "loss_aggregation": "question_mean", "clip_low": 0.2,
     "clip_high": 0.2, "dual_clip": None, "kl_coeff": 0.0, "pairing": "all", "advantage_levels": "global_local",
-    "rewards": {"accuracy": 0.9, "format": 0.1}, "duplicate_rewards": False, "advantage_std": "sample", "top_p": 1.0,
+    "rewards": {"accuracy": 0.9, "format": 0.1}, "duplicate_rewards": False, "scale_rewards": "std", "top_p": 1.0,
     "advantage_eps": 0.0, "transform_text_position": "after",
 }  # fmt: skip
 RELEASED = {
@@ -61,7 +61,7 @@ def test_own_keys_win_over_a_preset():
 
 
 def test_unknown_names_are_user_errors():
-    with pytest.raises(UserError, match="num_sample: ShareGRPO has no such option; did you mean num_samples"):
+    with pytest.raises(UserError, match="num_sample: ShareGRPO has no such option; did you mean num_generations"):
         build_config("ShareGRPO", "DrawnShapes-v0", {"num_sample": 3}, 0)
     with pytest.raises(UserError, match="no algorithm 'PPO'"):
         build_config("PPO", "DrawnShapes-v0", {}, 0)
@@ -72,7 +72,8 @@ def test_unknown_names_are_user_errors():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("lr", "fast"), ("lr", 0), ("lr", float("nan")), ("num_samples", 0), ("num_samples", 2.5), ("num_samples", True),
+        ("lr", "fast"), ("lr", 0), ("lr", float("nan")), ("num_generations", 0), ("num_generations", 2.5),
+        ("num_generations", True),
         ("loss_aggregation", "median"), ("temperature", 0.0), ("top_p", 1.5), ("dual_clip", 1.0), ("num_questions", None),
         ("rewards", [1]), ("clip_low", -0.1), ("num_variants", 65), 
     ],
@@ -88,23 +89,23 @@ def test_whole_numbers_become_floats():
 
 def test_group_sizes_and_learners_are_checked():
     with pytest.raises(
-        UserError, match=r"num_samples: 1 makes a group of one.*ShareGRPO needs num_samples of at least 2"
+        UserError, match=r"num_generations: 1 makes a group of one.*ShareGRPO needs num_generations of at least 2"
     ):
-        build_config("ShareGRPO", "DrawnShapes-v0", {"num_samples": 1}, 0).validate()
+        build_config("ShareGRPO", "DrawnShapes-v0", {"num_generations": 1}, 0).validate()
     with pytest.raises(UserError, match="cpu_offload: needs sharding: fsdp2"):
         build_config("GRPO", "DrawnShapes-v0", {"num_learners": 1, "cpu_offload": True}, 0).validate()
     with pytest.raises(UserError, match="num_env_runners: SFT samples nothing"):
         build_config("SFT", "DrawnShapes-v0", {"num_learners": 1, "num_env_runners": 1}, 0).validate()
-    build_config("GRPO", "DrawnShapes-v0", {"num_samples": 2}, 0).validate()
+    build_config("GRPO", "DrawnShapes-v0", {"num_generations": 2}, 0).validate()
 
 
 def test_update_from_dict_checks_keys_and_types():
-    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"env": "DrawnShapes-v0", "num_samples": 3, "seed": 5})
-    assert (config.env, config.num_samples, config.seed) == ("DrawnShapes-v0", 3, 5)
+    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"env": "DrawnShapes-v0", "num_generations": 3, "seed": 5})
+    assert (config.env, config.num_generations, config.seed) == ("DrawnShapes-v0", 3, 5)
     with pytest.raises(UserError, match="did you mean clip_high"):
         ALGORITHMS["ShareGRPO"]().update_from_dict({"clip_hgh": 0.3})
-    with pytest.raises(UserError, match="num_samples"):
-        ALGORITHMS["ShareGRPO"]().update_from_dict({"num_samples": "three"})
+    with pytest.raises(UserError, match="num_generations"):
+        ALGORITHMS["ShareGRPO"]().update_from_dict({"num_generations": "three"})
 
 
 def test_update_from_dict_lays_a_preset_first():
@@ -120,7 +121,7 @@ def test_search_spaces_pass_through():
 @pytest.mark.parametrize("run", ALGORITHMS)
 def test_a_config_survives_rllibs_dict(run):
     config = build_config(
-        run, "DrawnShapes-v0", {"num_questions": 3, "lora": {"rank": 4}, "env_config": {"kinds": ["color"]}}, 7
+        run, "DrawnShapes-v0", {"num_questions": 3, "lora": {"r": 4}, "env_config": {"kinds": ["color"]}}, 7
     )
     again = ALGORITHMS[run]().update_from_dict(config.to_dict())
     for name in config.option_names():

@@ -74,7 +74,7 @@ def test_share_grpo_packs():
         ({"pairing": "native"}, [1.5 + ROOT_HALF, -0.5 - ROOT_HALF], [-0.5, -0.5]),
         ({"advantage_levels": "global"}, [1.5, -0.5, -0.5, -0.5], [1.5, -0.5, -0.5, -0.5]),
         ({"advantage_levels": "local"}, [ROOT_HALF, -ROOT_HALF, 0, 0], [0, 0, 0, 0]),
-        ({"advantage_std": "none"}, [0.75 + 0.5, -0.25 - 0.5, -0.25, -0.25], [0.75, -0.25, -0.25, -0.25]),
+        ({"scale_rewards": "none"}, [0.75 + 0.5, -0.25 - 0.5, -0.25, -0.25], [0.75, -0.25, -0.25, -0.25]),
         (
             {"duplicate_rewards": True, "advantage_levels": "global"},  # spread sqrt(2 * 0.75 / 7)
             [0.75 / sqrt(1.5 / 7)] + [-0.25 / sqrt(1.5 / 7)] * 3,
@@ -147,9 +147,9 @@ def bank():
 
 
 def test_requests_of_an_iteration(bank):
-    config = build_config("ShareGRPO", "DrawnShapes-v0", {"env_config": ENV, "num_samples": 4}, 0)
+    config = build_config("ShareGRPO", "DrawnShapes-v0", {"env_config": ENV, "num_generations": 4}, 0)
     requests = plan_requests(bank, [(0, 3), (0, 5)], config, iteration=2)
-    assert [(r.group, r.question_index, r.slot.slot, r.num_samples) for r in requests] == [
+    assert [(r.group, r.question_index, r.slot.slot, r.num_generations) for r in requests] == [
         (0, 3, 0, 4), (0, 3, 1, 4), (1, 5, 0, 4), (1, 5, 1, 4),
     ]  # fmt: skip
     assert requests == plan_requests(bank, [(0, 3), (0, 5)], config, iteration=2)
@@ -178,7 +178,7 @@ def runner(policy):
         def make_generator(self):
             return ScriptedGenerator(policy, lambda prompt, i: f"<think>a</think><answer>{i}</answer>")
 
-    options = {"env_config": ENV, "num_samples": 4, "max_completion_tokens": 64, "format_prompt": ""}
+    options = {"env_config": ENV, "num_generations": 4, "max_completion_tokens": 64, "format_prompt": ""}
     config = build_config("ShareGRPO", "DrawnShapes-v0", options, 0)
     made = Scripted(config=config)
     made.share_module(SimpleNamespace(policy=policy))

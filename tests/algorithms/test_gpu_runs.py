@@ -20,7 +20,7 @@ pytestmark = [
 ONE_GPU = {"num_gpus_per_learner": 1, "num_gpus_per_env_runner": 1}
 PLACES = {
     "driver": ONE_GPU,
-    "driver, LoRA": {**ONE_GPU, "lora": {"rank": 4}, "kl_coeff": 0.1},
+    "driver, LoRA": {**ONE_GPU, "lora": {"r": 4}, "kl_coeff": 0.1},
     "learner": {"num_learners": 1, "num_gpus_per_learner": 1},
     "learner, fsdp2": {"num_learners": 1, "num_gpus_per_learner": 1, "sharding": "fsdp2"},
     "learner and runner": {

@@ -14,19 +14,19 @@ pytestmark = pytest.mark.slow
 KL = {"kl_min": 0.0, "kl_max": 0.02, "total_steps": ITERATIONS}
 METHODS = {
     "GRPO": ("GRPO", {}),
-    "Share-GRPO": ("ShareGRPO", {"num_variants": 2, "num_samples": 2}),
+    "Share-GRPO": ("ShareGRPO", {"num_variants": 2, "num_generations": 2}),
     "GRPO-D, v_shape": ("GRPOD", {**KL, "kl_schedule": "v_shape"}),
     "GRPO-D, linear_increase": ("GRPOD", {**KL, "kl_schedule": "linear_increase"}),
     # At R1-VL's temperature of 1.2 a model this small loses the layout of its steps. Step rewards are nearly equal in a
     # group of 4, and 3 of 8 seeds then settle on one answer; in groups of 8 all of 5 seeds solve it in 40 iterations.
-    "StepGRPO": ("StepGRPO", {"max_completion_tokens": 64, "temperature": 1.0, "num_samples": 8}),
+    "StepGRPO": ("StepGRPO", {"max_completion_tokens": 64, "temperature": 1.0, "num_generations": 8}),
     "GRPO + dynamic sampling": ("GRPO", {"selection": "dynamic_sampling", "max_generation_batches": 3}),
     "GRPO + online filter": ("GRPO", {"selection": "online_filter", "max_generation_batches": 3}),
     "GRPO + replay": ("GRPO", {"replay_size": 256}),
-    "GRPO, one step ahead": ("GRPO", {"num_env_runners": 1, "rollout_lag": 1}),
+    "GRPO, one step ahead": ("GRPO", {"num_env_runners": 1, "max_staleness": 1}),
     "SFT": ("SFT", {"num_questions": 64}),
 }
-SAMPLING_ONLY = ("num_samples", "num_variants")
+SAMPLING_ONLY = ("num_generations", "num_variants")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +70,7 @@ def test_a_method_solves_it_within_a_minute(method, folder):
 
 def test_rewards_that_say_nothing_teach_nothing(folder):
     """The same run with rewards shuffled inside each group: what solves the task is the reward."""
-    _, after, _ = trained("GRPO", folder, permute_rewards=True)
+    _, after, _ = trained("GRPO", folder, shuffle_rewards=True)
     assert after < 0.75
 
 
@@ -79,7 +79,7 @@ def test_every_metric_that_a_search_may_name_is_reported(run, folder):
     algo = build_config(run, "MultimodalQA-v0", two_answer_options_of(run, folder), seed=0).build_algo()
     result = algo.train()
     algo.stop()
-    for metric in known_metrics({"num_samples": 1} if run == "GRPO" else {}, ("accuracy", "format")):
+    for metric in known_metrics({"num_generations": 1} if run == "GRPO" else {}, ("accuracy", "format")):
         found = result
         for part in metric.split("/"):
             found = found[part]

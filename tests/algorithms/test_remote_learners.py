@@ -133,13 +133,13 @@ def before(algo, method, iteration, rank):
 
 
 @pytest.mark.parametrize(
-    ("method", "rank", "commit_interval"), [("update", 1, 1), ("module_state", 0, 1), ("commit", 1, 2)]
+    ("method", "rank", "learner_commit_interval"), [("update", 1, 1), ("module_state", 0, 1), ("commit", 1, 2)]
 )
-def test_a_learner_killed_within_an_iteration_changes_nothing(two, method, rank, commit_interval):
+def test_a_learner_killed_within_an_iteration_changes_nothing(two, method, rank, learner_commit_interval):
     algo, folder, undisturbed = two
     algo.restore_from_path(folder)
     algo.config = algo.config.copy(copy_frozen=False)
-    algo.config.commit_interval = commit_interval
+    algo.config.learner_commit_interval = learner_commit_interval
     restarts = algo.learner_group.restarts
     undo = before(algo, method, 3, rank)
     again = Run(algo, ITERATIONS)
@@ -207,7 +207,7 @@ def test_remote_runners_answer_for_a_driver_without_a_model(two, runners):
 
 
 def test_a_learner_killed_while_the_runners_are_a_step_ahead_changes_nothing(tmp_path):
-    algo = build(num_learners=1, num_env_runners=1, rollout_lag=1)
+    algo = build(num_learners=1, num_env_runners=1, max_staleness=1)
     algo.save_to_path(str(tmp_path))
     undisturbed = Run(algo, 4)
     algo.restore_from_path(str(tmp_path))
@@ -223,7 +223,7 @@ def test_a_learner_killed_while_the_runners_are_a_step_ahead_changes_nothing(tmp
 
 
 def test_supervised_runs_have_remote_learners_too():
-    options = {k: v for k, v in OPTIONS.items() if k not in ("num_samples", "replay_size", "rewards")}
+    options = {k: v for k, v in OPTIONS.items() if k not in ("num_generations", "replay_size", "rewards")}
     losses = []
     for number in (0, 1):
         algo = build_config("SFT", "DrawnShapes-v0", {**options, "num_learners": number}, 0).build_algo()

@@ -22,7 +22,7 @@ OPTIONS = {
     },
     "min_pixels": 784, "max_pixels": 784, "max_prompt_tokens": 400, "max_completion_tokens": 8, "format_prompt": "",
     "warm_start": {"rows": 32, "steps": 3, "batch_size": 4}, "evaluation_questions": 8,
-    "num_questions": 3, "num_samples": 3, "minibatch_size": 2, "lr": 1e-3,
+    "num_questions": 3, "num_generations": 3, "minibatch_size": 2, "lr": 1e-3,
     "rewards": {"accuracy": 0.5, "noise": 0.5},
 }  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_the_result_tree(run):
         assert result["training_iteration"] == i + 1
         learner = result["learners"]["default_policy"]
         assert learner["optimizer_steps"] == 2 * (i + 1)
-        assert learner["sampler_gap_max"] < 1e-4
+        assert learner["logprob_diff_max"] < 1e-4
         assert result["env_runners"]["num_completions"] == 3 * 2 * 3
         assert 0 <= result["groups"]["valid_reward_ratio"] <= 1
         assert result["tokens_per_second"] > 0
@@ -156,7 +156,7 @@ def test_export_answers_like_the_run(run, tmp_path):
 
 def test_permuted_rewards_leave_the_metrics_true(run):
     _, results, *_ = run
-    control = config(permute_rewards=True).build_algo()
+    control = config(shuffle_rewards=True).build_algo()
     first = control.train()
     assert first["env_runners"]["reward_mean"] == results[0]["env_runners"]["reward_mean"]
     assert first["groups"] == results[0]["groups"]

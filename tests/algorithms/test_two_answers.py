@@ -9,7 +9,7 @@ from two_answers import ITERATIONS, two_answer_options, write_two_answers
 from sharegrpo_rl.algorithms.registry import build_config
 
 pytestmark = pytest.mark.slow
-METHODS = {"GRPO": {}, "ShareGRPO": {"num_variants": 2, "num_samples": 2, "transform_probability": 0.0}}
+METHODS = {"GRPO": {}, "ShareGRPO": {"num_variants": 2, "num_generations": 2, "transform_probability": 0.0}}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -37,7 +37,7 @@ def test_an_engine_that_fails_is_replaced(build):
     assert tokens(algo.rollouts.collect(requests)) == tokens(undisturbed)
     assert algo.env_runner.engine is not engine
     assert algo.rollouts.losses == 1
-    assert algo.train()["learners"]["default_policy"]["sampler_gap_max"] < 1e-4
+    assert algo.train()["learners"]["default_policy"]["logprob_diff_max"] < 1e-4
 
 
 def test_an_engine_that_is_never_done_ends_the_run(build):
@@ -61,12 +61,12 @@ def test_an_env_runner_killed_with_its_engine_loses_no_question(build):
     assert algo.rollouts.losses == 1
     result = algo.train()
     assert result["env_runner_losses"] == 1
-    assert result["learners"]["default_policy"]["sampler_gap_max"] < 1e-4
+    assert result["learners"]["default_policy"]["logprob_diff_max"] < 1e-4
 
 
 def test_an_engine_works_ahead(build):
-    algo = build(num_env_runners=1, rollout_lag=1)
+    algo = build(num_env_runners=1, max_staleness=1)
     results = [algo.train() for _ in range(3)]
     assert [r["staleness"] for r in results] == [0, 1, 1]
-    gaps = [r["learners"]["default_policy"]["sampler_gap_max"] for r in results]
+    gaps = [r["learners"]["default_policy"]["logprob_diff_max"] for r in results]
     assert gaps[0] < 1e-4 < gaps[1]

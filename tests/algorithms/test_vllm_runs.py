@@ -49,7 +49,7 @@ def gaps(algo, iterations):
     """Largest distance of the sampler's log-probs from the trainer's, of each iteration."""
     learners = [algo.train()["learners"]["default_policy"] for _ in range(iterations)]
     assert all(learner["grad_norm"] > 0 for learner in learners)
-    return [learner["sampler_gap_max"] for learner in learners]
+    return [learner["logprob_diff_max"] for learner in learners]
 
 
 def weights(algo):
@@ -81,8 +81,8 @@ def test_one_process(build, tmp_path):
     "changes",
     [
         {},
-        {"lora": {"rank": 4, "targets": ["language", "vision"]}},
-        {"lora": {"rank": 4}},
+        {"lora": {"r": 4, "target_modules": ["language", "vision"]}},
+        {"lora": {"r": 4}},
         {"freeze_vision_tower": True},
     ],
 )
@@ -116,7 +116,7 @@ def test_a_run_and_its_evaluation_through_the_command_line(tmp_path, places):
     (tmp_path / "run.yaml").write_text(json.dumps(run))
     command("train", "run.yaml", "--name", "one")
     result = json.loads((tmp_path / "runs/one/result.json").read_text().splitlines()[-1])
-    assert result["learners"]["default_policy"]["sampler_gap_max"] < 1e-4
+    assert result["learners"]["default_policy"]["logprob_diff_max"] < 1e-4
     found = {}
     for engine in ("hf", "vllm"):
         printed = command("evaluate", "runs/one/export", "--engine", engine, "--limit", "40", "--out", engine, "--json")

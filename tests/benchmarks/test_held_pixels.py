@@ -27,7 +27,7 @@ OPTIONS = {
         "hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vision_layers": 1, "vocab_size": 300,
     },
     "max_pixels": 280 * 280, "max_prompt_tokens": 1000, "max_completion_tokens": 4, "format_prompt": "",
-    "num_variants": 2, "num_samples": 6, "transform_probability": 0.0, "token_budget": 1,
+    "num_variants": 2, "num_generations": 6, "transform_probability": 0.0, "max_tokens_per_microbatch": 1,
 }  # fmt: skip
 
 pytestmark = pytest.mark.slow

@@ -38,6 +38,6 @@ def test_remote_learners():
 
 
 def test_rollout_lag():
-    found = line("rollout_lag.py", "--iterations", "2")
+    found = line("max_staleness.py", "--iterations", "2")
     assert found["ratio"] == pytest.approx(found["iteration_ms"]["1"] / found["iteration_ms"]["0"], rel=0.01)
     assert min(found["learning_ms"].values()) > 0

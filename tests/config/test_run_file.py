@@ -58,7 +58,7 @@ def test_every_option_is_resolved_and_typed(tmp_path: Path) -> None:
     assert (spec.name, spec.run, spec.env, spec.iterations) == ("mine", "ShareGRPO", "DrawnShapes-v0", 4)
     assert set(spec.config) == {f.name for f in fields(ALGORITHM_OPTIONS["ShareGRPO"])}
     assert spec.config["lr"] == 1e-5
-    assert spec.config["num_samples"] == 6
+    assert spec.config["num_generations"] == 6
     assert spec.config["warm_start"]["steps"] == 2
     assert spec.config["warm_start"]["wordings"] == "first"
     assert spec.config["env_config"]["image_size"] == 42
@@ -79,18 +79,18 @@ def test_set_goes_over_file_goes_over_preset(tmp_path: Path) -> None:
 def test_settings_change_every_part(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD, "run=GRPO", "stop.training_iteration=2", "config.warm_start=null", "config.lora.rank=4")
     assert (spec.run, spec.iterations, spec.config["warm_start"]) == ("GRPO", 2, None)
-    assert spec.config["lora"] == {"rank": 4, "alpha": 32.0, "dropout": 0.0, "targets": ["language"]}
+    assert spec.config["lora"] == {"r": 4, "alpha": 32.0, "dropout": 0.0, "target_modules": ["language"]}
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("num_sample: 6", ["config.num_sample", "num_samples"]),
-        ("num_generations: 6", ["num_generations", "num_samples"]),
+        ("num_sample: 6", ["config.num_sample", "num_generations"]),
+        ("num_generations: 6", ["num_generations", "num_generations"]),
         ("beta: 0.1", ["beta", "kl_coeff"]),
         ("epsilon_high: 0.3", ["clip_high"]),
         ("learning_rate: 1e-5", ["is called lr here"]),
-        ("rollout: {n: 6, temperature: 1.0}", ["rollout.n is num_samples", "rollout.temperature is temperature"]),
+        ("rollout: {n: 6, temperature: 1.0}", ["rollout.n is num_generations", "rollout.temperature is temperature"]),
         ("actor: {clip_ratio_high: 0.3}", ["clip_ratio_high is clip_high"]),
         ("max_steps: 100", ["stop.training_iteration"]),
         ("seed: 3", ["--seed"]),
@@ -106,14 +106,14 @@ def test_settings_change_every_part(tmp_path: Path) -> None:
         ("rewards: {accurracy: 1.0}", ["rewards.accurracy", "accuracy"]),
         ("rewards: {accuracy: much}", ["rewards.accuracy", "much"]),
         ("rewards: {accuracy: 0}", ["rewards", "nothing to learn"]),
-        ("lora: {rnak: 8}", ["config.lora.rnak", "rank"]),
-        ("lora: {rank: 0}", ["config.lora.rank", "at least 1"]),
-        ("lora: {targets: [tongue]}", ["lora.targets", "tongue"]),
+        ("lora: {rr: 8}", ["config.lora.rr", "did you mean r?"]),
+        ("lora: {r: 0}", ["config.lora.rank", "at least 1"]),
+        ("lora: {target_modules: [tongue]}", ["lora.target_modules", "tongue"]),
         ("model_config: {hidden_sizes: 8}", ["model_config.hidden_sizes", "hidden_size"]),
         ("model_config: {hidden_size: 90, num_heads: 4}", ["hidden_size", "90"]),
         ("model_config: {num_heads: 4, num_kv_heads: 3}", ["num_kv_heads"]),
         ("lr_schedule: {grid_search: [constant, linear]}", ["grid_search", "tune"]),
-        ("num_samples: 1", ["num_samples", "group of one"]),
+        ("num_generations: 1", ["num_generations", "group of one"]),
     ],
 )
 def test_a_wrong_line_is_named_with_its_remedy(tmp_path: Path, line: str, words: list[str]) -> None:
@@ -126,11 +126,11 @@ def test_a_wrong_line_is_named_with_its_remedy(tmp_path: Path, line: str, words:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("config.num_sample=6", ["--set", "num_sample", "num_samples"]),
+        ("config.num_sample=6", ["--set", "num_sample", "num_generations"]),
         ("config.lr=banana", ["--set", "lr", "banana"]),
         ("config.lr=-1", ["--set", "lr"]),
-        ("config.num_samples=0", ["--set", "num_samples"]),
-        ("config.num_samples=1", ["--set", "num_samples"]),
+        ("config.num_generations=0", ["--set", "num_generations"]),
+        ("config.num_generations=1", ["--set", "num_generations"]),
         ("config.minibatch_size=9", ["minibatch_size", "num_questions"]),
         ("config.warm_start.step=3", ["warm_start.step", "steps"]),
         ("config.warm_start.wordings=second", ["warm_start.wordings", "first, all"]),
@@ -184,8 +184,8 @@ def test_the_shape_of_a_file_is_checked(tmp_path: Path, text: str, word: str) ->
 def test_a_group_of_one_is_refused_for_every_algorithm(tmp_path: Path) -> None:
     for run in ("GRPO", "ShareGRPO", "GRPOD"):
         for variants in (1, 2):
-            sets = [f"run={run}", "config.num_samples=1", f"config.num_variants={variants}"]
-            assert "num_samples" in refusal(tmp_path, GOOD, *sets)
+            sets = [f"run={run}", "config.num_generations=1", f"config.num_variants={variants}"]
+            assert "num_generations" in refusal(tmp_path, GOOD, *sets)
 
 
 def test_what_dry_run_prints_is_a_run_file_again(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_what_dry_run_prints_is_a_run_file_again(tmp_path: Path) -> None:
     assert "ShareGRPO" in text
     again = load_run(write(tmp_path, text, "again.yaml"))
     assert again == spec
-    assert yaml.safe_load(text)["mine"]["config"]["num_samples"] == 6
+    assert yaml.safe_load(text)["mine"]["config"]["num_generations"] == 6
     assert load_yaml(text, "x") == spec.as_tree()
 
 

@@ -49,7 +49,7 @@ def test_settings_are_laid_over_a_copy_and_later_ones_win() -> None:
     tree = {"run": "GRPO", "config": {"env_config": {"data": "a", "columns": {}}, "lora": None}}
     texts = ["config.env_config.data=b", "config.lora.rank=8", "config.env_config.data=c", "stop.training_iteration=3"]
     result = apply_settings(tree, [parse_setting(t) for t in texts])
-    assert result["config"] == {"env_config": {"data": "c", "columns": {}}, "lora": {"rank": 8}}
+    assert result["config"] == {"env_config": {"data": "c", "columns": {}}, "lora": {"r": 8}}
     assert result["stop"] == {"training_iteration": 3}
     assert tree["config"]["lora"] is None
     assert tree["config"]["env_config"]["data"] == "a"
@@ -62,5 +62,5 @@ def test_a_path_through_a_value_is_refused() -> None:
 
 def test_search_spaces_are_found_anywhere() -> None:
     assert find_search_space({"lr": {"grid_search": [1, 2]}}) == ("config.lr", "grid_search")
-    assert find_search_space({"lora": {"rank": {"choice": [8, 16]}}}) == ("config.lora.rank", "choice")
+    assert find_search_space({"lora": {"r": {"choice": [8, 16]}}}) == ("config.lora.r", "choice")
     assert find_search_space({"rewards": {"accuracy": 1.0}, "lr": 3}) is None

@@ -24,7 +24,7 @@ small:
     max_pixels: 3136
     warm_start: {{rows: 64, steps: 4, batch_size: 8}}
     num_questions: 2
-    num_samples: {samples}
+    num_generations: {samples}
     max_prompt_tokens: 256
     max_completion_tokens: 16
     lr: 1e-3

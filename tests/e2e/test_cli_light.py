@@ -20,7 +20,7 @@ mine:
   run: ShareGRPO
   env: DrawnShapes-v0
   stop: {training_iteration: 2}
-  config: {num_questions: 2, num_samples: 2}
+  config: {num_questions: 2, num_generations: 2}
 """
 
 
@@ -75,7 +75,7 @@ def test_dry_run_shows_what_set_and_seed_change(run_file: str, capsys: pytest.Ca
         (["train", "nowhere.yaml"], ["nowhere.yaml"]),
         (["train", "drawn_shapes-tiny"], ["share_grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny"]),
         (["train", "share_grpo/drawn_shape-tiny"], ["did you mean", "share_grpo/drawn_shapes-tiny"]),
-        (["train", "FILE", "--set", "config.num_sample=6"], ["num_sample", "num_samples"]),
+        (["train", "FILE", "--set", "config.num_sample=6"], ["num_sample", "num_generations"]),
         (["train", "FILE", "--name", "../x"], ["--name", "'../x'"]),
         (["train", "FILE", "--resume", "maybe"], ["auto", "never"]),
         (["train", "FILE", "--seed", "-1"], ["seed"]),

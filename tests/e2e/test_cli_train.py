@@ -23,7 +23,7 @@ small:
     max_pixels: 3136
     warm_start: {rows: 64, steps: 4, batch_size: 8}
     num_questions: 2
-    num_samples: 2
+    num_generations: 2
     max_prompt_tokens: 256
     max_completion_tokens: 16
     lr: 1e-3

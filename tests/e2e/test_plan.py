@@ -30,7 +30,7 @@ mine:
 """
 
 
-CHECKPOINTED = ["--set", "config.gradient_checkpointing=true"]
+CHECKPOINTED = ["--set", "config.activation_checkpointing=full"]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_shortfall_names_keys_and_values(run_file: str, capsys: pytest.Capture
     assert "learner, 1 GPU: " in out
     assert "DOES NOT FIT" in out
     assert re.search(r"would fit with  .*sharding: fsdp2, num_learners: \d", out)
-    assert "lora: {rank: 64" in out
+    assert "lora: {r: 64" in out
     assert "the learner at 30% of" in " ".join(out.split())
 
 

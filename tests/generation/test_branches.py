@@ -60,7 +60,7 @@ def test_completions_do_not_depend_on_the_split_into_batches(policy, prompts, sh
     policy = with_ends(policy)
     asked, seeds = [prompts[i] for i in shown], [10 + i for i in range(len(shown))]
     sampling = Sampling(9, top_p=top_p)
-    split = HFGenerator(policy, token_budget=budget).generate(asked, n, seeds, sampling)
+    split = HFGenerator(policy, max_tokens_per_microbatch=budget).generate(asked, n, seeds, sampling)
     alone = [HFGenerator(policy).generate([p], n, [s], sampling)[0] for p, s in zip(asked, seeds, strict=True)]
     assert tokens(split) == tokens(alone)
     for a, b in zip(split, alone, strict=True):
@@ -111,7 +111,7 @@ def test_each_image_goes_through_the_vision_tower_once(policy, tiny):
     assert len(patches) == 3
     for budget in (1, 65536):
         with calls(policy.model.model.visual, lambda a, k: len(a[0] if a else k["hidden_states"])) as seen:
-            HFGenerator(policy, token_budget=budget).generate(prompts, 2, [1, 2, 3, 4], Sampling(3))
+            HFGenerator(policy, max_tokens_per_microbatch=budget).generate(prompts, 2, [1, 2, 3, 4], Sampling(3))
         assert sum(seen) == sum(patches.values())
 
 

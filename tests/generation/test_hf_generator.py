@@ -56,7 +56,7 @@ def test_a_completion_does_not_depend_on_its_company(policy, tiny):
     assert together == alone
     backwards = tokens(HFGenerator(policy).generate(prompts[::-1], 3, seeds[::-1], Sampling(10)))
     assert together == backwards[::-1]
-    small_batches = HFGenerator(policy, token_budget=1)
+    small_batches = HFGenerator(policy, max_tokens_per_microbatch=1)
     assert together == tokens(small_batches.generate(prompts, 3, seeds, Sampling(10)))
 
 

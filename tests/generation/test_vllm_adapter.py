@@ -21,7 +21,7 @@ from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.weights import adapter_weights, in_buckets
 
-LORA = {"rank": 4, "alpha": 8.0, "targets": ["language"]}
+LORA = {"r": 4, "alpha": 8.0, "target_modules": ["language"]}
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ def test_only_the_adapter_travels(policy):
     ("lora", "vllm", "expected"),
     [
         (None, {}, False),
-        ({"rank": 4}, {}, True),
-        ({"targets": ["language", "vision"]}, {}, False),
-        ({"targets": ["language", "vision"]}, {"lora": "adapter"}, True),
-        ({"rank": 4}, {"lora": "merged"}, False),
+        ({"r": 4}, {}, True),
+        ({"target_modules": ["language", "vision"]}, {}, False),
+        ({"target_modules": ["language", "vision"]}, {"lora": "adapter"}, True),
+        ({"r": 4}, {"lora": "merged"}, False),
     ],
 )
 def test_when_adapters_are_sent(lora, vllm, expected):

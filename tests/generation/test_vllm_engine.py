@@ -148,7 +148,7 @@ def test_logprobs_before_and_after_weight_syncs(wide, engine, prompts):
         assert gap(wide, prompts, asked.generate(prompts, 4, seeds, sampling)) < 1e-4
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "targets": ["language", "vision"]}])
+@pytest.mark.parametrize("lora", [None, {"r": 4, "target_modules": ["language", "vision"]}])
 def test_only_what_changes_is_sent(folder, engine, prompts, lora):
     policy = load_policy(ModelSettings(str(folder), freeze_vision_tower=lora is None, lora=lora, prompts=PROMPTS))
     engine.load(engine_weights(policy.model), 1)

@@ -37,7 +37,7 @@ def failure(error):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU"), "2.50 GiB more were.*token_budget"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."), "2.50 GiB more were.*max_tokens"),
         (ObjectStoreFullError("Failed to put object"), r"the object store is full \(Failed to.*\); start Ray with more obj"),
         (KeyError("the lost key"), "KeyError: 'the lost key'"),
     ],
@@ -63,7 +63,7 @@ def test_exceptions_that_someone_handles_keep_their_type(error):
     [
         (
             SUDDEN,
-            r"was lost: it was killed, perhaps by the system for lack of memory \(see dmesg; then lower token_budget",
+            r"was lost: it was killed, perhaps by the system for lack of memory \(see dmesg; then lower max_tokens",
         ),
         (
             UNAVAILABLE.format("RpcError: RPC error: recvmsg:Connection reset by peer rpc_code: 14"),
@@ -74,7 +74,7 @@ def test_exceptions_that_someone_handles_keep_their_type(error):
         (
             WATCHED,
             r"was lost: it was killed because its node ran out of memory \(14.79 of 23.54 GB in use, process 2542 held "
-            r"6.04 GB\); lower token_budget",
+            r"6.04 GB\); lower max_tokens_per_microbatch",
         ),
         (
             "The actor died because of an error raised in its creation task. More.",

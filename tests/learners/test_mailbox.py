@@ -124,7 +124,7 @@ def test_a_failure_beside_a_death_counts_as_the_death():
 
     found = play(scene)
     assert isinstance(found, Gone)
-    assert "ran out of memory (7.5 of 8.0 GB in use); lower token_budget" in found.reason
+    assert "ran out of memory (7.5 of 8.0 GB in use); lower max_tokens_per_microbatch" in found.reason
 
 
 def test_a_mistake_keeps_its_text_and_a_complaint_its_type():

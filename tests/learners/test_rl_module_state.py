@@ -43,7 +43,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
 def test_state_round_trips_bit_exactly(folder, tmp_path, dtype, lora):
     one, other, third = (module(folder, dtype=dtype, lora=lora) for _ in range(3))
     disturb(one)
@@ -67,7 +67,7 @@ def test_a_state_is_a_copy(folder):
 
 
 def test_a_checkpoint_is_a_model_that_loads(folder, tmp_path, tiny):
-    one = module(folder, lora={"rank": 2})
+    one = module(folder, lora={"r": 2})
     disturb(one)
     one.save_to_path(tmp_path / "m")
     loaded = load_policy(ModelSettings(str(tmp_path / "m"), prompts=PROMPTS))

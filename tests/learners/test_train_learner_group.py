@@ -44,7 +44,7 @@ def config(folder):
     def make(**options):
         given = {
             "model": str(folder), "min_pixels": 784, "max_pixels": 3136, "lr": 1e-3, "format_prompt": "",
-            "minibatch_size": 2, "num_questions": 4, "num_epochs": 2, "token_budget": 120, "kl_coeff": 0.1,
+            "minibatch_size": 2, "num_questions": 4, "num_epochs": 2, "max_tokens_per_microbatch": 120, "kl_coeff": 0.1,
             "learner_timeout_s": 300, **options,
         }  # fmt: skip
         made = build_config("GRPO", "DrawnShapes-v0", given, 0)

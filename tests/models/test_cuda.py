@@ -196,7 +196,9 @@ def test_greedy_answers_are_those_of_the_cpu(cpu, tiny):
 def test_training_takes_the_steps_of_the_cpu(cpu, tiny):
     packs, losses = packs_of(cpu, tiny), []
     for policy in (on_gpu(cpu, torch.float32), Policy(deepcopy(cpu.model), cpu.processor, cpu.encoder.settings, 0.7)):
-        step = TrainingStep(policy, TrainingSettings(lr=1e-3, token_budget=200, minibatch_size=2, num_epochs=2))
+        step = TrainingStep(
+            policy, TrainingSettings(lr=1e-3, max_tokens_per_microbatch=200, minibatch_size=2, num_epochs=2)
+        )
         found = [step.update(packs) for _ in range(5)]
         losses.append([(m["policy_loss"], m["grad_norm"]) for m in found])
     np.testing.assert_allclose(*losses, rtol=1e-3, atol=1e-4)

@@ -45,7 +45,7 @@ def test_frozen_parts_are_sent_with_everything_only(folder):
 
 @pytest.mark.parametrize("targets", [["language"], ["language", "vision", "projector"]])
 def test_adapters_are_merged_as_in_an_export(folder, tmp_path, targets):
-    policy = load(folder, lora={"rank": 4, "targets": targets})
+    policy = load(folder, lora={"r": 4, "target_modules": targets})
     perturb(policy)
     before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
     sent = dict(engine_weights(policy.model))

@@ -84,7 +84,7 @@ def test_frozen_parts_do_not_move(folder, tiny):
 
 
 def test_lora_trains_only_its_adapter(folder, tiny):
-    policy = load(folder, lora={"rank": 4, "alpha": 8, "targets": ["language"]})
+    policy = load(folder, lora={"r": 4, "alpha": 8, "target_modules": ["language"]})
     table = {part: (total, ours) for part, total, ours in parameter_table(policy.model)}
     assert set(table) == {"language model", "vision tower", "projector", "LoRA (language model)"}
     assert all(table[part][1] == 0 for part in ("language model", "vision tower", "projector"))
@@ -104,7 +104,7 @@ def test_lora_trains_only_its_adapter(folder, tiny):
 
 @pytest.mark.parametrize("targets", [["language"], ["vision"], ["projector"], ["language", "vision", "projector"]])
 def test_lora_merged_export_equals_the_adapter(folder, tiny, tmp_path, targets):
-    policy = load(folder, lora={"rank": 4, "targets": targets})
+    policy = load(folder, lora={"r": 4, "target_modules": targets})
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if "lora_B" in name:
@@ -125,7 +125,7 @@ def test_lora_branches_equal_padding(folder, tiny):
     from sharegrpo_rl.models.pack_forward import padded_logprobs
     from sharegrpo_rl.models.policy import unwrapped
 
-    policy = load(folder, lora={"rank": 4, "targets": ["language", "vision"]})
+    policy = load(folder, lora={"r": 4, "target_modules": ["language", "vision"]})
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if "lora_B" in name:
@@ -144,8 +144,8 @@ def test_lora_branches_equal_padding(folder, tiny):
 def test_lora_without_a_match_is_a_user_error(tmp_path):
     model, tokenizer = text_only("llama")
     save_pretrained(Policy(model, tokenizer, PROMPTS), tmp_path)
-    with pytest.raises(UserError, match=r"lora\.targets"):
-        load(tmp_path, lora={"targets": ["vision"]})
+    with pytest.raises(UserError, match=r"lora\.target_modules"):
+        load(tmp_path, lora={"target_modules": ["vision"]})
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

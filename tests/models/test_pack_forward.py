@@ -123,7 +123,9 @@ def test_gradient_checkpointing_keeps_the_layout(make_policy, tiny, tmp_path, ch
     """Layers run again in the backward pass, after the layout's context has ended."""
     untouched = make_policy()
     save_pretrained(untouched, tmp_path)
-    policy = load_policy(ModelSettings(str(tmp_path), gradient_checkpointing=checkpointing, prompts=SETTINGS))
+    policy = load_policy(
+        ModelSettings(str(tmp_path), activation_checkpointing="full" if checkpointing else "none", prompts=SETTINGS)
+    )
     policy.model.train()
     packs = packs_of(policy, tiny, SHAPES["several packs"])
     mine = tiny.gradients(policy, policy.logprobs(packs).logprobs.mean())

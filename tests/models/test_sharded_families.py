@@ -28,7 +28,9 @@ def trained(family, sharded):
     policy = made_policy(family)
     if sharded:
         shard(policy, "fsdp2")
-    step = TrainingStep(policy, TrainingSettings(lr=1e-3, token_budget=10_000), None, None if sharded else Ranks())
+    step = TrainingStep(
+        policy, TrainingSettings(lr=1e-3, max_tokens_per_microbatch=10_000), None, None if sharded else Ranks()
+    )
     pictures = (1, 0, 0, 0) if family in SEEING else (0, 0, 0)
     metrics = []
     for seed in (0, 10):

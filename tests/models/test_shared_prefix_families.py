@@ -198,7 +198,11 @@ def test_frozen_vision_tower(family, folder_of, tiny):
 
 
 def lora(family: str) -> dict[str, Any]:
-    return {"rank": 2, "alpha": 4, "targets": ["language", "vision", "projector"] if family in SEEING else ["language"]}
+    return {
+        "r": 2,
+        "alpha": 4,
+        "target_modules": ["language", "vision", "projector"] if family in SEEING else ["language"],
+    }
 
 
 def wake_adapters(policy: Policy) -> None:
@@ -220,7 +224,7 @@ def test_lora(family, of, folder_of, tiny):
     wake_adapters(policy)
     found = assert_same(policy, tiny, packs)
     assert all("lora_" in name for name in found)
-    assert len({part_of(name) for name in found}) == len(lora(family)["targets"])
+    assert len({part_of(name) for name in found}) == len(lora(family)["target_modules"])
     assert not torch.allclose(packed(policy, packs).logprobs, before, atol=1e-2)
 
 
@@ -256,7 +260,7 @@ def test_sampler_and_trainer_agree(family, of, tiny):
 @every
 def test_gradient_checkpointing(family, of, folder_of, tiny):
     """Layers run again in the backward pass, after the packed forward has ended."""
-    policy = load(folder_of(family), gradient_checkpointing=True)
+    policy = load(folder_of(family), activation_checkpointing="full")
     policy.model.train()
     packs = packs_of(policy, tiny, SHAPES["several packs"])
     mine = tiny.gradients(policy, packed(policy, packs).logprobs.mean())
@@ -292,7 +296,9 @@ def test_training_steps_agree(family, part, folder_of, tiny):
         )
         expected = expected or tiny.gradients(policy, -(credit * padded(policy, packs).logprobs).mean())
         before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
-        metrics = TrainingStep(policy, TrainingSettings(lr=1e-3, grad_clip=0, token_budget=budget)).update(packs)
+        metrics = TrainingStep(policy, TrainingSettings(lr=1e-3, grad_clip=0, max_tokens_per_microbatch=budget)).update(
+            packs
+        )
         assert metrics["optimizer_steps"] == 1
         assert metrics["grad_norm"] == pytest.approx(norm_of(expected), rel=1e-4)
         trained = {n: p for n, p in policy.model.named_parameters() if p.requires_grad}

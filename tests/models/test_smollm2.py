@@ -81,7 +81,7 @@ def test_an_iteration_on_arithmetic(folder, dtype, tmp_path, monkeypatch):
     from sharegrpo_rl.runs.run_file import find_run_file, load_run
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    small = {"num_questions": 2, "num_samples": 2, "evaluation_questions": 12, "dtype": dtype, "num_threads": 1}
+    small = {"num_questions": 2, "num_generations": 2, "evaluation_questions": 12, "dtype": dtype, "num_threads": 1}
     sets = [f"config.{key}={value}" for key, value in {**small, "model": folder}.items()]
     spec = load_run(find_run_file("grpo/arithmetic-smollm2_135m"), sets)
     algo = build_config(spec.run, spec.env, spec.config, 0).build_algo()
@@ -92,7 +92,7 @@ def test_an_iteration_on_arithmetic(folder, dtype, tmp_path, monkeypatch):
     learner = result["learners"]["default_policy"]
     assert result["env_runners"]["num_completions"] == 4
     assert learner["ratio_max_deviation"] < 1e-5
-    assert learner["sampler_gap_mean"] < (1e-4 if dtype == "float32" else 0.1)
+    assert learner["logprob_diff_mean"] < (1e-4 if dtype == "float32" else 0.1)
     assert np.isfinite(learner["grad_norm"])
     algo.stop()
     ray.shutdown()

@@ -28,26 +28,26 @@ def spread(values, kind):
     if kind == "none":
         return 1.0
     squares = sum((v - mean(values)) ** 2 for v in values)
-    return sqrt(squares / (len(values) - 1 if kind == "sample" else len(values)))
+    return sqrt(squares / (len(values) - 1 if kind == "std" else len(values)))
 
 
-def score(value, values, kind="sample", eps=0.0):
+def score(value, values, kind="std", eps=0.0):
     """(r - mean) / (std + eps), 0 for a group of equal rewards."""
     if max(values) == min(values):
         return 0.0
     return (value - mean(values)) / (spread(values, kind) + (eps if kind != "none" else 0.0))
 
 
-def s5(rewards, kind="sample", eps=0.0, repeats=1):
+def s5(rewards, kind="std", eps=0.0, repeats=1):
     everything = [r for variant in rewards for r in variant] * repeats
     return [[score(r, everything, kind, eps) for r in variant] for variant in rewards]
 
 
-def s6(rewards, kind="sample", eps=0.0):
+def s6(rewards, kind="std", eps=0.0):
     return [[score(r, variant, kind, eps) for r in variant] for variant in rewards]
 
 
-def s7(rewards, kind="sample", eps=0.0, repeats=1):
+def s7(rewards, kind="std", eps=0.0, repeats=1):
     """{(i, j, k): advantage} of the i-th completion of variant j trained under variant k, literally as printed."""
     whole, own = s5(rewards, kind, eps, repeats), s6(rewards, kind, eps)
     m, n = len(rewards), len(rewards[0])
@@ -63,9 +63,9 @@ def released_code(rewards, eps=1e-6):
     scores = [rewards[j][i] for _, j, i in rows]
     found = {}
     for k, j, i in rows:
-        value = (rewards[j][i] - mean(scores)) / (spread(scores, "sample") + eps)
+        value = (rewards[j][i] - mean(scores)) / (spread(scores, "std") + eps)
         if j == k:
-            value += (rewards[j][i] - mean(rewards[j])) / (spread(rewards[j], "sample") + eps)
+            value += (rewards[j][i] - mean(rewards[j])) / (spread(rewards[j], "std") + eps)
         found[i, j, k] = value
     return found
 
@@ -74,13 +74,13 @@ def tensor(rewards):
     return torch.tensor(rewards, dtype=torch.float64)
 
 
-@given(groups(), st.sampled_from(["sample", "population", "none"]), st.sampled_from([0.0, 1e-6, 1e-4]))
+@given(groups(), st.sampled_from(["std", "population_std", "none"]), st.sampled_from([0.0, 1e-6, 1e-4]))
 def test_levels_equal_the_printed_sums(rewards, kind, eps):
     torch.testing.assert_close(local_advantages(tensor(rewards), kind, eps), tensor(s6(rewards, kind, eps)), **CLOSE)
     torch.testing.assert_close(global_advantages(tensor(rewards), kind, eps), tensor(s5(rewards, kind, eps)), **CLOSE)
 
 
-@given(groups(), st.sampled_from(["sample", "population"]), st.sampled_from([0.0, 1e-6]))
+@given(groups(), st.sampled_from(["std", "population_std"]), st.sampled_from([0.0, 1e-6]))
 def test_native_and_shared_credit_is_s7(rewards, kind, eps):
     native, shared = hierarchical_advantages(tensor(rewards), "global_local", kind, eps, single_variant_doubles=True)
     for (i, j, k), expected in s7(rewards, kind, eps).items():
@@ -100,11 +100,11 @@ def test_spread_over_duplicated_rewards(m, n, ratio):
     quotient = global_advantages(rewards) / global_advantages(rewards, duplicate=True)
     torch.testing.assert_close(quotient, torch.full_like(quotient, sqrt(m * (m * n - 1) / (m * m * n - 1))), **CLOSE)
     assert quotient[0, 0].item() == pytest.approx(ratio, abs=6e-4)
-    same = global_advantages(rewards, "population", duplicate=True)
-    torch.testing.assert_close(same, global_advantages(rewards, "population"), **CLOSE)
+    same = global_advantages(rewards, "population_std", duplicate=True)
+    torch.testing.assert_close(same, global_advantages(rewards, "population_std"), **CLOSE)
 
 
-@given(groups(max_variants=1), st.sampled_from(["sample", "population", "none"]))
+@given(groups(max_variants=1), st.sampled_from(["std", "population_std", "none"]))
 def test_one_variant_is_plain_grpo_unless_asked(rewards, kind):
     plain = local_advantages(tensor(rewards), kind)
     native, shared = hierarchical_advantages(tensor(rewards), std=kind)
@@ -137,7 +137,7 @@ def test_questions_are_kept_apart():
     st.integers(1, 4),
     st.integers(2, 24),
     st.sampled_from([torch.float32, torch.float64]),
-    st.sampled_from(["sample", "population", "none"]),
+    st.sampled_from(["std", "population_std", "none"]),
     st.sampled_from([0.0, 1e-6]),
 )
 def test_equal_rewards_give_exactly_zero(value, m, n, dtype, kind, eps):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, token_weights
 
 LEVELS = ("token", "sequence", "sequence_mean")
-AGGREGATIONS = ("token_mean", "sequence_mean", "sequence_sum", "constant")
+AGGREGATIONS = ("token_mean", "sequence_mean", "question_mean", "max_length")
 NUMBER = st.floats(-1.5, 1.5).map(lambda x: round(x, 6))
 
 
@@ -58,7 +58,7 @@ def loop_loss(new, old, advantages, level, aggregation, low, high, dual, max_tok
     ]
     if aggregation == "token_mean":
         return -sum(map(sum, terms)) / sum(map(len, terms))
-    if aggregation == "constant":
+    if aggregation == "max_length":
         return -sum(map(sum, terms)) / (len(terms) * max_tokens)
     if aggregation == "sequence_mean" or level != "token":
         return -sum(sum(t) / len(t) for t in terms) / len(terms)
@@ -87,7 +87,7 @@ def test_s2_without_kl():
     for i in range(2):
         ratio = exp(sum(new[i])) / exp(sum(old[i]))
         total += min(ratio * advantages[i], clip(ratio, 0.8, 1.2) * advantages[i])
-    ours = our_loss(new, old, advantages, "sequence", "sequence_sum", 0.2, 0.2, None, 8)
+    ours = our_loss(new, old, advantages, "sequence", "question_mean", 0.2, 0.2, None, 8)
     assert ours.item() == pytest.approx(-total / 2, abs=1e-9)
 
 
@@ -109,7 +109,7 @@ def test_s8_over_all_pairs():
                 inner += min(ratio * credit[i, j, k], clip(ratio, 0.8, 1.2) * credit[i, j, k])
         total += inner / m**2
     ours = our_loss(
-        [new[p] for p in pairs], [old[p] for p in pairs], [credit[p] for p in pairs], "sequence", "sequence_sum",
+        [new[p] for p in pairs], [old[p] for p in pairs], [credit[p] for p in pairs], "sequence", "question_mean",
         0.2, 0.2, None, 8,
     )  # fmt: skip
     assert ours.item() == pytest.approx(-total / n, abs=1e-9)
@@ -180,7 +180,7 @@ def test_weights_hand_written(level, aggregation):
         "token_mean": (1 / 5, 1 / 5),
         "constant": (1 / 20, 1 / 20),
         "sequence_mean": (1 / 8, 1 / 2),
-        "sequence_sum": (1 / 2, 1 / 2) if level == "token" else (1 / 8, 1 / 2),
+        "question_mean": (1 / 2, 1 / 2) if level == "token" else (1 / 8, 1 / 2),
     }[aggregation]
     expected = torch.tensor([[each[0]] * 4, [each[1], 0, 0, 0], [0] * 4], dtype=torch.float64)
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-12)

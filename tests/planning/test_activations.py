@@ -24,7 +24,7 @@ from sharegrpo_rl.training.step import TrainingStep
 
 LIMITS = PromptSettings(max_prompt_tokens=2048, min_pixels=784, max_pixels=50_176)
 ROWS, LENGTH = 8, 40
-LORA = {"rank": 2, "alpha": 4.0, "targets": ["language"]}
+LORA = {"r": 2, "alpha": 4.0, "target_modules": ["language"]}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def ready(folder: str, tiny: SimpleNamespace, **settings: Any) -> tuple[Policy, 
         sharded=False,
         offload=False,
         reference=False,
-        checkpointing=settings.get("checkpoint_keep", "nothing") if settings.get("gradient_checkpointing") else None,
+        checkpointing=settings.get("activation_checkpointing", "none"),
     )
     prompt = len(packs[0].prompt.input_ids)
     patches = int(packs[0].prompt.images[0].tensors["image_grid_thw"].prod())
@@ -113,8 +113,8 @@ CASES: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "frozen tower": {"freeze_vision_tower": True, "freeze_projector": True},
     "lora": {"lora": LORA},
-    "checkpointing": {"gradient_checkpointing": True},
-    "products kept": {"gradient_checkpointing": True, "checkpoint_keep": "products"},
+    "checkpointing": {"activation_checkpointing": "full"},
+    "products kept": {"activation_checkpointing": "selective"},
 }
 
 

@@ -52,7 +52,7 @@ def test_the_paper_s_runs_differ_from_their_rows_in_machines_alone(model: str, r
     ours = load_run(list_examples()[f"share_grpo/multimodal_qa-qwen2_5_vl_{model}"])
     paper = load_run(list_examples()[f"papers/share_grpo/table1-r1_sharevl_{row}"])
     resources = {"num_learners", "num_gpus_per_learner", "sharding", "num_env_runners", "num_gpus_per_env_runner"}
-    resources |= {"engine", "vllm", "token_budget", "checkpoint_interval", "commit_interval"}
+    resources |= {"engine", "vllm", "max_tokens_per_microbatch", "checkpoint_interval", "learner_commit_interval"}
     assert {key for key, value in ours.config.items() if paper.config[key] != value} <= resources
     assert ours.stop == paper.stop
 

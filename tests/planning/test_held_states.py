@@ -19,7 +19,7 @@ from sharegrpo_rl.planning.memory import BYTES, Training, kept
 
 pytestmark = pytest.mark.slow
 
-LORA = {"rank": 4, "targets": ["language"]}
+LORA = {"r": 4, "target_modules": ["language"]}
 CASES: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16": {"dtype": "bfloat16"},
@@ -41,7 +41,7 @@ def planned(sizes: ModelSizes, model: dict[str, Any], sharding: str) -> dict[str
     lora = model.get("lora")
     trained = dict(sizes.parameters) | ({"vision tower": 0} if model.get("freeze_vision_tower") else {})
     if lora:
-        trained = {"language model": lora["rank"] * sizes.lora_width["language model"]}
+        trained = {"language model": lora["r"] * sizes.lora_width["language model"]}
     size = BYTES[model.get("dtype", "float32")]
     train = Training(size, trained, lora is not None, 2, sharding == "fsdp2", False, False, None)
     found = {part.name: part.bytes for part in kept(sizes, train)}

@@ -61,7 +61,7 @@ def test_offloaded_states_leave_the_gpu() -> None:
 
 
 def test_lora_trains_adapters_alone() -> None:
-    lora = {"rank": 64, "targets": ["language"]}
+    lora = {"r": 64, "target_modules": ["language"]}
     plan = make_plan(request_for(lora=lora, kl_coeff=0.1, **APART))
     held = parts(plan.processes[0])
     assert plan.trained == 64 * QWEN["7B"].lora_width["language model"]
@@ -77,12 +77,12 @@ def test_a_reference_is_one_more_model() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"gradient_checkpointing": True},
-        {"token_budget": 4096},
+        {"activation_checkpointing": "full"},
+        {"max_tokens_per_microbatch": 4096},
         {"freeze_vision_tower": True},
-        {"lora": {"rank": 8}},
+        {"lora": {"r": 8}},
         {"sharding": "fsdp2"},
-        {"max_pixels": 200_704, "gradient_checkpointing": True},
+        {"max_pixels": 200_704, "activation_checkpointing": "full"},
     ],
     ids=str,
 )
@@ -92,10 +92,10 @@ def test_what_is_said_to_save_memory_does(changes: dict[str, Any]) -> None:
 
 
 def test_checkpointing_that_keeps_products_lies_between() -> None:
-    on = {"gradient_checkpointing": True}
+    on = {"activation_checkpointing": "full"}
     nothing, products, off = (
         make_plan(request_for("3B", **APART | c)).processes[0].total
-        for c in (on, on | {"checkpoint_keep": "products"}, {})
+        for c in (on, on | {"activation_checkpointing": "selective"}, {})
     )
     assert nothing < products < off
 
@@ -128,7 +128,7 @@ def test_sft_samples_nothing() -> None:
 
 
 def test_share_grpo_trains_every_completion_under_every_variant() -> None:
-    work = make_plan(request_for(num_questions=16, num_variants=3, num_samples=4)).work
+    work = make_plan(request_for(num_questions=16, num_variants=3, num_generations=4)).work
     assert (work.prompts, work.samples, work.rows) == (48, 4, 12)
 
 
@@ -136,7 +136,7 @@ def test_a_micro_batch_keeps_to_the_budget_or_the_longest_sequence() -> None:
     work = make_plan(request_for(max_prompt_tokens=1024, max_completion_tokens=512)).work
     assert largest_micro_batch(work, 8192, 1).tokens == 8192
     assert largest_micro_batch(work, 100, 1).tokens == work.longest == 1536
-    few = make_plan(request_for(num_questions=2, num_variants=1, num_samples=2)).work
+    few = make_plan(request_for(num_questions=2, num_variants=1, num_generations=2)).work
     assert largest_micro_batch(few, 10**9, 1).tokens == 2 * (few.prompt + 2 * few.completion_limit)
 
 
@@ -165,7 +165,7 @@ UNFIT: list[tuple[str, str, dict[str, Any]]] = [
     ("7B", "a100-40", APART),
     ("32B", "h100-80", APART),
     ("3B", "rtx4090-24", {"dtype": "float32"}),
-    ("3B", "h100-80", {"token_budget": 65536, "lora": {"rank": 16}}),
+    ("3B", "h100-80", {"max_tokens_per_microbatch": 65536, "lora": {"r": 16}}),
 ]
 
 
@@ -191,7 +191,7 @@ def _fits(plan: Plan, kind: str) -> bool:
 
 
 def test_nothing_is_proposed_where_everything_fits() -> None:
-    asked = request_for("3B", "h200-141", gradient_checkpointing=True)
+    asked = request_for("3B", "h200-141", activation_checkpointing="full")
     assert make_plan(asked).fits
     assert remedies(asked, make_plan(asked)) == {}
 

@@ -47,7 +47,7 @@ def test_twice_the_learners_learn_in_half_the_time() -> None:
 
 def test_rollouts_one_step_ahead_overlap() -> None:
     apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2}
-    seconds = make_plan(request_for(rollout_lag=1, **apart)).seconds
+    seconds = make_plan(request_for(max_staleness=1, **apart)).seconds
     assert seconds is not None
     assert seconds.iteration == max(seconds.generating, seconds.learning)
 
@@ -60,4 +60,4 @@ def test_a_reference_and_later_minibatches_take_forwards() -> None:
 
     assert learning(kl_coeff=0.1) > learning()
     assert learning(minibatch_size=4) > learning(minibatch_size=16)
-    assert learning(gradient_checkpointing=True) > learning()
+    assert learning(activation_checkpointing="full") > learning()

@@ -16,7 +16,7 @@ shapes:
   run: {run}
   env: DrawnShapes-v0
   stop: {{training_iteration: 4}}
-  config: {{num_questions: 4, num_samples: 3, evaluation_questions: 40, env_config: {{max_questions: 200}}}}
+  config: {{num_questions: 4, num_generations: 3, evaluation_questions: 40, env_config: {{max_questions: 200}}}}
 """
 
 

@@ -14,7 +14,7 @@ HEALTHY = {
     "groups/valid_reward_ratio": (0.9, 0.5),
     "groups/reward_density": (0.3, 0.7),
     "env_runners/grader_errors": (0, 0),
-    "learners/default_policy/sampler_gap_mean": (1e-6, 2e-6),
+    "learners/default_policy/logprob_diff_mean": (1e-6, 2e-6),
     "learners/default_policy/skipped_steps": (0, 0),
 }
 
@@ -49,7 +49,7 @@ def test_a_healthy_run_raises_none() -> None:
         ("format stuck", "env_runners/reward_parts/format", (0.1, 0.3), "asked form"),
         ("groups without variance", "groups/valid_reward_ratio", (0.6, 0.02), "of the completions right"),
         ("grader errors", "env_runners/grader_errors", (0, 2), "40 completions"),
-        ("sampler and trainer apart", "learners/default_policy/sampler_gap_mean", (0.001, 0.1), "log-probs"),
+        ("sampler and trainer apart", "learners/default_policy/logprob_diff_mean", (0.001, 0.1), "log-probs"),
         ("steps skipped", "learners/default_policy/skipped_steps", (0, 3), "3 optimizer steps"),
     ],
 )

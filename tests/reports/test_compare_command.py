@@ -93,18 +93,18 @@ def test_a_seed_counts_once(maker, tmp_path, capsys):
 
 def test_methods_are_cut_to_equal_completions(maker):
     targets = [read_target(f"few={maker.file()}"), read_target(str(maker.file("ShareGRPO")))]
-    sets = ["few:config.num_samples=6", "few:config.selection=dynamic_sampling", "config.lr=1e-3"]
+    sets = ["few:config.num_generations=6", "few:config.selection=dynamic_sampling", "config.lr=1e-3"]
     few, sharing, control = (
         plan_methods(targets, sets, None, control=False) + plan_methods(targets[:1], sets[:1], None, control=True)[1:]
     )
     assert few.spec.config["lr"] == sharing.spec.config["lr"] == 1e-3
-    assert (few.spec.iterations, few.spec.config["num_samples"]) == (4, 6)
+    assert (few.spec.iterations, few.spec.config["num_generations"]) == (4, 6)
     assert few.spec.stop["completions"] == 96  # selection may sample more than planned
     variants = sharing.spec.config["num_variants"]
     assert sharing.spec.iterations * 4 * variants * 3 == 96
     assert "completions" not in sharing.spec.stop
     assert (control.label, control.control_of) == ("few, permuted rewards", "few")
-    assert control.spec.config["permute_rewards"] is True
+    assert control.spec.config["shuffle_rewards"] is True
     assert plan_methods(targets[1:], [], 240, control=False)[0].spec.iterations == 240 // (4 * variants * 3)
 
 

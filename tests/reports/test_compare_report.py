@@ -153,7 +153,7 @@ def test_an_unfinished_run_of_a_planned_method_makes_the_report_partial(maker, t
 def test_labels_tell_settings_apart(maker):
     maker.run("GRPO", 0, name="a")
     maker.run("GRPO", 0, name="b", sets=("config.selection=dynamic_sampling",))
-    maker.run("GRPO", 0, name="c", sets=("config.permute_rewards=true",))
+    maker.run("GRPO", 0, name="c", sets=("config.shuffle_rewards=true",))
     labels = sorted(m.label for m in read_methods(maker.folder / "runs"))
     assert labels == ["GRPO (selection=dynamic_sampling)", "GRPO (selection=none)", "GRPO, permuted rewards"]
     same = {"run": "GRPOD", "env": "x", "stop": {}, "config": {}}

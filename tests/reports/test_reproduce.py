@@ -92,7 +92,7 @@ def test_weights_are_read_from_a_name(name: str, weights: float | None) -> None:
 
 
 def test_adapters_and_tiny_models_need_less() -> None:
-    full, adapted = ({"model": "x/Qwen-7B", "lora": lora} for lora in (None, {"rank": 16}))
+    full, adapted = ({"model": "x/Qwen-7B", "lora": lora} for lora in (None, {"r": 16}))
     assert training_bytes(adapted) * 5 < training_bytes(full)
     assert training_bytes({"model": "tiny"}) < 4e9
 
@@ -108,7 +108,7 @@ tables:
     figures: [Bench]
     rows:
       - {{name: Big, paper: [50.25], base: x/Big-7B}}
-      - {{name: GRPO, paper: [60], file: {file}, set: [config.num_samples=3], tiny: {{file: {file}}}}}
+      - {{name: GRPO, paper: [60], file: {file}, set: [config.num_generations=3], tiny: {{file: {file}}}}}
       - {{name: Huge, paper: [70], file: {file}, set: [config.model=x/Huge-70B]}}
       - {{name: Quoted, paper: [null]}}
 """
@@ -117,7 +117,7 @@ stand_in:
   run: ShareGRPO
   env: DrawnShapes-v0
   stop: {training_iteration: 3}
-  config: {num_questions: 2, num_samples: 2, evaluation_questions: 20}
+  config: {num_questions: 2, num_generations: 2, evaluation_questions: 20}
 """
 
 

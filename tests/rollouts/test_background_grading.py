@@ -19,7 +19,7 @@ from sharegrpo_rl.rollouts.rendering import show
 
 ENV = {"kinds": ["counting"], "num_wordings": 3, "max_questions": 20, "image_size": 28}
 OPTIONS = {
-    "env_config": ENV, "num_samples": 3, "max_completion_tokens": 64, "format_prompt": "",
+    "env_config": ENV, "num_generations": 3, "max_completion_tokens": 64, "format_prompt": "",
     "rewards": {"accuracy": 0.5, "watched": 0.5},
 }  # fmt: skip
 
@@ -39,11 +39,11 @@ def make_runner(policy, reward):
 
     def make(each=lambda place: None, **options):
         class Watched(ScriptedGenerator):
-            def generate(self, prompts, num_samples, seeds, sampling, on_prompt_done=None):
+            def generate(self, prompts, num_generations, seeds, sampling, on_prompt_done=None):
                 results = []
                 for place, prompt in enumerate(prompts):
                     each(place)
-                    (answers,) = super().generate([prompt], num_samples, [seeds[place]], sampling)
+                    (answers,) = super().generate([prompt], num_generations, [seeds[place]], sampling)
                     results.append(answers)
                     if on_prompt_done is not None and not options.get("silent"):
                         on_prompt_done(place, answers)

@@ -10,7 +10,7 @@ from test_runs import config, equal, figures, surroundings, weights  # noqa: F40
 from sharegrpo_rl.errors import UserError
 
 pytestmark = pytest.mark.slow
-LAG = {"num_env_runners": 1, "rollout_lag": 1}
+LAG = {"num_env_runners": 1, "max_staleness": 1}
 
 
 def questions(algo):
@@ -35,8 +35,8 @@ def test_samples_are_one_update_old_and_corrected_for(run):
     _, results, *_ = run
     assert [r["staleness"] for r in results] == [0, 1, 1, 1, 1]
     learners = [r["learners"]["default_policy"] for r in results]
-    assert learners[0]["sampler_gap_max"] < 1e-4
-    assert all(learner["sampler_gap_max"] > 1e-4 for learner in learners[1:])
+    assert learners[0]["logprob_diff_max"] < 1e-4
+    assert all(learner["logprob_diff_max"] > 1e-4 for learner in learners[1:])
     assert all(learner["correction_mean"] != 1 for learner in learners[1:])
     assert all(
         learner["ratio_max_deviation"] < 1 for learner in learners
@@ -87,7 +87,7 @@ def test_a_runner_killed_while_it_works_ahead_loses_no_question(run):
 
 @pytest.mark.parametrize(
     ("changes", "text"),
-    [({"num_env_runners": 0}, "num_env_runners"), ({"importance_correction": "none"}, "importance_correction")],
+    [({"num_env_runners": 0}, "num_env_runners"), ({"rollout_correction": "none"}, "rollout_correction")],
 )
 def test_what_does_not_go_with_it_is_refused(changes, text):
     with pytest.raises(UserError, match=text):

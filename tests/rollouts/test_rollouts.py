@@ -21,7 +21,7 @@ OPTIONS = {
         "hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vision_layers": 1, "vocab_size": 300,
     },
     "min_pixels": 784, "max_pixels": 784, "max_prompt_tokens": 400, "max_completion_tokens": 4, "format_prompt": "",
-    "num_questions": 4, "num_samples": 2, "num_env_runners": 2,
+    "num_questions": 4, "num_generations": 2, "num_env_runners": 2,
 }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_a_runner_with_other_weights_is_not_sampled_from(algo):
     result = algo.train()
     assert result["env_runners"]["num_completions"] == 8
     assert set(versions(algo)) == {algo.rollouts.weights_version}
-    assert result["learners"]["default_policy"]["sampler_gap_max"] < 1e-4
+    assert result["learners"]["default_policy"]["logprob_diff_max"] < 1e-4
 
 
 def test_a_runner_that_hangs_is_replaced_and_named(algo, caplog):

@@ -25,7 +25,7 @@ def group(number, accuracies):
 def config(**options):
     known = {
         "selection": "dynamic_sampling", "num_questions": 3, "max_generation_batches": 4, "selection_strict": False,
-        "filter_low": 0.1, "filter_high": 0.9, "seed": 0, "num_variants": 1, "num_samples": 2, "replay_alpha": 1.0,
+        "filter_low": 0.1, "filter_high": 0.9, "seed": 0, "num_variants": 1, "num_generations": 2, "replay_alpha": 1.0,
         "replay_replacement": True,
     }  # fmt: skip
     return SimpleNamespace(**{**known, **options})
@@ -129,7 +129,7 @@ def test_missing_groups_are_filled_too_and_an_empty_buffer_changes_nothing():
 
 
 def test_draws_follow_the_size_of_the_advantage():
-    buffer, packs, c = two_iterations(num_samples=4000)
+    buffer, packs, c = two_iterations(num_generations=4000)
     (drawn,) = buffer.fill(packs, c, 1, rendered)[1:]
     share = np.mean(drawn.advantages == -3.0)
     assert share == pytest.approx(0.75, abs=0.03)
@@ -139,7 +139,7 @@ def test_draws_follow_the_size_of_the_advantage():
 
 
 def test_draws_repeat_and_the_buffer_s_state_is_whole():
-    buffer, packs, c = two_iterations(num_samples=6)
+    buffer, packs, c = two_iterations(num_generations=6)
     again = ReplayBuffer(8)
     again.set_state(buffer.get_state())
     for one, other in zip(buffer.fill(packs, c, 1, rendered), again.fill(packs, c, 1, rendered), strict=True):

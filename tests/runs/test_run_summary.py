@@ -47,7 +47,7 @@ def test_the_best_checkpoint_by_a_metric_of_ones_own() -> None:
     assert best_iteration(rows, [1, 2, 3], least) == 2
     assert best_iteration(rows, [1, 3], least) == 3
     assert best_iteration(rows, [1, 2, 3], least | {"best_mode": "max"}) == 1
-    config = {"num_samples": 2, "rewards": {"accuracy": 1.0}}
+    config = {"num_generations": 2, "rewards": {"accuracy": 1.0}}
     check_best_metric(config | least)
     with pytest.raises(UserError, match="did you mean learners/default_policy/kl"):
         check_best_metric(config | {"best_metric": "learners/default_policy/kll"})

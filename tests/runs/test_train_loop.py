@@ -140,7 +140,7 @@ def test_a_run_leaves_everything_it_promises(run_file: Path, tmp_path: Path) -> 
     assert (folder / summary["best_checkpoint"]).is_dir()
     params = json.loads((folder / "params.json").read_text())
     assert params["seed"] == 5
-    assert params["config"]["num_samples"] == 3
+    assert params["config"]["num_generations"] == 3
     assert params["versions"]["torch"]
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["000004", "000007", "000008"]
     assert "blind" in text

@@ -53,7 +53,7 @@ def test_the_search_example_clips_stops_early_and_shares_its_warm_start() -> Non
     search = load_search(EXAMPLES["share_grpo/drawn_shapes-tiny-search"])
     assert search.trials == 8
     assert {key.key for key in search.space} == {
-        f"config.{k}" for k in ("clip_high", "kl_coeff", "num_variants", "num_samples")
+        f"config.{k}" for k in ("clip_high", "kl_coeff", "num_variants", "num_generations")
     }
     assert search.options["scheduler"] == "asha"
     for values in planned_values(search, 0):
@@ -73,10 +73,10 @@ def test_two_rows_of_a_table_differ() -> None:
             assert resolved(one) != resolved(other), f"{one} and {other}"
 
 
-SHARE = {"run": "ShareGRPO", "num_variants": 2, "num_samples": 6, "transform_probability": 0.3, "selection": "none",
+SHARE = {"run": "ShareGRPO", "num_variants": 2, "num_generations": 6, "transform_probability": 0.3, "selection": "none",
          "advantage_levels": "global_local", "pairing": "all", "kl_coeff": 0.0, "temperature": 0.7, "lr": 1e-6,
          "num_questions": 512, "minibatch_size": 128, "model": "Qwen/Qwen2.5-VL-7B-Instruct"}  # fmt: skip
-PLAIN = {"run": "GRPO", "num_variants": 1, "num_samples": 12, "transform_probability": 0.0, "wording": "original",
+PLAIN = {"run": "GRPO", "num_variants": 1, "num_generations": 12, "transform_probability": 0.0, "wording": "original",
          "selection": "none", "kl_coeff": 0.0, "temperature": 0.7, "lr": 1e-6, "num_questions": 512, "minibatch_size": 128,
          "model": "Qwen/Qwen2.5-VL-7B-Instruct"}  # fmt: skip
 DYNAMIC = {"selection": "dynamic_sampling"}
@@ -93,10 +93,10 @@ SHARE_ROWS: dict[str, tuple[str, dict[str, Any]]] = {  # the figures of the pape
     "table4-m2": ("75.4", SHARE),
     "table4-m3": ("75.6", {**SHARE, "num_variants": 3}),
     "table4-m4": ("75.9", {**SHARE, "num_variants": 4}),
-    "table5-grpo_n6": ("72.3", {**PLAIN, "num_samples": 6}),
+    "table5-grpo_n6": ("72.3", {**PLAIN, "num_generations": 6}),
     "table5-grpo_n12": ("72.8", PLAIN),
-    "table5-grpo_n24": ("73.0", {**PLAIN, "num_samples": 24}),
-    "table5-share_grpo_3_3": ("74.7", {**SHARE, "num_samples": 3}),
+    "table5-grpo_n24": ("73.0", {**PLAIN, "num_generations": 24}),
+    "table5-share_grpo_3_3": ("74.7", {**SHARE, "num_generations": 3}),
     "table5-share_grpo_6_6": ("75.4", SHARE),
 }
 FEW = {"2b": 100, "7b": 120}
@@ -130,7 +130,7 @@ def test_rows_of_othink_mr1(task: str, size: str) -> None:
     if not counting:
         data = {"env": "GeometryQA-v0", "data": "leonardPKU/GEOQA_R1V_Train_8K", "max_questions": None}
     data["model"] = f"Qwen/Qwen2-VL-{size.upper()}-Instruct"
-    reward = {"rewards": {"accuracy": 1.0, "format": 1.0}, "num_samples": 8, "kl_estimator": "k3"}
+    reward = {"rewards": {"accuracy": 1.0, "format": 1.0}, "num_generations": 8, "kl_estimator": "k3"}
     constant = {**reward, "run": "GRPO", "kl_schedule": "constant", "kl_coeff": 0.04 if counting else 0.01}
     low, high = (0.04, 0.1) if counting else (0.0, 0.02)
     dynamic = {**reward, "run": "GRPOD", "kl_schedule": "v_shape", "kl_min": low, "kl_max": high, "kl_turn": 0.3}
@@ -165,7 +165,7 @@ def test_pairs_of_examples_sample_and_step_equally_much(name: str) -> None:
     counts = [batch_arithmetic(spec.config, spec.iterations) for spec in (plain, share)]
     for key in ("completions", "optimizer steps", "iterations"):
         assert counts[0][key] == counts[1][key]
-    method = {"num_variants", "num_samples", "wording", "transform_probability"}
+    method = {"num_variants", "num_generations", "wording", "transform_probability"}
     assert {key for key, value in plain.config.items() if share.config[key] != value} <= method
 
 

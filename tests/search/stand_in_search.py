@@ -30,7 +30,7 @@ stand_in:
   stop: {training_iteration: 8}
   config:
     num_questions: 2
-    num_samples: {choice: [3, 4]}
+    num_generations: {choice: [3, 4]}
     lr: {loguniform: [1e-4, 3e-2]}
     evaluation_interval: 1
     evaluation_questions: 100

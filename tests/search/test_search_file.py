@@ -28,7 +28,7 @@ mine:
   config:
     lr: {loguniform: [1e-5, 1e-3]}
     num_questions: 8
-    num_samples: {grid_search: [4, 6]}
+    num_generations: {grid_search: [4, 6]}
     rewards: {accuracy: 1.0, format: {grid_search: [0, 0.25]}}
     minibatch_size: {quniform: [4, 8, 4]}
     env_config: {kinds: {choice: [[counting], [color]]}}
@@ -71,7 +71,7 @@ def test_spaces_are_found_anywhere_under_config(tmp_path: Path) -> None:
     spec = load(tmp_path)
     assert [(key.key, key.word, key.arguments) for key in spec.space] == [
         ("config.lr", "loguniform", (1e-5, 1e-3)),
-        ("config.num_samples", "grid_search", (4, 6)),
+        ("config.num_generations", "grid_search", (4, 6)),
         ("config.rewards.format", "grid_search", (0, 0.25)),
         ("config.minibatch_size", "quniform", (4, 8, 4)),
         ("config.env_config.kinds", "choice", (["counting"], ["color"])),
@@ -81,9 +81,9 @@ def test_spaces_are_found_anywhere_under_config(tmp_path: Path) -> None:
 
 
 def test_a_trial_is_the_run_with_those_values(tmp_path: Path) -> None:
-    values = {("config", "num_samples"): 6, ("config", "rewards", "format"): 0.25, ("config", "lr"): 3e-4}
+    values = {("config", "num_generations"): 6, ("config", "rewards", "format"): 0.25, ("config", "lr"): 3e-4}
     trial = load(tmp_path).trial(values)
-    by_hand = {"lr": 3e-4, "num_questions": 8, "num_samples": 6, "rewards": {"accuracy": 1.0, "format": 0.25}}
+    by_hand = {"lr": 3e-4, "num_questions": 8, "num_generations": 6, "rewards": {"accuracy": 1.0, "format": 0.25}}
     by_hand |= {"minibatch_size": 4, "env_config": {"kinds": ["counting"]}}
     tree = {"run": "ShareGRPO", "env": "DrawnShapes-v0", "stop": {"training_iteration": 4}, "config": by_hand}
     assert trial == resolve_run("mine", tree)
@@ -110,7 +110,7 @@ def test_a_search_over_presets_leaves_their_keys_to_them(tmp_path: Path) -> None
     again = load(tmp_path, describe_search(spec))
     for value in (None, "dr_grpo", "gspo"):
         assert spec.trial({("config", "preset"): value}) == again.trial({("config", "preset"): value})
-    assert spec.trial({("config", "preset"): "gspo"}).config["ratio_level"] == "sequence_mean"
+    assert spec.trial({("config", "preset"): "gspo"}).config["ratio_level"] == "sequence"
     assert "ratio_level" in describe_search(spec).split("own values: ")[1].splitlines()[0]
 
 
@@ -120,7 +120,9 @@ def test_the_work_of_all_trials_is_that_of_each_one(tmp_path: Path) -> None:
     least = most = 0
     for samples, _ in product([4, 6], range(2 * 3)):
         drawn = [
-            batch_arithmetic(spec.trial({("config", "num_samples"): samples, ("config", "num_variants"): v}).config, 4)
+            batch_arithmetic(
+                spec.trial({("config", "num_generations"): samples, ("config", "num_variants"): v}).config, 4
+            )
             for v in (1, 3)
         ]
         least += min(c["completions"] for c in drawn)
@@ -147,12 +149,12 @@ def test_equal_trials_print_one_number(tmp_path: Path) -> None:
     [
         ("lr: {grid_search: [1e-5, fast]}", ["config.lr: expected float", "'fast'"]),
         ("lr: {choice: [-1.0, 1e-4]}", ["config.lr", "too small"]),
-        ("num_samples: {grid_search: [4, 1]}", ["num_samples: 1", "group of one", "config.num_samples = 1"]),
-        ("num_samples: {uniform: [4, 8]}", ["config.num_samples", "whole numbers", "quniform"]),
-        ("num_samples: {quniform: [4, 8, 0.5]}", ["config.num_samples", "whole numbers"]),
-        ("num_samples: {quniform: [4, 9, 2]}", ["config.num_samples", "multiple of its step"]),
-        ("num_samples: {quniform: [4, 8, 0]}", ["config.num_samples", "above 0"]),
-        ("num_samples: {quniform: [4, 8]}", ["config.num_samples", "[low, high, step]"]),
+        ("num_generations: {grid_search: [4, 1]}", ["num_generations: 1", "group of one", "config.num_generations = 1"]),
+        ("num_generations: {uniform: [4, 8]}", ["config.num_generations", "whole numbers", "quniform"]),
+        ("num_generations: {quniform: [4, 8, 0.5]}", ["config.num_generations", "whole numbers"]),
+        ("num_generations: {quniform: [4, 9, 2]}", ["config.num_generations", "multiple of its step"]),
+        ("num_generations: {quniform: [4, 8, 0]}", ["config.num_generations", "above 0"]),
+        ("num_generations: {quniform: [4, 8]}", ["config.num_generations", "[low, high, step]"]),
         ("temperature: {uniform: [1.0, 0.5]}", ["config.temperature", "low must be below high"]),
         ("temperature: {uniform: [0, 1]}", ["config.temperature", "above 0"]),
         ("temperature: {uniform: [0.5, .inf]}", ["config.temperature", "finite"]),
@@ -171,7 +173,7 @@ def test_equal_trials_print_one_number(tmp_path: Path) -> None:
         ("rewards: {accurracy: {grid_search: [1.0]}}", ["config.rewards.accurracy", "accuracy"]),
         ("preset: {grid_search: [dr_grpo, papper]}", ["config.preset", "papper"]),
         ("minibatch_size: {grid_search: [4, 9]}", ["minibatch_size: 9", "num_questions"]),
-        ("num_sample: {grid_search: [4]}", ["config.num_sample", "num_samples"]),
+        ("num_sample: {grid_search: [4]}", ["config.num_sample", "num_generations"]),
         ("kl_coeff: {grid_search: [0, 0.04]}, kl_schedule: {choice: [constant, v_shape]}, total_steps: 9",
          ["config.kl_coeff", "kl_coeff = 0.04", "kl_schedule = 'v_shape'"]),
         ("lr: 1e-4", ["config: no search space", "train"]),
@@ -193,7 +195,7 @@ def test_a_wrong_space_is_named_with_its_remedy(tmp_path: Path, line: str, words
         ("tune.num_samples=0", ["tune.num_samples", "at least 1"]),
         ("tune.num_samples=1.5", ["tune.num_samples", "int"]),
         ("tune.scheduler=asah", ["tune.scheduler", "asha"]),
-        ("tune.searcher=optuna", ["tune.searcher", "config.num_samples", "choice"]),
+        ("tune.searcher=optuna", ["tune.searcher", "config.num_generations", "choice"]),
         ("tune.max_concurrent=0", ["tune.max_concurrent"]),
         ("tune.budget=60", ["tune.budget", "60"]),
         ("tune.budget={}", ["tune.budget", "seconds"]),
@@ -248,7 +250,7 @@ def test_train_refuses_a_search_and_names_the_command(tmp_path: Path) -> None:
         ),
     ):
         load_run(path)
-    one = ["config.lr=1e-4", "config.num_samples=4", "config.rewards.format=0.25", "config.minibatch_size=4"]
+    one = ["config.lr=1e-4", "config.num_generations=4", "config.rewards.format=0.25", "config.minibatch_size=4"]
     one += ["config.env_config.kinds=[color]"]
     with pytest.raises(UserError, match=r"tune: settings of a search.*tune=null"):
         load_run(path, one)
@@ -275,7 +277,7 @@ def test_many_combinations_are_checked_value_by_value(tmp_path: Path) -> None:
 
 def test_every_metric_is_documented() -> None:
     page = (PROJECT / "docs" / "metrics.md").read_text()
-    for metric in known_metrics({"num_samples": 1}, ()) + known_metrics({}, ()):
+    for metric in known_metrics({"num_generations": 1}, ()) + known_metrics({}, ()):
         assert f"`{metric.rsplit('/', 1)[-1]}`" in page, metric
 
 

@@ -32,7 +32,7 @@ mine:
   stop: {training_iteration: 9}
   config:
     num_questions: 8
-    num_samples: {grid_search: [4, 6]}
+    num_generations: {grid_search: [4, 6]}
     lr: {loguniform: [1e-5, 1e-3]}
     clip_high: {uniform: [0.2, 0.5]}
     minibatch_size: {quniform: [2, 8, 2]}
@@ -57,7 +57,7 @@ def test_draws_follow_from_the_seed_stay_in_bounds_and_differ(tmp_path: Path) ->
     planned = planned_values(spec, 3)
     assert planned == planned_values(spec, 3) != planned_values(spec, 4)
     assert len({json.dumps(list(values.values())) for values in planned}) == len(planned) == 200
-    assert [values["config", "num_samples"] for values in planned[:4]] == [4, 6, 4, 6]
+    assert [values["config", "num_generations"] for values in planned[:4]] == [4, 6, 4, 6]
     for values in planned:
         assert 1e-5 <= values["config", "lr"] <= 1e-3
         assert 0.2 <= values["config", "clip_high"] <= 0.5
@@ -105,7 +105,7 @@ def test_on_step_gives_a_value_of_the_range(value: float) -> None:
         (["tune.scheduler=pbt", "tune.scheduler_options={quantile_fraction: 0.6}"], ["quantile_fraction", "0.5"]),
         (["tune.scheduler=pbt", "tune.scheduler_options=null"], ["config.env_config.kinds", "pbt"]),
         (
-            ["tune.scheduler=pbt", "tune.scheduler_options=null", "tune.searcher=optuna", "config.num_samples=4"],
+            ["tune.scheduler=pbt", "tune.scheduler_options=null", "tune.searcher=optuna", "config.num_generations=4"],
             ["tune.searcher", "pbt"],
         ),
         (["tune.metric=evaluation/accurcy"], ["tune.metric", "evaluation/accuracy"]),
@@ -244,7 +244,7 @@ SCHEDULERS = {
     "asha": [],
     "asha_brackets": ["tune.scheduler_options.brackets=2"],
     "median": ["tune.scheduler=median_stopping", "tune.scheduler_options={min_samples_required: 2}"],
-    "optuna": ["tune.searcher=optuna", "config.num_samples=4", "tune.num_samples=16"],
+    "optuna": ["tune.searcher=optuna", "config.num_generations=4", "tune.num_samples=16"],
 }
 
 
@@ -281,7 +281,7 @@ def test_values_that_another_version_would_draw_are_named(tmp_path: Path) -> Non
     spec = load(tmp_path)
     Controller(spec, tmp_path / "events.jsonl", figure).run(5)
     text = (tmp_path / "events.jsonl").read_text()
-    (tmp_path / "events.jsonl").write_text(text.replace('"config.num_samples": 4', '"config.num_samples": 6'))
+    (tmp_path / "events.jsonl").write_text(text.replace('"config.num_generations": 4', '"config.num_generations": 6'))
     with pytest.raises(UserError, match="0001 has other values"):
         Controller(spec, tmp_path / "events.jsonl", figure).run()
 
@@ -294,7 +294,7 @@ def make_trial(spec: SearchSpec, folder: Path, name: str = "0001", delivered: in
 
     paths, metric = tuple(key.path for key in spec.space), spec.options["metric"]
     plan = TrialPlan("mine", spec.tree, paths, metric, 0, str(folder), 4, {}, (), StandIn)
-    values = {"config.num_samples": 4, "config.lr": 1e-3, "config.clip_high": 0.3, "config.minibatch_size": 4}
+    values = {"config.num_generations": 4, "config.lr": 1e-3, "config.clip_high": 0.3, "config.minibatch_size": 4}
     values |= {"config.env_config.kinds": ["counting"], **more.pop("values", {})}
     return SearchTrial(config={"plan": plan, "trial": name, "delivered": delivered, **values, **more})
 

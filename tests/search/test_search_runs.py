@@ -152,7 +152,7 @@ def test_a_trial_that_always_fails_is_given_up_and_the_others_go_on(place: Place
 
 
 def test_pbt_takes_over_the_donor_s_state_and_varies_its_values(place: Place) -> None:
-    results = place.search("pbt", *PBT, "config.num_samples=3")
+    results = place.search("pbt", *PBT, "config.num_generations=3")
     took = [trial for trial in results["trials"] if trial["adopted"]]
     assert took
     skills = {}

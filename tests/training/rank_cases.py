@@ -16,7 +16,7 @@ from sharegrpo_rl.training.sharding import Ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)
-LORA = {"rank": 4, "targets": ["language", "vision"]}
+LORA = {"r": 4, "target_modules": ["language", "vision"]}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def packs_of(policy, case, update):
 
 
 def settings_of(case):
-    return TrainingSettings(**{"lr": 1e-3, "token_budget": 60, **case.training})
+    return TrainingSettings(**{"lr": 1e-3, "max_tokens_per_microbatch": 60, **case.training})
 
 
 def made_step(folder, case, sharding):

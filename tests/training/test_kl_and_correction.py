@@ -66,7 +66,7 @@ def test_a_schedule_needs_its_length():
 def test_reference_kl_is_the_sum_over_each_completion(make_policy, tiny, estimator):
     policy, reference = make_policy(), make_policy(seed=3)
     packs = packs_of(policy, tiny)
-    options = TrainingSettings(kl_coeff=0.1, kl_in="reward", kl_estimator=estimator)
+    options = TrainingSettings(kl_coeff=0.1, kl_in_reward=True, kl_estimator=estimator)
     sums = TrainingStep(policy, options, reference).reference_kl(packs)
     for pack, found in zip(packs, sums, strict=True):
         with torch.no_grad():
@@ -80,7 +80,7 @@ def test_reference_kl_is_the_sum_over_each_completion(make_policy, tiny, estimat
 
 def test_kl_in_the_reward_leaves_the_loss_alone(make_policy, tiny):
     packs = packs_of(make_policy(), tiny)
-    in_reward = TrainingSettings(lr=1.0, grad_clip=0.0, kl_coeff=5.0, kl_in="reward")
+    in_reward = TrainingSettings(lr=1.0, grad_clip=0.0, kl_coeff=5.0, kl_in_reward=True)
     one, _ = gradients(make_policy(), in_reward, packs, make_policy(seed=3))
     other, _ = gradients(make_policy(), replace(in_reward, kl_coeff=0.0), packs)
     assert all(torch.equal(one[n], other[n]) for n in one)
@@ -105,12 +105,12 @@ def test_correction_scales_the_gradient_and_is_bounded(make_policy, tiny):
     for gap, cap, weight in ((0.3, 2.0, np.exp(0.3)), (1.5, 2.0, 2.0)):
         policy = make_policy()
         packs = [sampled(policy, p, gap) for p in packs_of(policy, tiny)]
-        options = replace(plain, importance_correction="truncate", importance_cap=cap)
+        options = replace(plain, rollout_correction="truncate", rollout_correction_cap=cap)
         found, metrics = gradients(policy, options, packs)
         assert metrics["correction_mean"] == pytest.approx(weight, abs=1e-4)
         for name in base:
             torch.testing.assert_close(found[name], base[name] * weight, rtol=1e-3, atol=1e-5)
-    masked, _ = gradients(make_policy(), replace(options, importance_correction="mask"), packs)
+    masked, _ = gradients(make_policy(), replace(options, rollout_correction="mask"), packs)
     assert all(bool((g == 0).all()) for g in masked.values())
 
 
@@ -119,7 +119,7 @@ def test_shared_copies_weigh_what_their_own_prompt_says(make_policy, tiny):
     own = sampled(policy, tiny.pack(policy, (3, 2), (1.0, -1.0), native=(True, True)), 0.2)
     sibling = replace(own, slot=1, native=np.array([False, False]), prompt=tiny.prompt(policy, "Another wording?"))
     orphan = sampled(policy, tiny.pack(policy, (2,), (1.0,), native=(False,)), 0.0)
-    options = TrainingSettings(importance_correction="truncate")
+    options = TrainingSettings(rollout_correction="truncate")
     (share,) = plan_update([own, sibling, orphan], options, 1)
     correction = Correction(options, share, Ranks())
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_shared_copies_weigh_what_their_own_prompt_says(make_policy, tiny):
 def test_auto_turns_on_with_nucleus_sampling_only():
     assert TrainingSettings().correction == "none"
     assert TrainingSettings(top_p=0.9).correction == "truncate"
-    assert TrainingSettings(top_p=0.9, importance_correction="none").correction == "none"
+    assert TrainingSettings(top_p=0.9, rollout_correction="none").correction == "none"
 
 
 def test_supervised_packs_give_the_gradient_of_the_mean_likelihood(make_policy, tiny):
@@ -160,7 +160,7 @@ def test_an_update_without_packs_changes_nothing_and_says_so(make_policy):
 def test_adapters_off_is_the_model_before_training_exactly(make_policy, tiny, tmp_path, targets):
     make_policy().model.save_pretrained(tmp_path)
     make_policy().processor.save_pretrained(tmp_path)
-    settings = ModelSettings(str(tmp_path), lora={"rank": 4, "targets": targets})
+    settings = ModelSettings(str(tmp_path), lora={"r": 4, "target_modules": targets})
     policy, before = load_policy(settings), load_policy(replace(settings, lora=None))
     before.model.requires_grad_(False)
     options = TrainingSettings(lr=1e-2, kl_coeff=0.1, minibatch_size=2)

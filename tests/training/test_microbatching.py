@@ -13,7 +13,7 @@ from sharegrpo_rl.training.loss import count, policy_loss, rows_of
 from sharegrpo_rl.training.plan import cut, micro_batches, minibatches, num_tokens, select
 from sharegrpo_rl.training.step import TrainingStep
 
-AGGREGATIONS = ("token_mean", "sequence_mean", "sequence_sum", "constant")
+AGGREGATIONS = ("token_mean", "sequence_mean", "question_mean", "max_length")
 LEVELS = ("token", "sequence", "sequence_mean")
 
 
@@ -45,7 +45,7 @@ def loss_of(policy, packs, options, skip=True):
     denominator = count(packs, options)
     active = [p for p in packs if not skip or options.kl_coeff or np.any(p.advantages != 0)]
     total = torch.zeros((), dtype=torch.float64)
-    for micro in micro_batches(active, options.token_budget):
+    for micro in micro_batches(active, options.max_tokens_per_microbatch):
         values = policy.logprobs(micro).logprobs
         old = torch.from_numpy(np.concatenate([o for p in micro for o in p.old_logprobs])).to(values)
         loss, _ = policy_loss(rows_of(micro, options, values), values, old, None, denominator, options)
@@ -72,10 +72,10 @@ def test_budget_and_order_change_nothing(double_policy, tiny, budget, order, agg
     packs = hand_packs(double_policy, tiny)
     options = TrainingSettings(
         loss_aggregation=aggregation, ratio_level=level, dual_clip=dual, exclude_zero_advantage=excluded,
-        token_budget=10_000, max_completion_tokens=8,
+        max_tokens_per_microbatch=10_000, max_completion_tokens=8,
     )  # fmt: skip
     whole = loss_of(double_policy, packs, options, skip=False)
-    cut_up = loss_of(double_policy, [packs[i] for i in order], replace(options, token_budget=budget))
+    cut_up = loss_of(double_policy, [packs[i] for i in order], replace(options, max_tokens_per_microbatch=budget))
     assert whole.item() == pytest.approx(cut_up.item(), abs=1e-6)
     expected, found = (tiny.gradients(double_policy, x) for x in (whole, cut_up))
     for name in expected:
@@ -115,7 +115,9 @@ def test_steps_with_different_budgets_are_the_same(make_policy, tiny, aggregatio
     norms = []
     for budget in (10_000, 30):
         policy = make_policy(dtype="float64")
-        options = TrainingSettings(lr=1e-3, loss_aggregation=aggregation, token_budget=budget, max_completion_tokens=8)
+        options = TrainingSettings(
+            lr=1e-3, loss_aggregation=aggregation, max_tokens_per_microbatch=budget, max_completion_tokens=8
+        )
         norms.append(TrainingStep(policy, options).update(hand_packs(policy, tiny))["grad_norm"])
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
     assert norms[0] > 0
@@ -154,7 +156,7 @@ def test_skipped_packs_leave_the_step_as_if_run(make_policy, tiny, monkeypatch):
     found = []
     for skipping in (True, False):
         policy = make_policy()
-        training = TrainingStep(policy, TrainingSettings(lr=1e-3, token_budget=60))
+        training = TrainingStep(policy, TrainingSettings(lr=1e-3, max_tokens_per_microbatch=60))
         if not skipping:
             monkeypatch.setattr(module.np, "any", lambda x: True)
         training.update(hand_packs(policy, tiny))

@@ -14,19 +14,21 @@ FIVE = (1, 0, 2, 1, 1)
 CASES = {
     "plain": Case(),
     "five questions": Case(pictures=FIVE),
-    "one picture": Case(pictures=(0, 0, 0, 1), training={"token_budget": 1000}),
+    "one picture": Case(pictures=(0, 0, 0, 1), training={"max_tokens_per_microbatch": 1000}),
     "no picture": Case(pictures=(0, 0, 0)),
     "one question": Case(pictures=(1,)),
     "minibatches and epochs": Case(pictures=FIVE, training={"minibatch_size": 2, "num_epochs": 2}),
     "reference": Case(training={"kl_coeff": 0.1, "minibatch_size": 2}),
-    "correction": Case(shared=True, training={"importance_correction": "truncate", "minibatch_size": 3}),
+    "correction": Case(shared=True, training={"rollout_correction": "truncate", "minibatch_size": 3}),
     "lora": Case(model={"lora": LORA}),
     "lora, adapters off": Case(model={"lora": LORA}, training={"kl_coeff": 0.1, "minibatch_size": 2, "lr": 1e-2}),
     "frozen tower": Case(model={"freeze_vision_tower": True}),
     "frozen vision": Case(model={"freeze_vision_tower": True, "freeze_projector": True}),
-    "checkpointing": Case(model={"gradient_checkpointing": True}),
-    "checkpointing, products kept": Case(model={"gradient_checkpointing": True, "checkpoint_keep": "products"}),
-    "sequence ratio": Case(shared=True, training={"ratio_level": "sequence", "loss_aggregation": "sequence_sum"}),
+    "checkpointing": Case(model={"activation_checkpointing": "full"}),
+    "checkpointing, products kept": Case(model={"activation_checkpointing": "selective"}),
+    "sequence ratio": Case(
+        shared=True, training={"ratio_level": "sequence_product", "loss_aggregation": "question_mean"}
+    ),
     "supervised": Case(training={"objective": "supervised"}),
 }
 
@@ -164,7 +166,7 @@ def test_ddp_starts_from_the_weights_of_rank_0(folder):
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(first, second, expected, strict=True))
 
 
-REWARD_KL = Case(pictures=FIVE, training={"kl_coeff": 0.1, "kl_in": "reward"})
+REWARD_KL = Case(pictures=FIVE, training={"kl_coeff": 0.1, "kl_in_reward": True})
 
 
 def kl_parts(folder, sharding):

@@ -16,7 +16,7 @@ SCHEDULED = {"lr": 1e-4, "lr_schedule": "cosine", "total_steps": 6, "minibatch_s
 CASES = {
     "plain": Case(training=SCHEDULED),
     "frozen tower": Case(model={"freeze_vision_tower": True}, training=SCHEDULED),
-    "rank 1 lora": Case(model={"lora": LORA | {"rank": 1}}, training=SCHEDULED),  # fewer rows than ranks
+    "rank 1 lora": Case(model={"lora": LORA | {"r": 1}}, training=SCHEDULED),  # fewer rows than ranks
     "bfloat16": Case(model={"dtype": "bfloat16"}, training=SCHEDULED),
 }
 

@@ -43,7 +43,7 @@ plans = given(
 
 
 def options(budget, minibatch_size, kl_coeff=0.0):
-    return TrainingSettings(token_budget=budget, minibatch_size=minibatch_size, kl_coeff=kl_coeff)
+    return TrainingSettings(max_tokens_per_microbatch=budget, minibatch_size=minibatch_size, kl_coeff=kl_coeff)
 
 
 def trained(micro):

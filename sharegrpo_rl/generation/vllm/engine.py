@@ -34,7 +34,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has room of
 
 def engine_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of vLLM's LLM for one adapter at a time, in the model's own precision."""
-    rank = lora.get("rank", 16)
+    rank = lora.get("r", 16)
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(r for r in RANKS if r >= rank)}
 
 
@@ -80,7 +80,7 @@ class Adapter:
         layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in self._incoming}
         return {
             "peft_type": "LORA",
-            "r": self._lora.get("rank", 16),
+            "r": self._lora.get("r", 16),
             "lora_alpha": self._lora.get("alpha", 32.0),
             "target_modules": sorted(layers),
             "bias": "none",

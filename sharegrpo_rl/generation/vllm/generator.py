@@ -90,7 +90,7 @@ class VLLMGenerator:
     def generate(
         self,
         prompts: Sequence[Prompt],
-        num_samples: int,
+        num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt_done: PromptDone | None = None,
@@ -103,21 +103,21 @@ class VLLMGenerator:
         with self.engine.awake():
             try:
                 for place, (given, seed) in enumerate(zip(inputs, seeds, strict=True)):
-                    waiting[self.engine.submit(given, self._parameters(num_samples, seed, sampling))] = place
+                    waiting[self.engine.submit(given, self._parameters(num_generations, seed, sampling))] = place
                 while waiting:
                     if time.monotonic() > deadline:
                         raise EngineLost(f"{len(waiting)} prompts unanswered after {self.timeout_s:g} s")
                     for output in self.engine.finished():
                         place = waiting.pop(output.request_id)
-                        results[place] = self._completions(prompts[place], output, num_samples)
+                        results[place] = self._completions(prompts[place], output, num_generations)
                         if on_prompt_done is not None:
                             on_prompt_done(place, results[place])
             finally:
                 self.engine.abort(list(waiting))
         return [results[place] for place in range(len(prompts))]
 
-    def _parameters(self, num_samples: int, seed: int, sampling: Sampling) -> SamplingParams:
-        chosen = {"n": 1, "temperature": 0.0} if sampling.greedy else {"n": num_samples, "seed": seed}
+    def _parameters(self, num_generations: int, seed: int, sampling: Sampling) -> SamplingParams:
+        chosen = {"n": 1, "temperature": 0.0} if sampling.greedy else {"n": num_generations, "seed": seed}
         if not sampling.greedy:
             chosen |= {"temperature": self.policy.temperature, "top_p": sampling.top_p}
         return SamplingParams(
@@ -131,14 +131,14 @@ class VLLMGenerator:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _completions(self, prompt: Prompt, output: Any, num_samples: int) -> tuple[Completion, ...]:
+    def _completions(self, prompt: Prompt, output: Any, num_generations: int) -> tuple[Completion, ...]:
         if output.prompt_token_ids != prompt.input_ids.tolist():
             raise RuntimeError(
                 f"vLLM answered another prompt than the trainer will see: {len(output.prompt_token_ids)} ids instead of "
                 f"{len(prompt.input_ids)} (it begins {prompt.text[:60]!r})"
             )
         completions = tuple(self._completion(answer) for answer in sorted(output.outputs, key=lambda o: o.index))
-        return completions * num_samples if len(completions) < num_samples else completions
+        return completions * num_generations if len(completions) < num_generations else completions
 
     def _completion(self, answer: Any) -> Completion:
         tokens = np.asarray(answer.token_ids, np.int64)
