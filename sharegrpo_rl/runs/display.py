@@ -6,16 +6,19 @@ import os
 import resource
 import sys
 import time
-from collections.abc import (Mapping)
-from contextlib import (suppress)
-from typing import (Any)
-from rich.console import (Console)
-from rich.progress import (BarColumn, Progress, TextColumn)
-from rich.table import (Table)
-from sharegrpo_rl.runs.journal import (ResultLog)
-from sharegrpo_rl.runs.run_file import (RunSpec)
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from sharegrpo_rl.runs.journal import ResultLog
+from sharegrpo_rl.runs.run_file import RunSpec
 
 # ---- How much memory this process has needed at most, and how much there is.
+
 
 def peak_memory() -> dict[str, int]:
     """Bytes at the highest point so far: `peak_memory_bytes` of the host, `peak_gpu_memory_bytes` where a GPU was used."""
@@ -37,6 +40,7 @@ def machine_memory() -> float:
 
 
 # ---- What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere.
+
 
 def say(console: Console, text: str) -> None:
     """A line as it is; a reader that went away ends nothing."""

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import (Mapping, Sequence)
-from dataclasses import (dataclass)
-from pathlib import (Path)
-from sharegrpo_rl.data.benchmarks.layout import (LAYOUTS, find_layout, recognized)
-from sharegrpo_rl.errors import (UserError)
-from sharegrpo_rl.evaluation.exchange import (FORMATS, export_predictions)
-from sharegrpo_rl.evaluation.evaluate import (FORMAT, ShownQuestion, check_extractor, evaluate, extractor_name)
-from sharegrpo_rl.generation.generator import (ENGINES, check_engine, engine_version)
-from sharegrpo_rl.runs.run_file import (check_environment, check_environment_config)
-from typing import (Any)
-from sharegrpo_rl.envs.multimodal_qa import (MultimodalQAEnv)
-from sharegrpo_rl.evaluation.folder import (EvaluationFolder, Protocol, data_digest, grader_version, model_digest)
-from sharegrpo_rl.evaluation.report import (EvaluationRecord, EvaluationReport, GeneratedText)
-from functools import (cache)
-from sharegrpo_rl import (__version__)
-from sharegrpo_rl.envs.registry import (ENVIRONMENTS, make_env)
-from sharegrpo_rl.evaluation.benchmark_metrics import (METRICS)
-from sharegrpo_rl.runs.folder import (find_model_folder, model_settings, versions)
-from sharegrpo_rl.runs.train import (quiet_libraries)
-from sharegrpo_rl.files import (as_json)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sharegrpo_rl import __version__
+from sharegrpo_rl.data.benchmarks.layout import LAYOUTS, find_layout, recognized
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.envs.registry import ENVIRONMENTS, make_env
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.evaluation.benchmark_metrics import METRICS
+from sharegrpo_rl.evaluation.evaluate import FORMAT, ShownQuestion, check_extractor, evaluate, extractor_name
+from sharegrpo_rl.evaluation.exchange import FORMATS, export_predictions
+from sharegrpo_rl.evaluation.folder import EvaluationFolder, Protocol, data_digest, grader_version, model_digest
+from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText
+from sharegrpo_rl.files import as_json
+from sharegrpo_rl.generation.generator import ENGINES, check_engine, engine_version
+from sharegrpo_rl.runs.folder import find_model_folder, model_settings, versions
+from sharegrpo_rl.runs.run_file import check_environment, check_environment_config
+from sharegrpo_rl.runs.train import quiet_libraries
 
 # ---- What `evaluate` may be asked, checked before any data or weights are opened.
 
@@ -78,6 +79,7 @@ def check_options(options: EvaluateOptions) -> None:
 
 
 # ---- `evaluate --export`: the predictions of an evaluation in another tool's format.
+
 
 def check_export(options: EvaluateOptions, env_config: Mapping[str, Any]) -> None:
     """UserError where the format cannot hold what would be evaluated; asked before any question is."""
@@ -269,8 +271,8 @@ class _Model:
 
 
 def _engine(folder: Path, policy: Any, max_completion_tokens: int, env: MultimodalQAEnv) -> Any:
-    from sharegrpo_rl.rollouts.vllm_env_runner import most_images
     from sharegrpo_rl.generation.vllm.engine import VLLMEngine
+    from sharegrpo_rl.rollouts.vllm_env_runner import most_images
 
     return VLLMEngine(
         str(folder),

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import (Mapping, Sequence)
-from dataclasses import (replace)
-from pathlib import (Path)
-from typing import (Any)
-from sharegrpo_rl.errors import (UserError)
-from sharegrpo_rl.evaluation.folder import (add_scores, differences, is_evaluation, read_predictions, read_result, read_scores)
-from sharegrpo_rl.statistics.questions import (image_clusters)
-from sharegrpo_rl.evaluation.paired import (compare_paired)
-from sharegrpo_rl.runs.evaluate import (EvaluateOptions, Evaluated, FIGURES, check_options, evaluate_model)
-from sharegrpo_rl.runs.folder import (find_model_folder)
-from rich.console import (Console)
-from rich.table import (Table)
-from sharegrpo_rl.files import (as_json)
-from sharegrpo_rl.evaluation.exchange import (read_external_scores)
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.evaluation.exchange import read_external_scores
+from sharegrpo_rl.evaluation.folder import (
+    add_scores,
+    differences,
+    is_evaluation,
+    read_predictions,
+    read_result,
+    read_scores,
+)
+from sharegrpo_rl.evaluation.paired import compare_paired
+from sharegrpo_rl.files import as_json
+from sharegrpo_rl.runs.evaluate import FIGURES, Evaluated, EvaluateOptions, check_options, evaluate_model
+from sharegrpo_rl.runs.folder import find_model_folder
+from sharegrpo_rl.statistics.questions import image_clusters
 
 # ---- `evaluate A --against B`: two models, or two finished evaluations, on the same questions.
 
@@ -180,6 +189,7 @@ def _shown(value: Any) -> str:
 
 
 # ---- The command `evaluate`: which of its four works is asked for, and its output.
+
 
 def run_evaluate(
     model: Path, options: EvaluateOptions, *, against: Path | None, scores: Sequence[Path], as_json: bool

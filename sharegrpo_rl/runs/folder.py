@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib.metadata
 import json
 import os
 import shutil
-import importlib.metadata
-from collections.abc import (Callable, Iterator, Mapping, Sequence)
-from contextlib import (contextmanager)
-from dataclasses import (dataclass)
-from pathlib import (Path)
-from typing import (Any)
-from sharegrpo_rl.errors import (UserError)
-from sharegrpo_rl.files import (LOGGED_AS, PREDICTIONS, ROLLOUTS, as_json, remove, storage_errors, write_atomically)
-from sharegrpo_rl.runs.journal import (ResultLog)
-from sharegrpo_rl.config import (RunOptions)
-from sharegrpo_rl.runs.run_file import (RunSpec)
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sharegrpo_rl.config import RunOptions
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import LOGGED_AS, PREDICTIONS, ROLLOUTS, as_json, remove, storage_errors, write_atomically
+from sharegrpo_rl.runs.journal import ResultLog
+from sharegrpo_rl.runs.run_file import RunSpec
 
 OWN_FILES = (
     *("result.json", "params.json", "before.json", PREDICTIONS, ROLLOUTS, "summary.json", "checkpoints", "export"),
     *("report.html", LOGGED_AS, "wandb"),
 )
 STATE_FILE = "run_state.json"
-
-
-
-
 
 
 @dataclass(frozen=True)

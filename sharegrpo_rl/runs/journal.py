@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import (Iterable, Mapping, Sequence)
-from pathlib import (Path)
-from typing import (Any)
-from sharegrpo_rl.errors import (UserError)
-from sharegrpo_rl.data.types import (Completion, Group, PromptPack, SeedQuestion)
-from sharegrpo_rl.files import (ROLLOUTS, as_json, storage_errors, write_atomically)
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sharegrpo_rl.data.types import Completion, Group, PromptPack, SeedQuestion
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import ROLLOUTS, as_json, storage_errors, write_atomically
+
 
 class ResultLog:
     """The lines of one `result.json`, in memory and on disk alike."""
@@ -99,6 +101,7 @@ def _at(row: Any, path: tuple[str, ...]) -> Any:
 
 
 # ---- `rollouts.jsonl`: whole groups, several times a run: what was asked, every completion, its rewards and its credit.
+
 
 def group_entry(group: Group, question: SeedQuestion, packs: Iterable[PromptPack]) -> dict[str, Any]:
     """One group as JSON values; a completion's `advantages` has a place for each variant's prompt, null = not trained."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import textwrap
-import numpy as np
 import os
-from PIL import (Image, ImageDraw, ImageFont)
-from sharegrpo_rl.data.types import (Completion, Group, PromptPack, SeedQuestion)
-from collections.abc import (Callable, Mapping, Sequence)
-from pathlib import (Path)
-from typing import (Any)
-from sharegrpo_rl.files import (LOGGED_AS, storage_errors, write_atomically)
-from dataclasses import (dataclass)
-from uuid import (uuid4)
-from sharegrpo_rl.errors import (UserError)
-from sharegrpo_rl.config.loggers import (PACKAGES)
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sharegrpo_rl.config.loggers import PACKAGES
+from sharegrpo_rl.data.types import Completion, Group, PromptPack, SeedQuestion
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import LOGGED_AS, storage_errors, write_atomically
 
 # ---- One picture of one group: the question and its images on the left, completions with their rewards on the right.
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import (Callable, Mapping, Sequence)
-from math import (ceil)
-from typing import (Any, TypeVar)
-from pathlib import (Path)
-from sharegrpo_rl.config.option import (read_options)
-from sharegrpo_rl.envs.registry import (ENVIRONMENTS)
-from sharegrpo_rl.errors import (UserError)
-from sharegrpo_rl.config.names import (PEER_NAMES, block_suggestion, closest, suggestion)
-from dataclasses import (dataclass, field, fields)
-from sharegrpo_rl.config.user_code import (find_callbacks)
-from sharegrpo_rl.config import (check_option, check_together)
-from sharegrpo_rl.config.presets import (ALGORITHM_OPTIONS, PRESETS)
-from sharegrpo_rl.config.stop import (check_best_metric, check_stop, check_stop_metrics)
-from sharegrpo_rl.config.loggers import (check_loggers)
-from sharegrpo_rl.config.run import (TABLES, check_table, with_defaults)
-from sharegrpo_rl.config.search import (SearchOptions)
-from sharegrpo_rl.config.tree import (ROOTS, Setting, apply_settings, find_search_space, load_yaml_file, parse_setting)
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sharegrpo_rl.config import check_option, check_together
+from sharegrpo_rl.config.loggers import check_loggers
+from sharegrpo_rl.config.names import PEER_NAMES, block_suggestion, closest, suggestion
+from sharegrpo_rl.config.option import read_options
+from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
+from sharegrpo_rl.config.run import TABLES, check_table, with_defaults
+from sharegrpo_rl.config.search import SearchOptions
+from sharegrpo_rl.config.stop import check_best_metric, check_stop, check_stop_metrics
+from sharegrpo_rl.config.tree import ROOTS, Setting, apply_settings, find_search_space, load_yaml_file, parse_setting
+from sharegrpo_rl.config.user_code import find_callbacks
+from sharegrpo_rl.envs.registry import ENVIRONMENTS
+from sharegrpo_rl.errors import UserError
 
 # ---- How much work a config asks for: completions, packs, pairs and optimizer steps.
+
 
 def batch_arithmetic(config: Mapping[str, Any], iterations: int) -> dict[str, int]:
     """Counts by name for one iteration and for the whole run.
@@ -122,6 +124,7 @@ def _check_origin(key: str, data: str, how: str) -> None:
 
 
 # ---- Tuned examples by path or by short name; they travel in the wheel as `sharegrpo_rl/tuned_examples`.
+
 
 def examples_folder() -> Path:
     """Where the tuned examples lie: in the installed package, or beside it in a source tree."""

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
 import threading
-import logging
-import os
-import warnings
 import time
-from types import (FrameType)
-from typing import (Any, Protocol)
-from collections.abc import (Callable, Mapping, Sequence)
-from dataclasses import (dataclass, field)
-from pathlib import (Path)
-from rich.console import (Console)
-from sharegrpo_rl.data.types import (Group, PromptPack, SeedQuestion)
-from sharegrpo_rl.generation.generator import (check_engine)
-from sharegrpo_rl.config.stop import (best_iteration, reason_to_stop)
-from sharegrpo_rl.runs.run_file import (RunSpec, check_data)
-from sharegrpo_rl.runs.loggers import (RunLoggers, TensorBoardLog)
-from sharegrpo_rl.runs.display import (Display, build_summary, clock, closing_table, peak_memory, say, signal_line)
-from sharegrpo_rl.files import (PREDICTIONS, as_json, storage_errors)
-from sharegrpo_rl.runs.folder import (RunFolder, changed_versions, choose_name, decide, run_params)
-from sharegrpo_rl.runs.journal import (RolloutLog, group_entry)
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from sharegrpo_rl.config.stop import best_iteration, reason_to_stop
+from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
+from sharegrpo_rl.files import PREDICTIONS, as_json, storage_errors
+from sharegrpo_rl.generation.generator import check_engine
+from sharegrpo_rl.runs.display import Display, build_summary, clock, closing_table, peak_memory, say, signal_line
+from sharegrpo_rl.runs.folder import RunFolder, changed_versions, choose_name, decide, run_params
+from sharegrpo_rl.runs.journal import RolloutLog, group_entry
+from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
+from sharegrpo_rl.runs.run_file import RunSpec, check_data
 
 # ---- Ctrl-C and SIGTERM during training: finish the iteration and save, instead of losing it.
+
 
 class Interruption:
     """While entered, a first signal is only noted (`code` is set); a second one raises KeyboardInterrupt."""

@@ -18,7 +18,7 @@ from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.branch_attention import Layout, attend, has_kernels, joined_attention
-from sharegrpo_rl.models.loading import NOTHING, PRODUCTS, enable_checkpointing
+from sharegrpo_rl.models.loading import FULL, SELECTIVE, enable_checkpointing
 from sharegrpo_rl.models.pack_forward import padded_logprobs
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
@@ -159,7 +159,7 @@ def test_a_model_in_bfloat16_is_as_exact_as_one_row_per_completion(cpu, tiny):
     )
 
 
-@pytest.mark.parametrize("keep", [NOTHING, PRODUCTS])
+@pytest.mark.parametrize("keep", [FULL, SELECTIVE])
 def test_checkpointing(cpu, tiny, keep):
     policy, packs = on_gpu(cpu, torch.bfloat16), packs_of(cpu, tiny)
     expected = gradients_of(policy, tiny, policy.logprobs(packs).logprobs)
