@@ -1,5 +1,32 @@
-"""The one exception that reaches a user as a plain line: what is wrong, where, and what to do."""
+"""What every room needs without loading anything: the error that users see, "did you mean", versions of packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
 
 
 class UserError(Exception):
     """Wrong input (file, row, key, setting). The command line prints it without a traceback and exits with code 2."""
+
+
+def closest(word: object, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt word most likely means, whatever its letter case; None where none is close."""
+    by_lower = {name.lower(): name for name in known}
+    matches = get_close_matches(str(word).lower(), list(by_lower), n=1)
+    return by_lower[matches[0]] if matches else None
+
+
+def did_you_mean(word: object, known: Iterable[str], otherwise: str = "") -> str:
+    """`did you mean NAME?` for a message about an unknown name; `otherwise` where no known name is close."""
+    near = closest(word, known)
+    return f"did you mean {near}?" if near else otherwise
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a distribution, which is not imported; None where it is missing."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,15 +1,17 @@
-"""What is written to disk: JSON values, atomic writes, refusals of the system told in one line."""
+"""What is written to disk: JSON values, atomic replacement, append-only files, locks, and one line for a full disk."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,17 +20,12 @@ from sharegrpo_rl.errors import UserError
 PREDICTIONS = "predictions.jsonl"
 ROLLOUTS = "rollouts.jsonl"
 LOGGED_AS = "logged_as.txt"  # the id at W&B or MLflow
-REFUSALS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-    errno.EIO,
+
+Parsed = TypeVar("Parsed")
+
+_STORAGE_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 }
 
 
@@ -49,45 +46,119 @@ def as_json(value: Any) -> Any:
     return str(value)
 
 
+class JsonLines:
+    """An append-only file of one JSON object a line.
+
+    A last line that a kill cut short does not count: `read` ends before it and the next `append` overwrites it.
+    Rows are not kept in memory. OSErrors pass through: callers name the remedy with `storage_errors`.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        """`sync`: `append` waits until the disk has the rows, so that they also survive a power cut."""
+        self.path = path
+        self._sync = sync
+        self._ends: list[int] | None = None  # byte offset behind each row; None until the file was looked at
+
+    def __len__(self) -> int:
+        return len(self._known_ends())
+
+    def read(self, parse: Callable[[Any], Parsed], damaged: str | None = None) -> list[Parsed]:
+        """`parse(row)` of every row, in order; [] where there is no file.
+
+        A row is damaged where it is no JSON or `parse` raises ValueError, TypeError, KeyError or AttributeError:
+        UserError with the file, the line and the text `damaged`. With None the file is taken to end before it.
+        """
+        values: list[Parsed] = []
+        ends: list[int] = []
+        content = self.path.read_bytes() if self.path.exists() else b""
+        for start, end in _line_bounds(content):
+            try:
+                values.append(parse(json.loads(content[start : end - 1])))
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                if damaged is None:
+                    break
+                raise UserError(f"{self.path} line {len(ends) + 1}: {damaged}") from None
+            ends.append(end)
+        self._ends = ends
+        return values
+
+    def append(self, *rows: Mapping[str, Any]) -> None:
+        """Write rows in one go behind the last whole one; none of them stays where writing fails."""
+        data = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+        ends = self._known_ends()
+        start = ends[-1] if ends else 0
+        with self.path.open("r+b" if self.path.exists() else "w+b", buffering=0) as file:
+            file.seek(start)
+            file.truncate()  # a line cut short by a kill
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                if self._sync:
+                    os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+        ends.extend(start + end for _, end in _line_bounds(data))
+
+    def cut_back(self, count: int) -> None:
+        """Keep the first `count` rows, byte for byte, and nothing behind them."""
+        ends = self._known_ends()
+        del ends[count:]
+        if self.path.exists():
+            with self.path.open("r+b") as file:
+                file.truncate(ends[-1] if ends else 0)
+                os.fsync(file.fileno())
+
+    def _known_ends(self) -> list[int]:
+        if self._ends is None:
+            content = self.path.read_bytes() if self.path.exists() else b""
+            self._ends = [end for _, end in _line_bounds(content)]
+        return self._ends
+
+
+def _line_bounds(content: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each line that has its newline, which the end is behind."""
+    start = 0
+    while (newline := content.find(b"\n", start)) >= 0:
+        yield start, newline + 1
+        start = newline + 1
+
+
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusals (full disk, permissions, a file in the way) into one line naming the path."""
+def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
+    """A path beside `target` at which to write a file or make a folder; it takes the place of `target` at the end.
+
+    Readers see the old file or the new one. A folder cannot be exchanged at once: for an instant there is none.
+    Where the block fails, `target` stays and what was written is removed. `shared`: several processes may do this
+    at a time. Without it a killed process's remains are removed by the next one.
+    """
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp" if shared else f".{target.name}.tmp")
+    old = target.with_name(f".{target.name}.old")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if partial.is_dir():
+        remove(partial)
     try:
-        yield
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        place = error.filename if isinstance(error.filename, str) else path
-        raise UserError(
-            f"{place}: cannot be written ({error.strerror or error}); free space or give another --storage-path"
-        ) from None
-    except UserError:
-        raise
-    except Exception as error:
-        # Torch and safetensors report a full disk as errors of their own kinds.
-        if "No space left" in str(error) or _disk_is_full(path):
-            raise UserError(
-                f"{path}: cannot be written (no space left); free space or give another --storage-path"
-            ) from None
-        raise
-
-
-def _disk_is_full(path: Path) -> bool:
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    return shutil.disk_usage(existing).free < 64 * 1024
-
-
-def write_atomically(target: Path, text: str) -> None:
-    """Write beside the target, then rename over it."""
-    partial = target.with_name(f".{target.name}.tmp")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        if partial.is_dir() and target.exists():
+            remove(old)
+            target.rename(old)
         partial.replace(target)
+        remove(old)
     finally:
-        partial.unlink(missing_ok=True)
+        remove(partial)
+
+
+def write_atomically(target: Path, content: str | bytes) -> None:
+    """Replace a file in one step, on disk when this returns. Text is written as UTF-8."""
+    with replacing(target) as partial, partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(target: Path, value: Any, indent: int = 2) -> None:
+    """Replace a JSON file in one step; NaN and infinities become null."""
+    write_atomically(target, json.dumps(as_json(value), indent=indent, allow_nan=False) + "\n")
 
 
 def remove(path: Path) -> None:
@@ -96,3 +167,48 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+class LockedError(UserError):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock on an existing file or folder; a killed process gives it back.
+
+    Where another process holds it: LockedError with the text `busy`, or, without a text, wait.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise LockedError(busy) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def storage_errors(path: Path, remedy: str = "free space or give another --storage-path") -> Iterator[None]:
+    """Turn the system's refusals (full disk, permissions, a file in the way) into a UserError: path, cause, remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRNOS:
+            raise
+        refused = error.filename if isinstance(error.filename, str) else path
+        raise UserError(f"{refused}: cannot be written ({error.strerror or error}); {remedy}") from None
+    except UserError:
+        raise
+    except Exception as error:
+        # Torch and safetensors report a full disk as errors of their own kinds.
+        if "No space left" in str(error) or _disk_is_full(path):
+            raise UserError(f"{path}: cannot be written (no space left); {remedy}") from None
+        raise
+
+
+def _disk_is_full(path: Path) -> bool:
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    return shutil.disk_usage(existing).free < 64 * 1024

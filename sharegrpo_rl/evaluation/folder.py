@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import wording_of
 from sharegrpo_rl.evaluation.report import EvaluationRecord, record_of
+from sharegrpo_rl.files import PREDICTIONS, JsonLines, storage_errors, write_json
 
 Protocol = dict[str, Any]
 
@@ -62,7 +61,8 @@ def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, An
 
 # ---- A folder with an evaluation's files: protocol.json at the start, predictions.jsonl as it grows, result.json at the end.
 
-PROTOCOL, PREDICTIONS, RESULT, SCORES = "protocol.json", "predictions.jsonl", "result.json", "external_scores.json"
+PROTOCOL, RESULT, SCORES = "protocol.json", "result.json", "external_scores.json"
+REMEDY = "free space or name another --out"
 
 
 class EvaluationFolder:
@@ -71,39 +71,32 @@ class EvaluationFolder:
     def __init__(self, path: Path, protocol: Protocol) -> None:
         self.path = path
         self.batch: int = protocol["batch"]
-        with _naming(path):
+        self._predictions = JsonLines(path / PREDICTIONS)
+        with storage_errors(path, REMEDY):
             path.mkdir(parents=True, exist_ok=True)
             if (path / PROTOCOL).exists():
                 _check_same(path, protocol)
             elif any(not file.name.startswith(".") for file in path.iterdir()):
                 raise UserError(f"--out {path}: holds other files and no {PROTOCOL}; name a new folder")
             else:
-                _replace(path / PROTOCOL, protocol)
+                write_json(path / PROTOCOL, protocol, indent=1)
 
     def done(self) -> list[EvaluationRecord]:
         """Records of the whole batches on disk; what a kill cut short is taken off the file. All of a finished one."""
-        file = self.path / PREDICTIONS
-        if not file.exists():
-            return []
-        if (self.path / RESULT).exists():
-            return read_predictions(self.path)
-        with _naming(self.path):
-            lines = file.read_bytes().splitlines(keepends=True)
-            whole = sum(line.endswith(b"\n") for line in lines) // self.batch * self.batch
-            os.truncate(file, sum(map(len, lines[:whole])))
+        if not (self.path / RESULT).exists():
+            with storage_errors(self.path, REMEDY):
+                self._predictions.cut_back(len(self._predictions) // self.batch * self.batch)
         return read_predictions(self.path)
 
     def append(self, records: list[EvaluationRecord]) -> None:
         """Write one batch, on disk before the next one begins."""
-        with _naming(self.path), (self.path / PREDICTIONS).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record.row(), allow_nan=False) + "\n" for record in records)
-            file.flush()
-            os.fsync(file.fileno())
+        with storage_errors(self.path, REMEDY):
+            self._predictions.append(*(record.row() for record in records))
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json, by which an evaluation is known as finished."""
-        with _naming(self.path):
-            _replace(self.path / RESULT, result)
+        with storage_errors(self.path, REMEDY):
+            write_json(self.path / RESULT, result, indent=1)
 
 
 def is_evaluation(path: Path) -> bool:
@@ -124,18 +117,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def read_predictions(path: Path) -> list[EvaluationRecord]:
-    """The records of predictions.jsonl; UserError naming the line that is damaged."""
-    file = path / PREDICTIONS
-    records = []
-    with _naming(path):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                records.append(record_of(json.loads(line)))
-            except (ValueError, TypeError, KeyError, AttributeError):
-                raise UserError(
-                    f"{file} line {number}: not a prediction that `evaluate` wrote; remove the folder"
-                ) from None
-    return records
+    """The records of predictions.jsonl, [] without one; UserError naming the line that is damaged."""
+    damaged = "not a prediction that `evaluate` wrote; remove the folder"
+    return JsonLines(path / PREDICTIONS).read(record_of, damaged)
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
@@ -146,8 +130,8 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
 def add_scores(path: Path, scores: Mapping[str, Any]) -> None:
     """Keep the scores of another tool; a file that was read before is replaced."""
     others = [kept for kept in read_scores(path) if kept["file"] != scores["file"]]
-    with _naming(path):
-        _replace(path / SCORES, {"scores": [*others, dict(scores)]})
+    with storage_errors(path, REMEDY):
+        write_json(path / SCORES, {"scores": [*others, dict(scores)]}, indent=1)
 
 
 def _check_same(path: Path, protocol: Protocol) -> None:
@@ -165,19 +149,3 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{file}: not a JSON object; was it written by `evaluate --out`?")
     return value
-
-
-def _replace(file: Path, value: Mapping[str, Any]) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    unfinished.replace(file)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--out {path}: cannot be written or read ({error.strerror or error}); name another folder"
-        ) from None

@@ -137,8 +137,8 @@ def build_summary(
     seconds: float,
 ) -> dict[str, Any]:
     """The figures of a finished run; ratios are means over all iterations, completions are unique sampled ones."""
-    tokens = results.total("env_runners", "sampled_tokens")
-    training_seconds = results.total("iteration_seconds")
+    tokens = sum(results.values("env_runners", "sampled_tokens"))
+    training_seconds = sum(results.values("iteration_seconds"))
     first = before["evaluation"]
     return {
         "algorithm": spec.run,
@@ -162,11 +162,11 @@ def build_summary(
         "valid_advantage_ratio": results.mean("groups", "valid_advantage_ratio"),
         "reward_density": results.mean("groups", "reward_density"),
         "solved_ratio": results.mean("groups", "solved_ratio"),
-        "completions": int(results.total("env_runners", "num_completions")),
+        "completions": int(sum(results.values("env_runners", "num_completions"))),
         "sampled_tokens": int(tokens),
         "tokens_per_second": tokens / training_seconds if training_seconds else None,
-        "peak_memory_bytes": results.highest("peak_memory_bytes"),
-        "peak_gpu_memory_bytes": results.highest("peak_gpu_memory_bytes"),
+        "peak_memory_bytes": max(results.values("peak_memory_bytes"), default=None),
+        "peak_gpu_memory_bytes": max(results.values("peak_gpu_memory_bytes"), default=None),
         "warm_start": before["warm_start"],
     }
 

@@ -6,21 +6,28 @@ result.json. Whoever sees a line can resume from it; it also lies in the checkpo
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.config import RunOptions
-from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.files import LOGGED_AS, PREDICTIONS, ROLLOUTS, as_json, remove, storage_errors, write_atomically
+from sharegrpo_rl.errors import UserError, package_version
+from sharegrpo_rl.files import (
+    LOGGED_AS,
+    PREDICTIONS,
+    ROLLOUTS,
+    as_json,
+    locked,
+    remove,
+    replacing,
+    storage_errors,
+    write_atomically,
+    write_json,
+)
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.runs.run_file import RunSpec
 
@@ -46,9 +53,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: int | None = None
-        self._made: list[Path] = []
-        self._is_ours = False  # locked, and without files of someone else
         self.results = ResultLog(path / "result.json")
 
     @classmethod
@@ -56,21 +60,24 @@ class RunFolder:
     def claim(cls, storage: Path, name: str) -> Iterator[RunFolder]:
         """Create and lock the folder for this process. Left without a single result, it is removed again."""
         path = storage / name
+        busy = f"{path}: another process is training here; wait for it or give another --name"
         with storage_errors(path):
             made = _make_folders(path)
-            folder = cls(path)
-        folder._made = made
-        try:
-            with storage_errors(path):
-                folder._take_lock()
-                folder._refuse_foreign_files()
-                folder._is_ours = True
-                folder._probe()
-            yield folder
-        finally:
-            if folder._is_ours and len(folder.results) == 0 and not folder.checkpoint_paths():
-                folder.clear()
-            folder._release()
+        folder = None
+        with ExitStack() as lock:
+            try:
+                with storage_errors(path):
+                    lock.enter_context(locked(path, busy))
+                    cls._refuse_foreign_files(path)
+                    folder = cls(path)
+                    folder._probe()
+                yield folder
+            finally:
+                if folder is not None and not folder.has_progress:
+                    folder.clear()
+                for new in reversed(made):
+                    if new.is_dir() and not any(new.iterdir()):
+                        new.rmdir()
 
     @property
     def is_finished(self) -> bool:
@@ -93,7 +100,7 @@ class RunFolder:
         """Replace a JSON file in one step: a reader sees the old content or the new one."""
         target = self.path / name
         with storage_errors(target):
-            write_atomically(target, json.dumps(as_json(value), indent=2, allow_nan=False) + "\n")
+            write_json(target, value)
 
     def write_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace a file of one JSON object a line in one step."""
@@ -124,12 +131,11 @@ class RunFolder:
         """Let `save(path)` write the algorithm's state, add the run's own, and put the whole in place at once."""
         iteration = row["training_iteration"]
         target = self.path / "checkpoints" / f"{iteration:06d}"
-        with storage_errors(target), self._partial(self.path / "checkpoints" / ".saving") as partial:
+        with storage_errors(target), replacing(target) as partial:
+            partial.mkdir()
             save(str(partial.absolute()))  # RLlib takes a relative path for a URI
             state = {"iteration": iteration, "seconds": seconds, "row": row}
             (partial / STATE_FILE).write_text(json.dumps(as_json(state), allow_nan=False))
-            remove(target)
-            partial.rename(target)
         return target
 
     def prune_checkpoints(self, keep: int, best: int | None) -> None:
@@ -141,60 +147,27 @@ class RunFolder:
     def replace_folder(self, name: str, write: Callable[[str], Any]) -> Path:
         """Let `write(path)` fill a folder, then put it in place of an older one."""
         target = self.path / name
-        with storage_errors(target), self._partial(self.path / f".{name}.partial") as partial:
+        with storage_errors(target), replacing(target) as partial:
+            partial.mkdir()
             write(str(partial.absolute()))
-            remove(target)
-            partial.rename(target)
         return target
-
-    @staticmethod
-    @contextmanager
-    def _partial(path: Path) -> Iterator[Path]:
-        """An empty folder that is gone afterwards unless it was renamed: a full disk gets its space back."""
-        remove(path)
-        path.mkdir(parents=True)
-        try:
-            yield path
-        finally:
-            remove(path)
 
     # claiming
 
-    def _take_lock(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            # A lock on the folder itself: no lock file, and a killed process gives it back.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise UserError(
-                    f"{self.path}: another process is training here; wait for it or give another --name"
-                ) from None
-            raise
-        self._lock = descriptor
-
-    def _refuse_foreign_files(self) -> None:
-        if (self.path / "params.json").exists():
+    @staticmethod
+    def _refuse_foreign_files(path: Path) -> None:
+        if (path / "params.json").exists():
             return
-        foreign = [p.name for p in self.path.iterdir() if p.name not in OWN_FILES and "tfevents" not in p.name]
+        foreign = [p.name for p in path.iterdir() if p.name not in OWN_FILES and "tfevents" not in p.name]
         foreign = [name for name in foreign if not name.startswith(".")]
         if foreign:
-            raise UserError(f"{self.path}: holds other files ({foreign[0]}) and no run; give another --name")
+            raise UserError(f"{path}: holds other files ({foreign[0]}) and no run; give another --name")
 
     def _probe(self) -> None:
         """Find out now, not after the warm start, whether files can be written here."""
         probe = self.path / ".probe.tmp"
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
-
-    def _release(self) -> None:
-        for path in reversed(self._made):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
 
 def _make_folders(path: Path) -> list[Path]:
@@ -255,17 +228,8 @@ def export_checkpoint(path: Path, out: Path) -> None:
         raise UserError(f"--out {out}: exists already; name a new folder")
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--out {out}: lies inside the model it is copied from; name another folder")
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(out, "free space or name another folder with --out"), replacing(out) as partial:
         shutil.copytree(source, partial, ignore=shutil.ignore_patterns(EXACT_STATE))
-        partial.rename(out)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(
-            f"--out {out}: cannot be written ({error.strerror or error}); free space or name another folder"
-        ) from None
 
 
 # ---- Which folder a run gets, and whether it begins, goes on or is already finished.
@@ -305,14 +269,7 @@ def run_params(spec: RunSpec, seed: int, imports: Mapping[str, str]) -> dict[str
 
 def versions() -> dict[str, str | None]:
     """Installed versions of the packages that numbers depend on; None where one is missing. Imports none of them."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return {name: package_version(name) for name in PACKAGES}
 
 
 def differing_keys(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

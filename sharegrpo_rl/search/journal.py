@@ -46,12 +46,13 @@ class SearchFolder(RunFolder):
         for file in self.path.glob(".*.tmp"):
             file.unlink(missing_ok=True)
 
-    def _refuse_foreign_files(self) -> None:
-        if (self.path / PARAMS).exists():
+    @staticmethod
+    def _refuse_foreign_files(path: Path) -> None:
+        if (path / PARAMS).exists():
             return
-        foreign = [p.name for p in self.path.iterdir() if p.name not in OWN and not p.name.startswith(".")]
+        foreign = [p.name for p in path.iterdir() if p.name not in OWN and not p.name.startswith(".")]
         if foreign:
-            raise UserError(f"{self.path}: holds other files ({foreign[0]}) and no search; give another --name")
+            raise UserError(f"{path}: holds other files ({foreign[0]}) and no search; give another --name")
 
 
 def search_params(spec: SearchSpec, seed: int, imports: Mapping[str, str]) -> dict[str, Any]:

@@ -76,6 +76,6 @@ def test_means_and_totals_skip_what_is_missing(tmp_path: Path) -> None:
     for i, x in ((1, 0.5), (2, None), (3, 1.0)):
         log.append(row(i, x=x) if x is not None else {"training_iteration": i, "groups": {"x": None}})
     assert log.mean("groups", "x") == 0.75
-    assert log.total("groups", "x") == 1.5
+    assert sum(log.values("groups", "x")) == 1.5
     assert log.mean("groups", "y") is None
     assert log.mean("groups", "x", "deeper") is None
