@@ -10,14 +10,16 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from sharegrpo_rl.config import meaning
+from pydantic.fields import FieldInfo
+
+from sharegrpo_rl.config import Options, meaning
+from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.config.names import PEER_NAMES
-from sharegrpo_rl.config.option import EnvOptions
+from sharegrpo_rl.config.option import type_words
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.envs.registry import ENVIRONMENTS
@@ -32,19 +34,19 @@ def table(headings: Row, rows: Iterable[Row]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def option_rows(options: type, without: Mapping[str, Field] | None = None) -> list[Row]:
+def option_rows(options: type[Options], without: Mapping[str, FieldInfo] | None = None) -> list[Row]:
     """A row for each field; those that `without` holds with the same default are left out."""
-    hints = get_type_hints(options)
     without = without or {}
     return [
-        (f"`{f.name}`", kind(hints[f.name]), f"`{shown(default(f))}`", meaning(f, quote="`"))
-        for f in fields(options)
-        if f.name not in without or default(f) != default(without[f.name])
+        (f"`{name}`", type_words(f.annotation), f"`{shown(default(f))}`", meaning(f, quote="`"))
+        for name, f in options.fields().items()
+        if name not in without or default(f) != default(without[name])
     ]
 
 
-def default(entry: Field) -> Any:
-    return entry.default_factory() if entry.default_factory is not MISSING else entry.default
+def default(field: FieldInfo) -> Any:
+    value = field.get_default(call_default_factory=True)
+    return {} if isinstance(value, Options) else value
 
 
 def shown(value: Any) -> str:
@@ -60,26 +62,14 @@ def shown(value: Any) -> str:
     return str(value) if value != "" else "''"
 
 
-def kind(hint: Any) -> str:
-    """A type in words."""
-    words = {"str": "text", "int": "whole number", "float": "number", "bool": "true, false", "dict": "table"}
-    words |= {"list": "list", "NoneType": "null", "None": "null", "dict[str, str]": "table", "list[str]": "list"}
-    names = [
-        part.strip() for part in str(getattr(hint, "__name__", hint) if isinstance(hint, type) else hint).split("|")
-    ]
-    names = [str(hint)] if str(hint) in words else names
-    return " or ".join(words.get(name, name) for name in names)
-
-
-def options_table(options: type, without: type | None = None) -> str:
-    known = {f.name: f for f in fields(without)} if without else None
-    return table(("option", "type", "default", "meaning"), option_rows(options, known))
+def options_table(options: type[Options], without: type[Options] | None = None) -> str:
+    return table(("option", "type", "default", "meaning"), option_rows(options, without.fields() if without else None))
 
 
 def presets_table(algorithm: str) -> str:
     """Every key that a preset of the algorithm sets, beside the default."""
     presets = PRESETS[algorithm]
-    defaults = vars(ALGORITHM_OPTIONS[algorithm]())
+    defaults = ALGORITHM_OPTIONS[algorithm].defaults()
     keys = dict.fromkeys(key for settings in presets.values() for key in settings)
     rows = [
         (f"`{key}`", *(f"`{shown(p[key])}`" if key in p else "" for p in presets.values()), f"`{shown(defaults[key])}`")

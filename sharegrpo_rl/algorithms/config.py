@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, ClassVar, Self
 
@@ -17,9 +15,10 @@ from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.algorithms.warm_start import module_config
-from sharegrpo_rl.config import RunOptions, check_option, check_together
-from sharegrpo_rl.config.presets import PRESETS
+from sharegrpo_rl.config import RunOptions, resolve
+from sharegrpo_rl.config.option import check
 from sharegrpo_rl.config.user_code import find_callbacks
+from sharegrpo_rl.envs.registry import check_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine, sends_adapters
 from sharegrpo_rl.learners.learner import VLMLearner
@@ -43,7 +42,7 @@ class RunConfig(AlgorithmConfig):
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class)
-        for name, value in vars(self.options()).items():
+        for name, value in self.options.defaults().items():
             setattr(self, name, value)
         self.env_runner_cls = QAEnvRunner
         self.model_folder: str | None = None  # where the prepared model lies; set by the algorithm before workers start
@@ -61,43 +60,31 @@ class RunConfig(AlgorithmConfig):
     @classmethod
     def option_names(cls) -> tuple[str, ...]:
         """Names of all options of this algorithm."""
-        return tuple(f.name for f in fields(cls.options))
+        return tuple(cls.options.fields())
 
     @override(AlgorithmConfig)
     def training(self, **settings: Any) -> Self:
         """Set options by name; a preset is laid down first, so that other keys of the same call win."""
-        if settings.get("preset"):
-            self._set(self._preset(settings["preset"]))
-        self._set(settings)
+        options = resolve(self.name, settings)
+        values = options.as_dict()
+        for name in options.set_keys():
+            setattr(self, name, values[name])
         return self
 
-    def _set(self, settings: Mapping[str, Any]) -> None:
-        for name, value in settings.items():
-            if name not in self.option_names():
-                close = get_close_matches(name, self.option_names(), n=1)
-                raise UserError(
-                    f"{name}: {self.name} has no such option" + (f"; did you mean {close[0]}?" if close else "")
-                )
-            setattr(self, name, check_option(self.options, name, value))
-
-    def _preset(self, preset: str) -> dict[str, Any]:
-        known = PRESETS[self.name]
-        if preset not in known:
-            raise UserError(f"preset: {self.name} has no preset {preset!r}; known: {', '.join(known) or 'none'}")
-        return known[preset]
+    def to_options(self) -> RunOptions:
+        """The options as one checked, typed table; UserError where an attribute was set to what does not fit."""
+        return check(self.options, {name: getattr(self, name) for name in self.options.fields()})
 
     @override(AlgorithmConfig)
     def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
         """Take a flat dict, as Tune's `param_space` gives it; unknown keys are errors, which RLlib would swallow."""
-        ours = {k: v for k, v in config_dict.items() if k in self.option_names() and not _is_search_space(v)}
+        names = self.options.fields()
+        ours = {k: v for k, v in config_dict.items() if k in names and not _is_search_space(v)}
         rest = {k: v for k, v in config_dict.items() if k not in ours}
-        for key in rest:
+        for key, value in rest.items():
             internal = key.startswith("__")  # Tune's own, such as __trial_info__
             if not hasattr(self, key) and key not in rllib_keys() and not internal:
-                close = get_close_matches(key, self.option_names(), n=1)
-                raise UserError(
-                    f"{key}: {self.name} has no such option" + (f"; did you mean {close[0]}?" if close else "")
-                )
+                resolve(self.name, {key: value})  # raises, with a suggestion
         if not rest.get("optimizer"):  # RLlib writes its empty table into every dict and hands it to `training`
             rest.pop("optimizer", None)
         super().update_from_dict(rest)
@@ -123,7 +110,10 @@ class RunConfig(AlgorithmConfig):
         if self.objective == "supervised" and self.num_learners and self.num_env_runners:
             raise UserError(f"num_env_runners: {self.name} samples nothing; set it to 0")
         if not self.in_evaluation:  # RLlib's copy for evaluation has no env runners
-            check_together({name: getattr(self, name) for name in self.option_names()}, self.name)
+            options = self.to_options()
+            options.check_together(self.name)
+            if isinstance(self.env, str):
+                check_env_config(self.env, options.env_config)
         check_engine(getattr(self, "engine", "hf"))
 
     def add_user_callbacks(self) -> None:
@@ -143,8 +133,8 @@ class RunConfig(AlgorithmConfig):
 
     def warm_start_rows(self) -> int:
         """Training questions that the warm start uses up, and that RL leaves out."""
-        warm = self.warm_start
-        return warm["rows"] if warm and warm.get("data", "train") == "train" and warm.get("steps", 500) > 0 else 0
+        warm_start = self.to_options().warm_start
+        return warm_start.rows_from_train if warm_start else 0
 
     def train_env_config(self) -> dict[str, Any]:
         """The environment's settings for the training split."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
+from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
 
-from sharegrpo_rl.config import meaning
+from sharegrpo_rl.config import Options, meaning
 from sharegrpo_rl.config.names import suggestion
+from sharegrpo_rl.config.option import type_words
 from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json
@@ -19,7 +20,7 @@ from sharegrpo_rl.models.measured_sizes import known_sizes
 from sharegrpo_rl.planning.describe import short_lines
 from sharegrpo_rl.planning.plan import Request, make_plan
 from sharegrpo_rl.planning.workload import choose_gpu
-from sharegrpo_rl.runs.run_file import RunSpec, batch_arithmetic
+from sharegrpo_rl.runs.run_file import RunSpec
 
 # ---- `--dry-run`: the resolved run as YAML and what it amounts to, without opening data or weights.
 
@@ -28,7 +29,7 @@ def describe_run(spec: RunSpec, seed: int) -> str:
     """The text that `--dry-run` prints; it is a run file again, the counts stand in comments."""
     lines = yaml.safe_dump(as_json(spec.as_tree()), sort_keys=False, allow_unicode=True, width=120).splitlines()
     lines += ["", f"# seed {seed}"]
-    counts = batch_arithmetic(spec.config, spec.iterations)
+    counts = spec.options.work(spec.iterations).counts()
     lines += [f"# {name:<44} {count:>14,}" for name, count in counts.items()]
     lines += [f"# {line}" for line in _plan(spec)]
     return "\n".join(lines) + "\n"
@@ -95,23 +96,20 @@ def options_table(name: str | None) -> Table:
     if name not in known:
         what = f"no options of {name!r}{suggestion(name, known)}" if name else "say of what"
         raise UserError(f"list options: {what} (known: {', '.join(known)})")
-    options: Any = ALGORITHM_OPTIONS.get(name) or TABLES.get(name) or ENVIRONMENTS[name].options
-    hints = get_type_hints(options)
+    options = ALGORITHM_OPTIONS.get(name) or TABLES.get(name) or ENVIRONMENTS[name].options
     table = Table(title=f"options of {name}", title_justify="left")
     for heading in ("option", "type", "default", "meaning"):
         table.add_column(heading, overflow="fold")
-    for entry in fields(options):
-        table.add_row(entry.name, _type_name(hints[entry.name]), _default(entry), meaning(entry))
+    for key, field in options.fields().items():
+        table.add_row(key, type_words(field.annotation), _default(field), meaning(field))
     return table
 
 
-def _default(entry: Field) -> str:
-    value = entry.default_factory() if entry.default_factory is not MISSING else entry.default
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, Options):
+        return "{}"
     return "null" if value is None else str(value)
-
-
-def _type_name(hint: Any) -> str:
-    return str(hint).replace("<class '", "").replace("'>", "").replace("None", "null")
 
 
 def _first_line(thing: Any) -> str:

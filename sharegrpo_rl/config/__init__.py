@@ -1,22 +1,23 @@
 """Every option of every algorithm, once: type, default, bounds, unit, meaning and source.
 
-YAML files, `--set`, `.training(...)`, `list` and the docs' tables are all checked against or made from these fields.
+YAML files, `--set`, `.training(...)`, Tune's `param_space`, `list` and the tables of the docs all come from these fields.
 """
 
-from sharegrpo_rl.config.grpo import GRPOOptions, check_together
+from sharegrpo_rl.config.grpo import GRPOOptions
 from sharegrpo_rl.config.methods import GRPODOptions, SFTOptions, ShareGRPOOptions, StepGRPOOptions
-from sharegrpo_rl.config.option import check_option, meaning, option
+from sharegrpo_rl.config.option import Options, meaning, option
+from sharegrpo_rl.config.resolve import resolve
 from sharegrpo_rl.config.run import RunOptions
 
 __all__ = [
     "GRPODOptions",
     "GRPOOptions",
+    "Options",
     "RunOptions",
     "SFTOptions",
     "ShareGRPOOptions",
     "StepGRPOOptions",
-    "check_option",
-    "check_together",
     "meaning",
     "option",
+    "resolve",
 ]

@@ -1,195 +1,203 @@
-"""What GRPO can be told beyond that: sampling, selection and loss."""
+"""Options of GRPO beyond those of every run: sampling, selection and loss."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Literal
 
 from sharegrpo_rl.config.option import option
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import RunOptions, VLLMOptions, Work
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.ops.schedules import kl_weight
 
-# ---- Checks of options that only make sense together.
-
-
-def check_together(config: Mapping[str, Any], algorithm: str) -> None:
-    """UserError, beginning with the key, where two options contradict each other. `config` holds every option."""
-    per_step, questions = config["minibatch_size"], config["num_questions"]
-    if per_step is not None and per_step > questions:
-        raise UserError(
-            f"minibatch_size: {per_step} is more than num_questions ({questions}); both count seed questions"
-        )
-    if "num_generations" not in config:
-        return
-    if config["num_generations"] < 2:
-        raise UserError(
-            f"num_generations: {config['num_generations']} makes a group of one, whose reward is compared with nothing; "
-            f"{algorithm} needs num_generations of at least 2"
-        )
-    if config["engine"] == "vllm" and not 0.01 <= config["temperature"] <= 2:
-        raise UserError(f"temperature: vLLM samples at 0.01 to 2, not at {config['temperature']:g}")
-    if config["max_staleness"]:
-        _check_lag(config)
-    if config["overlong_buffer"] > config["max_completion_tokens"]:
-        raise UserError(
-            f"overlong_buffer: {config['overlong_buffer']} is more than max_completion_tokens "
-            f"({config['max_completion_tokens']}); the penalty grows within that limit"
-        )
-    if config["filter_low"] > config["filter_high"]:
-        raise UserError(f"filter_low: {config['filter_low']} is above filter_high ({config['filter_high']})")
-    if config["kl_schedule"] != "constant":
-        _check_kl_schedule(config)
+KLSchedule = Literal["constant", "v_shape", "linear_increase"]
 
 
-def _check_lag(config: Mapping[str, Any]) -> None:
-    if config["num_env_runners"] == 0:
-        raise UserError(
-            "max_staleness: 1 samples while the learner learns, which takes env runners of their own; set num_env_runners to "
-            "1 or more, or max_staleness to 0"
-        )
-    if config["rollout_correction"] == "none":
-        raise UserError(
-            "rollout_correction: none would ignore that max_staleness 1 samples by older weights; choose auto, truncate or mask"
-        )
-
-
-def _check_kl_schedule(config: Mapping[str, Any]) -> None:
-    if config["kl_min"] > config["kl_max"]:
-        raise UserError(f"kl_min: {config['kl_min']} is above kl_max ({config['kl_max']})")
-    if config["kl_coeff"] > 0:
-        raise UserError(
-            f"kl_coeff: {config['kl_coeff']} has no effect under kl_schedule {config['kl_schedule']}, which goes by "
-            "kl_min and kl_max; set it to 0, or kl_schedule to constant"
-        )
-    if config["kl_schedule_steps"] is None and config["total_steps"] is None:
-        raise UserError(
-            "kl_schedule_steps: the KL schedule needs the planned number of optimizer steps; "
-            "set it, or total_steps (run files know it from stop.training_iteration)"
-        )
-
-
-@dataclass
 class GRPOOptions(RunOptions):
     """Options of GRPO; the methods of its family subclass this and add options or change defaults."""
 
     # sampling
-    num_variants: int = option(1, "variants of each question in a group (V, the paper's m)", minimum=1, maximum=64)
-    num_generations: int = option(8, "completions sampled for each variant (n)", minimum=1)
-    include_original: str = option(
-        "always", "is the original wording always in the group, or drawn like the others", choices=("always", "sampled")
+    num_variants: int = option(1, "variants of each question in a group (V, the paper's m)", ge=1, le=64)
+    num_generations: int = option(8, "completions sampled for each variant (n)", ge=1)
+    include_original: Literal["always", "sampled"] = option(
+        "always", "whether the original wording is always in the group, or drawn like the others"
     )
     strict_variants: bool = option(
-        False, "error instead of reuse where a question has fewer wordings than num_variants"
+        False, "stop with an error, instead of reusing wordings, where a question has fewer than num_variants"
     )
-    temperature: float = option(1.0, "softmax temperature, in sampler and trainer", minimum=0, exclusive_minimum=True)
-    top_p: float = option(
-        1.0,
-        "nucleus sampling; below 1 the trainer's policy differs from the sampler's",
-        minimum=0,
-        maximum=1,
-        exclusive_minimum=True,
+    temperature: float = option(1.0, "softmax temperature, in sampler and trainer", gt=0)
+    top_p: float = option(1.0, "nucleus sampling; below 1 the trainer's policy differs from the sampler's", gt=0, le=1)
+    engine: Literal["hf", "vllm"] = option(
+        "hf", "what generates: hf is the training model itself, vllm an engine beside it"
     )
-    engine: str = option(
-        "hf", "what generates: hf is the training model itself, vllm an engine beside it", choices=("hf", "vllm")
-    )
-    vllm: dict = option(
-        {}, "settings of the engine vllm: tensor_parallel_size, gpu_memory_utilization, kv_cache_gb, ..."
+    vllm: VLLMOptions = option(
+        VLLMOptions(), "settings of the engine vllm: tensor_parallel_size, gpu_memory_utilization, kv_cache_gb, ..."
     )
     weight_sync_timeout_s: float = option(
-        600.0,
-        "longest wait for runners and engines to take new weights",
-        unit="seconds",
-        minimum=0,
-        exclusive_minimum=True,
+        600.0, "longest wait for runners and engines to take new weights", unit="seconds", gt=0
     )
     rollout_timeout_s: float = option(
         3600.0,
-        "longest wait for an env runner to answer its share of a generation batch; it is then started again, and its "
+        "longest wait for an env runner to return its share of a generation batch; after that it is restarted and its "
         "questions are asked again",
         unit="seconds",
-        minimum=0,
-        exclusive_minimum=True,
+        gt=0,
     )
     max_staleness: int = option(
         0,
-        "1 = one step off: the next iteration's completions are sampled while this one is learned, by weights that lack "
-        "its update; the importance correction is on",
-        minimum=0,
-        maximum=1,
+        "1 = one step off-policy: the next iteration is sampled while this one is learned, by weights without its update; "
+        "the rollout correction is on",
+        ge=0,
+        le=1,
     )
-    shuffle_rewards: bool = option(False, "control: shuffle rewards inside each group")
+    shuffle_rewards: bool = option(False, "control experiment: shuffle rewards within each group")
     overlong_buffer: int = option(
-        0, "length before the limit in which a penalty grows; 0 = none", unit="tokens", minimum=0, source="DAPO eq. 13"
+        0, "a penalty grows over this many tokens before the limit; 0 = none", unit="tokens", ge=0, source="DAPO eq. 13"
     )
-    overlong_weight: float = option(1.0, "size of that penalty at the limit", minimum=0, source="DAPO eq. 13")
+    overlong_weight: float = option(1.0, "that penalty at the limit", ge=0, source="DAPO eq. 13")
     # selection
     selection: str = option(
         "none",
-        "groups that are trained on: all; those whose accuracies differ (DAPO); those in a band of mean accuracy "
-        "(MM-Eureka)",
-        choices=("none", "dynamic_sampling", "online_filter"),
+        "groups to train on: all (none); those whose accuracies differ (dynamic_sampling, DAPO); those within a band of "
+        "mean accuracy (online_filter, MM-Eureka); or a registered one",
     )
     max_generation_batches: int = option(
-        10, "selection samples at most so many batches of num_questions for one iteration", minimum=1, source="DAPO"
+        10, "selection samples at most this many batches of num_questions per iteration", ge=1, source="DAPO"
     )
     selection_strict: bool = option(
-        False, "error where that leaves fewer than num_questions groups, instead of training on what there is"
+        False, "stop with an error where fewer than num_questions groups are left, instead of training on those"
     )
-    filter_low: float = option(0.1, "online_filter: least mean accuracy", minimum=0, maximum=1, source="MM-Eureka")
-    filter_high: float = option(0.9, "online_filter: largest mean accuracy", minimum=0, maximum=1, source="MM-Eureka")
+    filter_low: float = option(0.1, "online_filter: lowest mean accuracy", ge=0, le=1, source="MM-Eureka")
+    filter_high: float = option(0.9, "online_filter: highest mean accuracy", ge=0, le=1, source="MM-Eureka")
     replay_size: int = option(
-        0, "completions with an advantage kept for replay; 0 = no replay", minimum=0, source="VL-Rethinker"
+        0, "completions with an advantage kept for replay; 0 = no replay", ge=0, source="VL-Rethinker"
     )
     replay_alpha: float = option(
-        1.0, "replay draws with p proportional to |A| to this power", minimum=0, source="VL-Rethinker"
+        1.0, "replay draws with probability proportional to |A| to this power", ge=0, source="VL-Rethinker"
     )
-    replay_replacement: bool = option(True, "may an iteration draw a replayed completion more than once")
+    replay_replacement: bool = option(True, "an iteration may draw a replayed completion more than once")
     # loss
-    ratio_level: str = option(
-        "token", "importance ratio per token, or per sequence", choices=("token", "sequence_product", "sequence")
+    loss: str = option("clipped", "loss of a token: the clipped surrogate, or a registered one")
+    ratio_level: Literal["token", "sequence_product", "sequence"] = option(
+        "token",
+        "importance ratio of each token, of the whole sequence (sequence_product, S2), or its geometric mean (sequence: "
+        "GSPO, TRL's importance_sampling_level)",
     )
-    loss_aggregation: str = option(
-        "token_mean",
-        "how token losses become one number",
-        choices=("token_mean", "sequence_mean", "question_mean", "max_length"),
-    )
-    clip_low: float = option(0.2, "ratio is clipped at 1 - clip_low", minimum=0, maximum=1)
-    clip_high: float = option(0.2, "ratio is clipped at 1 + clip_high", minimum=0)
-    dual_clip: float | None = option(
-        None, "bound on the ratio where the advantage is negative; null = off", minimum=1, exclusive_minimum=True
-    )
-    kl_coeff: float = option(0.0, "weight of the KL to the reference policy, where kl_schedule is constant", minimum=0)
-    kl_estimator: str = option("k3", "KL estimator", choices=("k1", "k2", "k3"))
+    clip_low: float = option(0.2, "the ratio is clipped at 1 - clip_low", ge=0, le=1)
+    clip_high: float = option(0.2, "the ratio is clipped at 1 + clip_high", ge=0)
+    dual_clip: float | None = option(None, "bound on the ratio where the advantage is negative; null = off", gt=1)
+    kl_coeff: float = option(0.0, "weight of the KL to the reference policy, where kl_schedule is constant", ge=0)
+    kl_estimator: Literal["k1", "k2", "k3"] = option("k3", "KL estimator")
     kl_in_reward: bool = option(
         False, "subtract the KL from the reward, before the advantages, instead of adding it to the loss"
     )
     kl_on_shared: bool = option(False, "also take the KL on shared completions (its estimator needs native samples)")
-    kl_schedule: str = option(
+    kl_schedule: KLSchedule = option(
         "constant",
-        "course of the KL's weight over optimizer steps: the equation's v_shape, or linear_increase as in the prose",
-        choices=("constant", "v_shape", "linear_increase"),
+        "schedule of the KL weight over optimizer steps: v_shape as in the equation, linear_increase as in the prose",
         source="O3",
     )
-    kl_min: float = option(0.04, "least weight of a KL schedule", minimum=0, source="OThink-MR1 4.1")
-    kl_max: float = option(0.1, "largest weight of a KL schedule", minimum=0, source="OThink-MR1 4.1")
-    kl_turn: float = option(0.3, "w / t: where v_shape turns", minimum=0, maximum=0.99, source="OThink-MR1 4.1")
+    kl_min: float = option(0.04, "smallest weight of a KL schedule", ge=0, source="OThink-MR1 4.1")
+    kl_max: float = option(0.1, "largest weight of a KL schedule", ge=0, source="OThink-MR1 4.1")
+    kl_turn: float = option(0.3, "w / t: where v_shape turns", ge=0, le=0.99, source="OThink-MR1 4.1")
     kl_schedule_steps: int | None = option(
-        None, "optimizer steps of the KL schedule (t); null = the planned ones", minimum=1
+        None, "optimizer steps of the KL schedule (t); null = the planned ones", ge=1
     )
-    rollout_correction: str = option(
+    rollout_correction: Literal["auto", "none", "truncate", "mask"] = option(
         "auto",
-        "weight for the gap between sampler and trainer: bounded, or masked above the bound; auto = truncate where "
-        "top_p is below 1 or max_staleness is 1, else none",
-        choices=("auto", "none", "truncate", "mask"),
+        "importance weight for the gap between sampler and trainer: truncated at the cap, or masked above it; auto = "
+        "truncate where top_p is below 1 or max_staleness is 1, else none",
     )
-    rollout_correction_level: str = option("token", "ratio that corrects that gap", choices=("token", "sequence"))
-    rollout_correction_cap: float = option(2.0, "bound on that ratio", minimum=1)
-    scale_rewards: str = option(
-        "std",
-        "standard deviation that divides the advantages: of a sample, of a population, or none",
-        choices=("std", "population_std", "none"),
+    rollout_correction_level: Literal["token", "sequence"] = option("token", "level of that importance weight")
+    rollout_correction_cap: float = option(2.0, "cap on that importance weight", ge=1)
+    scale_rewards: Literal["std", "population_std", "none"] = option(
+        "std", "standard deviation that divides the advantages: of a sample, of a population, or none"
     )
-    advantage_eps: float = option(0.0, "added to the spread", minimum=0)
-    exclude_zero_advantage: bool = option(False, "leave completions without advantage out of the denominator")
+    advantage_eps: float = option(0.0, "added to that standard deviation", ge=0)
+    exclude_zero_advantage: bool = option(False, "leave completions with advantage 0 out of the denominator")
     mask_truncated: bool = option(False, "do not train on truncated completions")
+
+    @property
+    def uses_reference(self) -> bool:
+        """Does a KL to the reference policy take part, at any step?"""
+        return self.kl_coeff > 0 if self.kl_schedule == "constant" else max(self.kl_min, self.kl_max) > 0
+
+    @property
+    def kl_in_loss(self) -> bool:
+        return self.uses_reference and not self.kl_in_reward
+
+    @property
+    def correction(self) -> str:
+        """The rollout correction in effect: `auto` is on where sampler and trainer are known to differ."""
+        if self.rollout_correction != "auto":
+            return self.rollout_correction
+        return "truncate" if self.top_p < 1 or self.max_staleness else "none"
+
+    def kl_weight(self, step: int) -> float:
+        """Weight of the KL at an optimizer step (0 = the first)."""
+        if self.kl_schedule == "constant":
+            return self.kl_coeff
+        total = self.kl_schedule_steps or self.total_steps
+        if total is None:
+            raise ValueError("a KL schedule needs kl_schedule_steps or total_steps")
+        return kl_weight(step, self.kl_schedule, total, self.kl_min, self.kl_max, self.kl_turn)
+
+    def completions_per_prompt(self) -> int:
+        """Completions that are trained under each variant's prompt."""
+        return self.num_generations
+
+    def work(self, iterations: int) -> Work:
+        packs = self.num_questions * self.num_variants
+        return replace(
+            super().work(iterations),
+            packs_per_iteration=packs,
+            completions_per_iteration=packs * self.num_generations,
+            pairs_per_iteration=packs * self.completions_per_prompt(),
+        )
+
+    def check_together(self, algorithm: str) -> None:
+        super().check_together(algorithm)
+        if self.num_generations < 2:
+            raise UserError(
+                f"num_generations: {self.num_generations} makes a group of one, whose reward is compared with nothing; "
+                f"{algorithm} needs num_generations of at least 2"
+            )
+        if self.engine == "vllm" and not 0.01 <= self.temperature <= 2:
+            raise UserError(f"temperature: vLLM samples at 0.01 to 2, not at {self.temperature:g}")
+        if self.max_staleness:
+            self._check_staleness()
+        if self.overlong_buffer > self.max_completion_tokens:
+            raise UserError(
+                f"overlong_buffer: {self.overlong_buffer} is more than max_completion_tokens "
+                f"({self.max_completion_tokens}); the penalty grows within that limit"
+            )
+        if self.filter_low > self.filter_high:
+            raise UserError(f"filter_low: {self.filter_low} is above filter_high ({self.filter_high})")
+        if self.kl_schedule != "constant":
+            self._check_kl_schedule()
+
+    def _check_staleness(self) -> None:
+        if self.num_env_runners == 0:
+            raise UserError(
+                "max_staleness: 1 samples while the learner learns, which takes separate env runners; set num_env_runners "
+                "to 1 or more, or max_staleness to 0"
+            )
+        if self.rollout_correction == "none":
+            raise UserError(
+                "rollout_correction: none would ignore that max_staleness 1 samples with older weights; choose auto, "
+                "truncate or mask"
+            )
+
+    def _check_kl_schedule(self) -> None:
+        if self.kl_min > self.kl_max:
+            raise UserError(f"kl_min: {self.kl_min} is above kl_max ({self.kl_max})")
+        if self.kl_coeff > 0:
+            raise UserError(
+                f"kl_coeff: {self.kl_coeff} has no effect under kl_schedule {self.kl_schedule}, which uses kl_min and "
+                "kl_max; set it to 0, or kl_schedule to constant"
+            )
+        if self.kl_schedule_steps is None and self.total_steps is None:
+            raise UserError(
+                "kl_schedule_steps: the KL schedule needs the planned number of optimizer steps; "
+                "set it, or total_steps (run files know it from stop.training_iteration)"
+            )

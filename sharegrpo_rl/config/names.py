@@ -1,59 +1,27 @@
-"""What other trainers call our options, so that a message about an unknown key can name ours."""
+"""What other trainers, and earlier versions, call our options: a message about an unknown key names ours, and its value."""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# ---- The figures that every iteration reports, by their path in `result.json`; docs/metrics.md says what each means.
-
-_EVALUATION = ("accuracy", "format_rate", "truncated_rate", "mean_length")
-_SAMPLING = (
-    "reward_mean",
-    "reward_std",
-    "accuracy",
-    "format",
-    "completion_length_mean",
-    "completion_length_max",
-    "truncated_rate",
-    "prompt_length_mean",
-)
-_GROUPS = ("valid_advantage_ratio", "valid_reward_ratio", "valid_slot_ratio", "reward_density", "solved_ratio")
-_LEARNER = ("policy_loss", "kl", "entropy", "ratio_max_deviation", "grad_norm", "logprob_diff_mean", "logprob_diff_max")
-_OPEN = re.compile(r"evaluation/by_(?:kind|wording)/[^/]+/accuracy")  # kinds and wordings are the data set's
-
-
-def known_metrics(config: Mapping[str, object], rewards: Iterable[str]) -> list[str]:
-    """The metrics of a run with this config; an algorithm that samples nothing has no rewards and no groups."""
-    names = [f"evaluation/{name}" for name in _EVALUATION]
-    names += [f"learners/default_policy/{name}" for name in _LEARNER]
-    if "num_generations" not in config:
-        return [*names, "taught_tokens_per_second"]
-    names += [f"env_runners/{name}" for name in _SAMPLING]
-    names += [f"env_runners/reward_parts/{name}" for name in rewards]
-    return [*names, *(f"groups/{name}" for name in _GROUPS), "tokens_per_second"]
-
-
-def is_open(metric: str) -> bool:
-    """Is it the accuracy on a kind of question or on a wording, which only the data set knows?"""
-    return _OPEN.fullmatch(metric) is not None
-
-
-def value_of(row: Mapping[str, Any], metric: str) -> float | None:
-    """The number at a path of result.json; None where there is none. A name on the way may hold slashes itself."""
-    found = row.get(metric)
-    if isinstance(found, int | float) and not isinstance(found, bool):
-        return float(found)
-    inner = (value_of(v, metric[len(k) + 1 :]) for k, v in row.items() if _leads(k, v, metric))
-    return next((value for value in inner if value is not None), None)
-
-
-def _leads(key: str, value: Any, metric: str) -> bool:
-    return isinstance(value, Mapping) and metric.startswith(f"{key}/")
-
-
+# Our names before this version.
+OLD_NAMES: dict[str, str] = {
+    "num_samples": "num_generations",
+    "token_budget": "max_tokens_per_microbatch",
+    "gradient_checkpointing": "activation_checkpointing",
+    "checkpoint_keep": "activation_checkpointing",
+    "keep_checkpoints": "checkpoints_to_keep",
+    "commit_interval": "learner_commit_interval",
+    "kl_in": "kl_in_reward",
+    "advantage_std": "scale_rewards",
+    "importance_correction": "rollout_correction",
+    "importance_level": "rollout_correction_level",
+    "importance_cap": "rollout_correction_cap",
+    "rollout_lag": "max_staleness",
+    "permute_rewards": "shuffle_rewards",
+}
 # TRL's GRPOConfig and ModelConfig, the leaves of verl's and EasyR1's trees, R1-ShareVL's additions, RLlib's keys.
 PEER_NAMES: dict[str, str] = {
     # groups and sampling
@@ -124,6 +92,11 @@ PEER_NAMES: dict[str, str] = {
     "importance_sampling_level": "ratio_level",
     "norm_adv_by_std_in_grpo": "scale_rewards",
     "mask_truncated_completions": "mask_truncated",
+    "use_kl_in_reward": "kl_in_reward",
+    "vllm_importance_sampling_correction": "rollout_correction",
+    "vllm_importance_sampling_cap": "rollout_correction_cap",
+    "rollout_is_threshold": "rollout_correction_cap",
+    "tis_imp_ratio_cap": "rollout_correction_cap",
     # model
     "model_name_or_path": "model",
     "model_path": "model",
@@ -163,6 +136,51 @@ PEER_NAMES: dict[str, str] = {
     "n_gpus_per_node": "num_learners",
 }
 
+# Keys of nested tables.
+NESTED_NAMES: dict[str, str] = {
+    "rank": "r",
+    "lora_r": "r",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "targets": "target_modules",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "enable_sleep_mode": "sleep",
+}
+
+_AGGREGATIONS = {
+    "grpo": "sequence_mean", "bnpo": "token_mean", "dapo": "token_mean", "dr_grpo": "max_length",  # TRL
+    "token-mean": "token_mean", "seq-mean-token-mean": "sequence_mean",  # verl
+    "seq-mean-token-sum": "question_mean", "seq-mean-token-sum-norm": "max_length",
+    "token": "token_mean", "seq": "sequence_mean",  # EasyR1
+    "sequence_sum": "question_mean", "constant": "max_length",  # ours, before this version
+}  # fmt: skip
+_ESTIMATORS = {"kl": "k1", "mse": "k2", "low_var_kl": "k3"}
+_CHECKPOINTING = {"true": "full", "false": "none", "nothing": "full", "products": "selective"}
+_SCALES = {"true": "std", "false": "none", "group": "std", "sample": "std", "population": "population_std"}
+# Other words for an option's values, by our name of the option; a value that is not here carries over as it is.
+OTHER_VALUES: dict[str, dict[str, str]] = {
+    "loss_aggregation": _AGGREGATIONS,
+    "kl_estimator": _ESTIMATORS,
+    "activation_checkpointing": _CHECKPOINTING,
+    "scale_rewards": _SCALES,
+    "kl_in_reward": {"loss": "false", "reward": "true"},
+    "ratio_level": {"sequence_mean": "sequence", "sequence_token": "sequence"},
+    "engine": {"true": "vllm", "false": "hf"},
+    "dtype": {"true": "bfloat16", "false": "float32", "bf16": "bfloat16", "fp32": "float32", "auto": "bfloat16"},
+    "lr_schedule": {"constant_with_warmup": "constant"},
+    "rollout_correction": {"true": "truncate", "false": "none"},
+}
+# Their values are in other units, or say something else: only the name is given.
+_OTHER_UNITS = {
+    "lr_warmup_ratio", "warmup_ratio", "adam_beta1", "adam_beta2", "use_kl_loss", "disable_kl", "use_peft",
+    "gradient_accumulation_steps", "ppo_micro_batch_size_per_gpu", "micro_batch_size_per_device_for_update",
+    "ppo_mini_batch_size", "global_batch_size", "sgd_minibatch_size", "steps_per_generation", "generation_batch_size",
+    "train_batch_size", "train_batch_size_per_learner", "per_device_train_batch_size", "num_rollout_workers",
+    "reward_weights", "reward_funcs", "reward_function", "prompt_key", "answer_key", "image_key", "n_gpus_per_node",
+}  # fmt: skip
+
 # Settings that are not options of an algorithm: where they stand here.
 ELSEWHERE: dict[str, str] = {
     "max_steps": "stop.training_iteration",
@@ -187,29 +205,49 @@ ELSEWHERE: dict[str, str] = {
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known name that a misspelt word most likely means, letter case aside."""
     lowered = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
-    return lowered[found[0]] if found else None
+    matches = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
+    return lowered[matches[0]] if matches else None
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown option: another trainer's name, else the closest of ours, else nothing."""
+def suggestion(word: str, known: Iterable[str], value: object = None) -> str:
+    """The end of a message about an unknown key: its name here, with the right value; else the closest known key."""
     known = list(known)
-    ours = PEER_NAMES.get(word)
-    if ours and (ours.split(".")[0] in known):
-        return f"; it is called {ours} here"
+    ours = OLD_NAMES.get(word) or PEER_NAMES.get(word)
+    if ours and ours.split(".")[0] in known:
+        return f"; it is called {ours} here{_write(word, ours, value)}"
+    if (nested := NESTED_NAMES.get(word)) in known:
+        return f"; it is called {nested} here"
     if word in ELSEWHERE:
         return f"; it is set by {ELSEWHERE[word]} here"
-    if ours := closest(word, known):
-        return f"; did you mean {ours}?"
+    if near := closest(word, known):
+        return f"; did you mean {near}?"
+    elsewhere = {**PEER_NAMES, **OLD_NAMES}
+    if (near := closest(word, elsewhere)) and elsewhere[near].split(".")[0] in known:
+        return f"; did you mean {elsewhere[near]}?"
     return ""
 
 
-def block_suggestion(block: str, keys: Iterable[str], known: Iterable[str]) -> str:
+def _write(word: str, ours: str, value: object) -> str:
+    """`: write OURS: VALUE`, where the value can be carried over."""
+    if value is None or isinstance(value, Mapping) or word in _OTHER_UNITS:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f": write {ours}: {OTHER_VALUES.get(ours, {}).get(text, text)}"
+
+
+def value_suggestion(option: str, value: object) -> str:
+    """The end of a message about a value that an option does not take: another trainer's word for one that it takes."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    ours = OTHER_VALUES.get(option, {}).get(text)
+    return f"; {text} is called {ours} here" if ours else ""
+
+
+def block_suggestion(block: str, table: Mapping[str, Any], known: Iterable[str]) -> str:
     """The same for a block of another trainer's tree, such as verl's `rollout: {n: 8}`: options here are flat."""
     known = list(known)
-    found = []
-    for key in keys:
+    matches = []
+    for key, value in table.items():
         ours = PEER_NAMES.get(f"{block}.{key}") or PEER_NAMES.get(key) or (key if key in known else None)
         if ours and ours.split(".")[0] in known:
-            found.append(f"{block}.{key} is {ours}")
-    return f"; options are flat here: {', '.join(found)}" if found else suggestion(block, known)
+            matches.append(f"{block}.{key} is {_write(key, ours, value).removeprefix(': write ') or ours}")
+    return f"; options are flat here: {', '.join(matches)}" if matches else suggestion(block, known)

@@ -1,191 +1,239 @@
-"""What `env_config` may hold: typed, documented fields, checked by name, type and bounds before any data is read."""
+"""Options are fields of pydantic models: type, default, bounds, meaning, unit and source, each written once.
+
+`check` is the one way in: what YAML, `--set`, `.training()` and Tune refuse, they refuse in the same words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
-from difflib import get_close_matches
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+import types
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from sharegrpo_rl.data.transforms import check_names
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from sharegrpo_rl.config.names import suggestion, value_suggestion
 from sharegrpo_rl.errors import UserError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-# ---- One option: a dataclass field with its meaning, bounds, unit and source; and the check of a value against it.
+Checked = TypeVar("Checked", bound="Options")
+UnknownKey = Callable[[str, Any], str]
 
 
 def option(
     default: Any,
-    doc: str,
+    doc: str | None = None,
     *,
     unit: str = "",
     source: str = "",
-    choices: tuple[Any, ...] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-    exclusive_minimum: bool = False,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    alias: str | None = None,
 ) -> Any:
-    """A dataclass field that carries its documentation and its bounds."""
-    metadata = {
-        "doc": doc,
-        "unit": unit,
-        "source": source,
-        "choices": choices,
-        "minimum": minimum,
-        "maximum": maximum,
-        "exclusive_minimum": exclusive_minimum,
-    }
+    """A field with its documentation and bounds. A subclass that changes a default may leave out `doc` and bounds."""
+    extra: dict[str, Any] = {"unit": unit, "source": source}
+    bounds: dict[str, Any] = {"ge": ge, "gt": gt, "le": le}
     if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def meaning(entry: Field, quote: str = "") -> str:
-    """An option's documentation, choices, bounds, unit and source in one line; `quote` goes around each choice."""
-    notes = entry.metadata
-    parts = [notes.get("doc", "")]
-    if notes.get("choices"):
-        parts.append("one of " + ", ".join(f"{quote}{choice}{quote}" for choice in notes["choices"]))
-    low, high = notes.get("minimum"), notes.get("maximum")
-    if low is not None:
-        parts.append(f"{'above' if notes.get('exclusive_minimum') else 'at least'} {low:g}")
-    if high is not None:
-        parts.append(f"at most {high:g}")
-    if notes.get("unit"):
-        parts.append(f"in {notes['unit']}")
-    if notes.get("source"):
-        parts.append(f"source: {notes['source']}")
-    return "; ".join(parts)
-
-
-def check_option(options: type, name: str, value: Any) -> Any:
-    """The value as its field wants it (an int for a float field becomes a float); UserError where it does not fit."""
-    known = {f.name: f for f in fields(options)}
-    spec = known[name].metadata
-    hint = _hints(options)[name]
-    optional = "None" in hint
-    if value is None:
-        if optional:
-            return None
-        raise UserError(f"{name}: null is not allowed; expected {hint.replace('<class ', '').strip('>')}")
-    kind = next(k for k in (bool, int, float, str, dict, list) if k.__name__ in hint)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{name}: expected {kind.__name__}{' or null' if optional else ''}, got {value!r}")
-    if spec["choices"] and value not in spec["choices"]:
-        raise UserError(f"{name}: {value!r} is not one of {', '.join(map(str, spec['choices']))}")
-    if kind in (int, float):
-        _check_bounds(name, value, spec)
-    return value
-
-
-@cache
-def _hints(options: type) -> dict[str, str]:
-    """Each option's type as text. Kept: reading annotations takes longer than all checks, and a search makes many."""
-    return {name: str(hint) for name, hint in get_type_hints(options).items()}
-
-
-def _check_bounds(name: str, value: float, spec: Any) -> None:
-    low, high = spec["minimum"], spec["maximum"]
-    if value != value or value in (float("inf"), float("-inf")):
-        raise UserError(f"{name}: {value} is not a finite number")
-    if low is not None and (value < low or (spec["exclusive_minimum"] and value == low)):
-        raise UserError(
-            f"{name}: {value} is too small; it must be {'above' if spec['exclusive_minimum'] else 'at least'} {low}"
+        return Field(
+            default_factory=lambda: copy(default), description=doc, json_schema_extra=extra, alias=alias, **bounds
         )
-    if high is not None and value > high:
-        raise UserError(f"{name}: {value} is too large; it must be at most {high}")
+    return Field(default, description=doc, json_schema_extra=extra, alias=alias, **bounds)
 
 
-Read = TypeVar("Read", bound="DataclassInstance")
+class Options(BaseModel):
+    """A table of options: strict types, no unknown keys, finite numbers, unchangeable once checked."""
 
-
-def about(
-    doc: str,
-    *,
-    unit: str = "",
-    choices: tuple[Any, ...] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-) -> dict[str, Any]:
-    """Metadata of an option's field: its documentation and its bounds (both included)."""
-    return {"doc": doc, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
-
-
-@dataclass(frozen=True)
-class EnvOptions:
-    """Options that every environment has."""
-
-    max_questions: int | None = field(
-        default=None,
-        metadata=about("at most so many training questions, the skipped ones included; test stays whole", minimum=1),
-    )
-    subset_seed: int = field(default=0, metadata=about("which training questions max_questions keeps", minimum=0))
-    skip_questions: int = field(
-        default=0, metadata=about("first training questions to leave out: those of the warm start", minimum=0)
-    )
-    transforms: list[str] | None = field(
-        default=None, metadata=about("image transforms to ask for; null = the task's own list")
-    )
-    transform_text_position: str = field(
-        default="before",
-        metadata=about("where the sentence about a transform stands", choices=("before", "after")),
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, protected_namespaces=(), validate_default=True
     )
 
-    def __post_init__(self) -> None:
-        if self.transforms is not None:
-            check_names(self.transforms)
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """A field that only changes a default takes meaning, unit and bounds from the parent class."""
+        inherited = {
+            name: _with_default_of(field, parent)
+            for name, field in cls.model_fields.items()
+            if field.description is None and (parent := cls._parent_field(name)) is not None
+        }
+        if inherited:
+            cls.__pydantic_fields__.update(inherited)
+            cls.model_rebuild(force=True)
+
+    @classmethod
+    def _parent_field(cls, name: str) -> FieldInfo | None:
+        parents = (base.model_fields for base in cls.__mro__[1:] if issubclass(base, Options))
+        return next((fields[name] for fields in parents if name in fields), None)
+
+    @classmethod
+    def fields(cls) -> dict[str, FieldInfo]:
+        """Every option by the name that run files use."""
+        return {field.alias or name: field for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Every option's default, nested tables as dicts."""
+        return cls().as_dict()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every option's value by the name that run files use, nested tables as dicts."""
+        return self.model_dump(by_alias=True)
+
+    def set_keys(self) -> set[str]:
+        """Names of the options that were set, as opposed to left at their default."""
+        fields = type(self).model_fields
+        return {fields[name].alias or name for name in self.model_fields_set}
 
 
-def read_options(kind: type[Read], given: Mapping[str, Any], where: str = "env_config") -> Read:
-    """The fields of `kind` from a table at the key `where`; UserError where a key is unknown or a value does not fit."""
-    known = {f.name: f for f in fields(kind)}
-    hints = get_type_hints(kind)
-    values = {}
-    for name, value in given.items():
-        if name not in known:
-            close = get_close_matches(str(name), list(known), n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-            raise UserError(f"{where}.{name}: unknown key; {hint}")
-        values[name] = _checked(f"{where}.{name}", value, hints[name], known[name].metadata)
-    return kind(**values)
+def _with_default_of(field: FieldInfo, parent: FieldInfo) -> FieldInfo:
+    merged = copy(parent)
+    merged.default, merged.default_factory = field.default, field.default_factory
+    source = notes(field)["source"]
+    merged.json_schema_extra = {"unit": notes(parent)["unit"], "source": source}
+    return merged
 
 
-def _checked(key: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
-    types = get_args(hint) if type(None) in get_args(hint) else (hint,)
-    if value is None and type(None) in types:
-        return None
-    wanted = next(t for t in types if t is not type(None))
-    kind = getattr(wanted, "__origin__", wanted)
-    if isinstance(value, tuple):
-        value = list(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or value != value:
-        raise UserError(f"{key}: expected {_spelled(hint)}, got {value!r}")
-    items = [*value, *value.values()] if kind is dict else value if kind is list else []
-    fitting = (*get_args(wanted), int) if float in get_args(wanted) else get_args(wanted)
-    if not all(isinstance(item, fitting) for item in items):
-        raise UserError(f"{key}: expected {_spelled(hint)}, got {value!r}")
-    if metadata["choices"] and value not in metadata["choices"]:
-        raise UserError(f"{key}: {value!r} is not one of {', '.join(map(str, metadata['choices']))}")
-    low, high = metadata["minimum"], metadata["maximum"]
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise UserError(f"{key}: {value} is out of bounds; it must be {_bounds(low, high)}")
-    return value
+def notes(field: FieldInfo) -> dict[str, str]:
+    """Unit and source of an option."""
+    extra = field.json_schema_extra
+    return {"unit": "", "source": "", **({k: str(v) for k, v in extra.items()} if isinstance(extra, dict) else {})}
 
 
-def _bounds(low: float | None, high: float | None) -> str:
-    return f"at least {low}" if high is None else f"between {low} and {high}"
+def check(model: type[Checked], table: Mapping[str, Any], unknown_key: UnknownKey | None = None) -> Checked:
+    """The model of a table of options; UserError, beginning with the dotted key, for the first entry that does not fit.
+
+    unknown_key: what to say about an unknown top-level key and its value; otherwise the closest known one is named.
+    """
+    known = model.fields()
+    order = {key: index for index, key in enumerate(table)}
+    for key, value in table.items():
+        if key not in known:
+            say = unknown_key(key, value) if unknown_key else unknown(key, known)
+            raise UserError(f"{key}: {say}")
+    try:
+        return model.model_validate({key: list(v) if isinstance(v, tuple) else v for key, v in table.items()})
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        problem = min(problems, key=lambda p: order.get(str(p["loc"][0]), -1) if p["loc"] else -1)
+        raise UserError(_message(model, problem)) from None
 
 
-def _spelled(hint: Any) -> str:
-    names = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "None": "null"}
-    names |= {"list[str]": "a list of texts", "dict[str, str]": "a mapping of texts", "list": "a list of tables"}
-    names |= {"dict[str, float]": "a mapping of numbers"}
-    text = str(hint) if get_args(hint) else hint.__name__
-    return " or ".join(names.get(part, part) for part in text.split(" | "))
+def check_at(
+    prefix: str, model: type[Checked], table: Mapping[str, Any], unknown_key: UnknownKey | None = None
+) -> Checked:
+    """`check` with a prefix before each key: `config.` or `tune.budget.`."""
+    try:
+        return check(model, table, unknown_key)
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if text.startswith(prefix) else f"{prefix}{text}") from None
+
+
+def unknown(key: str, known: Iterable[str]) -> str:
+    """What to say about a key that a table does not have."""
+    known = list(known)
+    return f"no such key{suggestion(key, known)} (known: {', '.join(known)})"
+
+
+def _message(model: type[Options], problem: Any) -> str:
+    """One of pydantic's errors in our words: the dotted key, what is wrong, what would be right."""
+    table, annotation, path = _entry_at(model, [part for part in problem["loc"] if part not in _UNION_BRANCHES])
+    key, value, kind = _dotted(path), problem["input"], problem["type"]
+    bounds = problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{key}: {unknown(str(path[-1]), table.fields())}"
+    if kind == "value_error":
+        return f"{key}: {bounds['error']}" if key else str(bounds["error"])
+    if value is None:
+        return f"{key}: null is not allowed; expected {type_words(annotation)}"
+    if kind == "literal_error":
+        hint = value_suggestion(str(path[-1]), value)
+        return f"{key}: {value!r} is not one of {', '.join(map(str, _choices(annotation)))}{hint}"
+    if kind == "finite_number":
+        return f"{key}: {value} is not a finite number"
+    if kind in ("greater_than", "greater_than_equal"):
+        bound = f"above {bounds['gt']:g}" if "gt" in bounds else f"at least {bounds['ge']:g}"
+        return f"{key}: {value} is too small; it must be {bound}"
+    if kind == "less_than_equal":
+        return f"{key}: {value} is too large; it must be at most {bounds['le']:g}"
+    return f"{key}: expected {type_words(annotation)}, got {value!r}"
+
+
+_UNION_BRANCHES = ("str", "list[str]", "list[dict[str,any]]")  # pydantic's names for the parts of a union, no keys
+
+
+def _entry_at(model: type[Options], path: list[Any]) -> tuple[type[Options], Any, list[Any]]:
+    """The innermost table of options on the way to an entry, the entry's type, and the way without pydantic's extras."""
+    table: type[Options] = model
+    annotation: Any = model
+    for part in path:
+        fields = table.fields() if annotation is table else {}
+        if part in fields:
+            annotation = fields[part].annotation
+            if inner := nested(fields[part]):
+                table = annotation = inner
+        elif items := [get_args(t)[-1] for t in (annotation, *get_args(annotation)) if get_origin(t) in (list, dict)]:
+            annotation = items[0]
+    if path and annotation is table and (field := model.fields().get(path[-1])):
+        annotation = field.annotation
+    return table, annotation, path
+
+
+def _dotted(path: list[Any]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def nested(field: FieldInfo) -> type[Options] | None:
+    """The model of an option that is a table of options itself."""
+    parts = (field.annotation, *get_args(field.annotation))
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, Options)), None)
+
+
+def choices(field: FieldInfo) -> tuple[Any, ...]:
+    """The values that an option with a fixed set of them may have."""
+    return _choices(field.annotation)
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return next((get_args(part) for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal), ())
+
+
+_WORDS = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table", list: "a list",
+    type(None): "null",
+}  # fmt: skip
+
+
+def type_words(annotation: Any) -> str:
+    """A type as a message names it: `a whole number or null`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(type_words(part) for part in get_args(annotation)))
+    if get_origin(annotation) is Literal:
+        return "text"
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return "a table of keys"
+    words = _WORDS.get(get_origin(annotation) or annotation, "something else")
+    inner = {str: " of texts", float: " of numbers", int: " of whole numbers", dict: " of tables"}
+    items = get_args(annotation)
+    return words + (
+        inner.get(get_origin(items[-1]) or items[-1], "") if items and get_origin(annotation) in (list, dict) else ""
+    )
+
+
+def meaning(field: FieldInfo, quote: str = "") -> str:
+    """An option's documentation, choices, bounds, unit and source in one line; `quote` goes around each choice."""
+    parts = [field.description or ""]
+    if values := choices(field):
+        parts.append("one of " + ", ".join(f"{quote}{value}{quote}" for value in values))
+    for bound in field.metadata:
+        if isinstance(bound, Ge):
+            parts.append(f"at least {bound.ge:g}")
+        elif isinstance(bound, Gt):
+            parts.append(f"above {bound.gt:g}")
+        elif isinstance(bound, Le):
+            parts.append(f"at most {bound.le:g}")
+    about = notes(field)
+    parts += [f"in {about['unit']}"] if about["unit"] else []
+    parts += [f"source: {about['source']}"] if about["source"] else []
+    return "; ".join(parts)

@@ -1,13 +1,15 @@
 """The algorithms by name, with their options and presets; light enough for `--dry-run` and `list`.
 
-A preset is a table of keys laid down before a run's own. The long lists of them are in docs/algorithms/presets.md.
+A preset is a table of keys laid down before a run's own. The page of each method in docs/algorithms/ has its table.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sharegrpo_rl.config import GRPODOptions, GRPOOptions, RunOptions, SFTOptions, ShareGRPOOptions, StepGRPOOptions
+from sharegrpo_rl.config.grpo import GRPOOptions
+from sharegrpo_rl.config.methods import GRPODOptions, SFTOptions, ShareGRPOOptions, StepGRPOOptions
+from sharegrpo_rl.config.run import RunOptions
 
 ALGORITHM_OPTIONS: dict[str, type[RunOptions]] = {
     "GRPO": GRPOOptions,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal, Self
 
-from sharegrpo_rl.config import check_option, option
-from sharegrpo_rl.config.names import closest, is_open, known_metrics
+from pydantic import model_validator
+
+from sharegrpo_rl.config.grpo import GRPOOptions
+from sharegrpo_rl.config.metrics import check_metric
+from sharegrpo_rl.config.option import Options, check_at, option
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.config.tree import SEARCH_WORDS, copy_tree
 from sharegrpo_rl.errors import UserError
 
@@ -130,66 +134,65 @@ def _check_step(key: str, low: float, high: float, step: float) -> None:
             raise UserError(f"{key}: quniform's {bound} is no multiple of its step {step}; change one of them")
 
 
-@dataclass
-class SearchOptions:
-    """`tune`: how trials are made, compared, stopped and limited."""
-
-    metric: str = option("evaluation/accuracy", "figure that trials are compared by: a path into result.json")
-    mode: str = option("max", "is more of it better, or less", choices=("max", "min"))
-    num_samples: int = option(1, "times that the grid is run; choices and ranges are drawn anew each time", minimum=1)
-    scheduler: str = option(
-        "none", "what stops or changes trials on their way", choices=("none", "asha", "pbt", "median_stopping")
-    )
-    searcher: str = option("random", "what draws from choices and ranges", choices=("random", "optuna"))
-    max_concurrent: int | None = option(None, "trials at once; null = as many as fit the machine", minimum=1)
-    budget: dict | None = option(None, "where the whole search ends: seconds, completions, or both; null = never")
-    scheduler_options: dict | None = option(None, "settings of the scheduler; null = its defaults")
-    max_failures: int = option(2, "times that a failed trial is started again from its checkpoint", minimum=0)
-
-
-@dataclass
-class BudgetOptions:
+class BudgetOptions(Options):
     """`tune.budget`."""
 
-    seconds: int | None = option(None, "wall seconds of the search", minimum=1)
-    completions: int | None = option(None, "completions of all trials", minimum=1)
+    seconds: int | None = option(None, "wall seconds of the search", ge=1)
+    completions: int | None = option(None, "completions of all trials", ge=1)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.seconds is None and self.completions is None:
+            raise UserError("budget: empty; name seconds, completions, or both, or leave it out")
+        return self
 
 
-@dataclass
-class AshaOptions:
+class SearchOptions(Options):
+    """`tune`: how trials are made, compared, stopped and limited."""
+
+    metric: str = option("evaluation/accuracy", "metric that trials are compared by: a path into result.json")
+    mode: Literal["max", "min"] = option("max", "whether higher or lower is better")
+    num_samples: int = option(1, "times to run the grid; choices and ranges are drawn anew each time", ge=1)
+    scheduler: Literal["none", "asha", "pbt", "median_stopping"] = option(
+        "none", "what stops or changes trials before their end"
+    )
+    searcher: Literal["random", "optuna"] = option("random", "what draws from choices and ranges")
+    max_concurrent: int | None = option(None, "trials at once; null = as many as fit the machine", ge=1)
+    budget: BudgetOptions | None = option(
+        None, "when the whole search ends: seconds, completions, or both; null = never"
+    )
+    scheduler_options: dict[str, Any] | None = option(None, "settings of the scheduler; null = its defaults")
+    max_failures: int = option(2, "times to restart a failed trial from its checkpoint", ge=0)
+
+
+class AshaOptions(Options):
     """`tune.scheduler_options` of `asha`: at each rung only the best 1/reduction_factor of the trials so far go on."""
 
-    grace_period: int = option(1, "iterations before a trial can be stopped: the first rung", minimum=1)
-    reduction_factor: float = option(
-        4.0, "rungs lie this factor apart, one in so many goes on", minimum=1, exclusive_minimum=True
-    )
-    brackets: int = option(1, "ladders that trials are spread over; each begins a rung later", minimum=1)
+    grace_period: int = option(1, "iterations before a trial can be stopped: the first rung", ge=1)
+    reduction_factor: float = option(4.0, "rungs lie this factor apart, one in so many goes on", gt=1)
+    brackets: int = option(1, "ladders that trials are spread over; each begins a rung later", ge=1)
 
 
-@dataclass
-class MedianStoppingOptions:
+class MedianStoppingOptions(Options):
     """`tune.scheduler_options` of `median_stopping`: a trial stops below the median of the others' running means."""
 
-    grace_period: int = option(1, "iterations before a trial can be stopped", minimum=1)
-    min_samples_required: int = option(3, "other trials that must have come as far", minimum=1)
+    grace_period: int = option(1, "iterations before a trial can be stopped", ge=1)
+    min_samples_required: int = option(3, "other trials that must have come as far", ge=1)
 
 
-@dataclass
-class PbtOptions:
-    """`tune.scheduler_options` of `pbt`: the worst trials take over the best ones' weights and vary their values."""
+class PbtOptions(Options):
+    """`tune.scheduler_options` of `pbt`: the worst trials copy the best ones' weights and vary their values."""
 
-    perturbation_interval: int = option(5, "iterations between the rounds", minimum=1)
-    quantile_fraction: float = option(
-        0.25,
-        "share of the trials that take over, and of those taken from",
-        minimum=0,
-        maximum=0.5,
-        exclusive_minimum=True,
-    )
-    resample_probability: float = option(0.25, "chance that a value is drawn anew, not varied", minimum=0, maximum=1)
+    perturbation_interval: int = option(5, "iterations between the rounds", ge=1)
+    quantile_fraction: float = option(0.25, "share of the trials that copy, and of those copied from", gt=0, le=0.5)
+    resample_probability: float = option(0.25, "chance that a value is drawn anew, not varied", ge=0, le=1)
 
 
-SCHEDULERS: dict[str, type] = {"asha": AshaOptions, "median_stopping": MedianStoppingOptions, "pbt": PbtOptions}
+SCHEDULERS: dict[str, type[Options]] = {
+    "asha": AshaOptions,
+    "median_stopping": MedianStoppingOptions,
+    "pbt": PbtOptions,
+}
 # A trial's weights, prompts and questions hang on these; other trials' checkpoints do not fit where they differ.
 UNCHANGEABLE = (
     "model", "model_config", "dtype", "lora", "freeze_vision_tower", "freeze_projector", "warm_start", "env_config",
@@ -198,44 +201,33 @@ UNCHANGEABLE = (
 )  # fmt: skip
 
 
-def read_search_options(given: Any) -> dict[str, Any]:
+def read_search_options(table: Any) -> dict[str, Any]:
     """The `tune:` block with its defaults; UserError where it is no table, or a key or value does not fit."""
-    if given is None:
-        return vars(SearchOptions())
-    if not isinstance(given, Mapping):
-        raise UserError(f"tune: expected a table of keys, got {given!r}")
-    options = vars(SearchOptions()) | _checked(SearchOptions, given, "tune")
-    if options["budget"] is not None:
-        options["budget"] = _checked(BudgetOptions, options["budget"], "tune.budget")
-        if not any(options["budget"].values()):
-            raise UserError("tune.budget: empty; name seconds, completions, or both, or leave it out")
-    options["scheduler_options"] = _scheduler_options(options["scheduler"], options["scheduler_options"])
-    return options
+    if table is not None and not isinstance(table, Mapping):
+        raise UserError(f"tune: expected a table of keys, got {table!r}")
+    options = check_at("tune.", SearchOptions, table or {}).as_dict()
+    return {**options, "scheduler_options": _scheduler_options(options["scheduler"], options["scheduler_options"])}
 
 
-def _scheduler_options(scheduler: str, given: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if scheduler not in SCHEDULERS:
-        if given:
-            raise UserError(f"tune.scheduler_options: there is no scheduler to set ({', '.join(SCHEDULERS)} have some)")
-        return None
-    return vars(SCHEDULERS[scheduler]()) | _checked(SCHEDULERS[scheduler], given or {}, "tune.scheduler_options")
+def _scheduler_options(scheduler: str, table: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if scheduler in SCHEDULERS:
+        return check_at("tune.scheduler_options.", SCHEDULERS[scheduler], table or {}).as_dict()
+    if table:
+        raise UserError(f"tune.scheduler_options: there is no scheduler to set ({', '.join(SCHEDULERS)} have some)")
+    return None
 
 
 def check_search_options(
     options: Mapping[str, Any],
-    config: Mapping[str, Any],
+    run_options: RunOptions,
     iterations: int,
     keys: Sequence[str],
     grid_keys: Sequence[str],
 ) -> None:
-    """UserError where the block does not fit the run that it searches over. `config`: the resolved one."""
+    """UserError where the block does not fit the run that it searches over."""
     metric = options["metric"]
-    known = known_metrics(config, config["rewards"])
-    if metric not in known and not is_open(metric):
-        near = closest(metric, known)
-        hint = f"did you mean {near}?" if near else f"known: {', '.join(known)}"
-        raise UserError(f"tune.metric: this run reports no {metric!r}; {hint}")
-    if options["scheduler"] != "none" and metric.startswith("evaluation/") and config["evaluation_interval"] == 0:
+    check_metric("tune.metric", metric, run_options)
+    if options["scheduler"] != "none" and metric.startswith("evaluation/") and run_options.evaluation_interval == 0:
         raise UserError(
             f"tune.scheduler: {options['scheduler']} compares running trials by {metric}, and with "
             "config.evaluation_interval: 0 none reports it before its end; set that interval"
@@ -244,13 +236,13 @@ def check_search_options(
         raise UserError(
             f"tune.searcher: optuna draws every value itself and takes no grid_search ({grid_keys[0]}); use choice"
         )
-    _check_scheduler(options, config, iterations, keys)
-    if (options["budget"] or {}).get("completions") and "num_generations" not in config:
+    _check_scheduler(options, run_options.evaluation_interval, iterations, keys)
+    if (options["budget"] or {}).get("completions") and not isinstance(run_options, GRPOOptions):
         raise UserError("tune.budget.completions: this algorithm samples no completions; give seconds")
 
 
 def _check_scheduler(
-    options: Mapping[str, Any], config: Mapping[str, Any], iterations: int, keys: Sequence[str]
+    options: Mapping[str, Any], evaluation_interval: int, iterations: int, keys: Sequence[str]
 ) -> None:
     """UserError where a scheduler could not do anything, or not do it right."""
     scheduler, own = options["scheduler"], options["scheduler_options"]
@@ -262,10 +254,10 @@ def _check_scheduler(
             f"tune.scheduler_options.{first}: {own[first]} is not below stop.training_iteration = {iterations}, "
             f"so {scheduler} would never act"
         )
-    if options["metric"].startswith("evaluation/") and config["evaluation_interval"] >= iterations:
+    if options["metric"].startswith("evaluation/") and evaluation_interval >= iterations:
         raise UserError(
             f"tune.scheduler: {scheduler} compares running trials by {options['metric']}, and config.evaluation_interval "
-            f"= {config['evaluation_interval']} reports it at the end of {iterations} iterations only; lower it"
+            f"= {evaluation_interval} reports it at the end of {iterations} iterations only; lower it"
         )
     if scheduler == "pbt":
         if options["searcher"] != "random":
@@ -277,18 +269,3 @@ def _check_scheduler(
                 raise UserError(
                     f"{key}: pbt changes values while a trial runs, and this one cannot change then; take it out of the search"
                 )
-
-
-def _checked(table: type, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    known = [f.name for f in fields(table)]
-    values = {}
-    for name, value in given.items():
-        if name not in known:
-            near = closest(name, known)
-            hint = f"; did you mean {near}?" if near else ""
-            raise UserError(f"{where}.{name}: no such key{hint} (known: {', '.join(known)})")
-        try:
-            values[name] = check_option(table, name, value)
-        except UserError as error:
-            raise UserError(f"{where}.{error}") from None
-    return values

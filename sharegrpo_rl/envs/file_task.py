@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
-from sharegrpo_rl.config.option import EnvOptions, about, read_options
+from sharegrpo_rl.config.environment import EnvOptions, read_options
+from sharegrpo_rl.config.option import Options, option
 from sharegrpo_rl.data.benchmarks.layout import find_layout
 from sharegrpo_rl.data.loading import TableBank, check_bank, load_bank
 from sharegrpo_rl.data.transforms import DEFAULT_TRANSFORMS, TRANSFORMS, allowed_transforms, dropped_transforms
@@ -177,55 +179,40 @@ OF_THE_RUN = ("skip_questions", "transform_text_position")  # settings that a se
 NOT_INHERITED = ("data", "kinds", "max_questions", *OF_THE_RUN)
 
 
-@dataclass(frozen=True)
 class FileOptions(EnvOptions):
     """Options of every environment that reads a data set."""
 
-    data: str | list = field(
-        default="", metadata=about("the data set: a folder, a file, or a hub name; or a list of sets that are mixed")
+    data: str | list[dict[str, Any]] = option(
+        "", "the data set: a folder, a file, or a hub name; or a list of sets that are mixed"
     )
-    kinds: list[str] = field(
-        default_factory=list, metadata=about("keep only these kinds of question (`subtask`); empty = all")
+    kinds: list[str] = option([], "keep only these kinds of question (`subtask`); empty = all")
+    columns: dict[str, str] = option({}, "field -> the data set's name of that column, where it is not a known one")
+    test_fraction: float | None = option(
+        None, "share of a data set with one file only that is its test split", ge=0, le=1
     )
-    columns: dict[str, str] = field(
-        default_factory=dict, metadata=about("field -> the data set's name of that column, where it is not a known one")
+    hub_config: str | None = option(None, "configuration of a hub data set")
+    benchmark: str | None = option(
+        None, "the layout of a published benchmark's file, such as mathvista; null = plain columns"
     )
-    test_fraction: float | None = field(
-        default=None,
-        metadata=about("share of a data set with one file only that is its test split", minimum=0, maximum=1),
-    )
-    hub_config: str | None = field(default=None, metadata=about("configuration of a hub data set"))
-    benchmark: str | None = field(
-        default=None,
-        metadata=about("the layout of a published benchmark's file, such as mathvista; null = plain columns"),
-    )
-    template_wordings: bool = field(
-        default=False, metadata=about("add rule-based wordings to questions that fit a template")
-    )
+    template_wordings: bool = option(False, "add rule-based wordings to questions that fit a template")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.benchmark is not None:
             find_layout(self.benchmark)
         if isinstance(self.data, list):
             mixed_sets(self)
+        return self
 
 
-@dataclass(frozen=True)
-class SetOptions:
+class SetOptions(Options):
     """What a set of a mixture may hold beside the keys of its environment."""
 
-    weight: float | None = field(
-        default=None, metadata=about("its part of an epoch, beside the other sets' weights; null = its size")
-    )
-    task: str | None = field(
-        default=None, metadata=about("the name of its curve; null = its rows' own `task`, else its folder's name")
-    )
-    env: str | None = field(
-        default=None, metadata=about("whose checks, answer type and transforms apply to its rows; null = the run's env")
-    )
-    rewards: dict[str, float] | None = field(
-        default=None, metadata=about("weight of each registered reward on its rows; null = the run's rewards")
+    weight: float | None = option(None, "its part of an epoch, beside the other sets' weights; null = its size")
+    task: str | None = option(None, "the name of its curve; null = its rows' own `task`, else its folder's name")
+    env: str | None = option(None, "whose checks, answer type and transforms apply to its rows; null = the run's env")
+    rewards: dict[str, float] | None = option(
+        None, "weight of each registered reward on its rows; null = the run's rewards"
     )
 
 
@@ -263,16 +250,16 @@ def mixed_sets(run: FileOptions) -> list[MixedSetOptions]:
 def _read_set(run: FileOptions, key: str, table: Any) -> MixedSetOptions:
     if not isinstance(table, Mapping):
         raise UserError(f"{key}: expected a table such as {{data: PATH, weight: 1, task: NAME}}, got {table!r}")
-    mixing_keys = [f.name for f in fields(SetOptions)]
+    mixing_keys = list(SetOptions.fields())
     mixing = read_options(SetOptions, {k: v for k, v in table.items() if k in mixing_keys}, key)
     if mixing.weight is not None and not 0 < mixing.weight < float("inf"):
         raise UserError(f"{key}.weight: {mixing.weight:g} must be above 0; to leave the set out, remove it")
     options_type = _options_type(run, key, mixing.env)
     given = {k: v for k, v in table.items() if k not in mixing_keys}
-    _check_keys(given, key, [*mixing_keys, *(f.name for f in fields(options_type))])
+    _check_keys(given, key, [*mixing_keys, *options_type.fields()])
     if not isinstance(given.get("data"), str) or not given["data"]:
         raise UserError(f"{key}.data: expected a folder, a file, or a hub name, got {given.get('data')!r}")
-    shared = {f.name for f in fields(options_type)} & {f.name for f in fields(run)} - set(NOT_INHERITED)
+    shared = set(options_type.fields()) & set(run.fields()) - set(NOT_INHERITED)
     with _naming(key):
         rows = read_options(options_type, {**{name: getattr(run, name) for name in shared}, **given}, key)
     if mixing.rewards is not None:
@@ -414,7 +401,7 @@ def _narrowed(
                     f"env_config.kinds: leaves no question of {spec.key} ({spec.rows.data}, {split}); "
                     f"remove the set, or give it {spec.key}.kinds"
                 )
-            spec = replace(spec, rows=replace(spec.rows, kinds=own))
+            spec = replace(spec, rows=spec.rows.model_copy(update={"kinds": own}))
         narrowed.append(spec)
     return narrowed
 

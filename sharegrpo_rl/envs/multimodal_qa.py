@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from sharegrpo_rl.config.option import EnvOptions, read_options
+from sharegrpo_rl.config.environment import EnvOptions, read_options
 from sharegrpo_rl.data.messages import place_sentence
 from sharegrpo_rl.data.transforms import TRANSFORMS, dropped_transforms, transform_images
 from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion

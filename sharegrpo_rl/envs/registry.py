@@ -6,7 +6,7 @@ Nothing here imports a task before it is used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sharegrpo_rl.errors import UserError
 
 if TYPE_CHECKING:
-    from sharegrpo_rl.config.option import EnvOptions
+    from sharegrpo_rl.config.environment import EnvOptions
     from sharegrpo_rl.data.types import QuestionBank
     from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 
@@ -35,7 +35,7 @@ class EnvironmentSpec:
 
     @property
     def options(self) -> type[EnvOptions]:
-        """The dataclass of what `env_config` may hold; each field's metadata has its documentation."""
+        """The model of what `env_config` may hold."""
         return self.load().options_type
 
 
@@ -90,7 +90,7 @@ def environment_spec(env_id: str) -> EnvironmentSpec:
 
 def check_env_config(env_id: str, env_config: Mapping[str, Any]) -> EnvOptions:
     """The environment's options, keys and values checked, without opening any data."""
-    from sharegrpo_rl.config.option import read_options
+    from sharegrpo_rl.config.environment import read_options
 
     return read_options(environment_spec(env_id).options, env_config)
 
@@ -105,7 +105,7 @@ def make_warm_start_bank(env_id: str, env_config: Mapping[str, Any], rows: int) 
     """The first `rows` training questions: those that RL leaves out with `skip_questions: rows`."""
     from sharegrpo_rl.envs.bank_view import BankView
 
-    options = replace(check_env_config(env_id, env_config), skip_questions=0)
+    options = check_env_config(env_id, env_config).model_copy(update={"skip_questions": 0})
     bank = environment_spec(env_id).load().load_bank(options, "train", check=False)
     if rows >= len(bank):
         raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharegrpo_rl.config.names import value_of
+from sharegrpo_rl.config.metrics import value_of
 
 WINDOW = 8  # iterations that the start and the end of a run are averaged over; a quarter of a shorter run
 Rows = Sequence[Mapping[str, Any]]

@@ -32,7 +32,7 @@ from sharegrpo_rl.reports.plots import draw_all
 from sharegrpo_rl.reports.wording import findings, method_notes, partial_notes, stop_notes
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.folder import RunFolder, differing_keys, run_params
-from sharegrpo_rl.runs.run_file import RunSpec, batch_arithmetic, check_folder_name, find_run_file, load_run
+from sharegrpo_rl.runs.run_file import RunSpec, check_folder_name, find_run_file, load_run
 
 # ---- What `compare` has to run: methods from run files, seeds, and a length at which completions are equal.
 
@@ -119,12 +119,12 @@ def _refuse_alike(specs: Sequence[RunSpec], labels: Sequence[str]) -> None:
 
 def planned_completions(spec: RunSpec) -> int | None:
     """Completions that a run samples, selection apart; None for a method that samples none."""
-    return batch_arithmetic(spec.config, spec.iterations).get("completions")
+    return spec.options.work(spec.iterations).completions or None
 
 
 def stop_settings(spec: RunSpec, budget: int | None) -> list[str]:
     """`--set` texts that end a run at the budget: by iterations, and by completions where selection samples more."""
-    each = batch_arithmetic(spec.config, 1).get("completions an iteration")
+    each = spec.options.work(1).completions_per_iteration or None
     if budget is None or each is None:
         return []
     iterations = max(1, ceil(budget / each))

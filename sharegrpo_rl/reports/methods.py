@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.config.names import value_of
+from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import PREDICTIONS, write_atomically
 from sharegrpo_rl.runs.folder import RunFolder, leaves

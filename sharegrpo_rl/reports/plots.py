@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sharegrpo_rl.config.names import value_of
+from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.reports.methods import Method, Run
 from sharegrpo_rl.statistics.seeds import Curve, make_band, smoothed
 

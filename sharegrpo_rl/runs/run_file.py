@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from math import ceil
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sharegrpo_rl.config import check_option, check_together
+from sharegrpo_rl.config.environment import read_options
 from sharegrpo_rl.config.loggers import check_loggers
-from sharegrpo_rl.config.names import PEER_NAMES, block_suggestion, closest, suggestion
-from sharegrpo_rl.config.option import read_options
-from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
-from sharegrpo_rl.config.run import TABLES, check_table, with_defaults
+from sharegrpo_rl.config.metrics import check_metric
+from sharegrpo_rl.config.names import closest, suggestion
+from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
+from sharegrpo_rl.config.resolve import options_of, resolve
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.config.search import SearchOptions
-from sharegrpo_rl.config.stop import check_best_metric, check_stop, check_stop_metrics
+from sharegrpo_rl.config.stop import check_stop, check_stop_metrics
 from sharegrpo_rl.config.tree import ROOTS, Setting, apply_settings, find_search_space, load_yaml_file, parse_setting
 from sharegrpo_rl.config.user_code import find_callbacks
 from sharegrpo_rl.envs.registry import ENVIRONMENTS
 from sharegrpo_rl.errors import UserError
-
-# ---- How much work a config asks for: completions, packs, pairs and optimizer steps.
-
-
-def batch_arithmetic(config: Mapping[str, Any], iterations: int) -> dict[str, int]:
-    """Counts by name for one iteration and for the whole run.
-
-    A group that shrinks for want of transforms has less; selection samples more, up to max_generation_batches times.
-    """
-    questions = config["num_questions"]
-    steps = config["num_epochs"] * ceil(questions / (config["minibatch_size"] or questions))
-    longest = config["max_prompt_tokens"] + config["max_completion_tokens"]
-    if "num_generations" not in config:
-        return {
-            "seed questions an iteration": questions,
-            "optimizer steps an iteration": steps,
-            "iterations": iterations,
-            "taught targets": questions * iterations,
-            "optimizer steps": steps * iterations,
-            "longest sequence in tokens": longest,
-        }
-    variants, samples = config["num_variants"], config["num_generations"]
-    shared = variants if config.get("pairing", "native") == "all" else 1
-    return {
-        "seed questions an iteration": questions,
-        "completions an iteration": questions * variants * samples,
-        "prompt packs an iteration": questions * variants,
-        "pairs of prompt and completion an iteration": questions * variants * samples * shared,
-        "optimizer steps an iteration": steps,
-        "iterations": iterations,
-        "completions": questions * variants * samples * iterations,
-        "optimizer steps": steps * iterations,
-        "longest sequence in tokens": longest,
-    }
-
 
 # ---- Environment ids and `env_config` keys, checked against the registry; and where the data of examples comes from.
 
@@ -87,16 +53,9 @@ def check_environment(env: str) -> None:
         )
 
 
-def check_environment_config(env: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def check_environment_config(env: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """`env_config` with every option of the environment, checked and typed; opens no data."""
-    options = ENVIRONMENTS[env].options
-    try:
-        return dict(vars(read_options(options, given)))
-    except UserError as error:
-        key = str(error).split(":")[0].removeprefix("env_config.")
-        ours = PEER_NAMES.get(key, "").removeprefix("env_config.")
-        hint = f"; it is called {ours} here" if ours in getattr(options, "__dataclass_fields__", ()) else ""
-        raise UserError(f"config.{error}{hint}") from None
+    return read_options(ENVIRONMENTS[env].options, table).as_dict()
 
 
 def check_data(env_config: Mapping[str, Any]) -> None:
@@ -165,14 +124,19 @@ Resolved = TypeVar("Resolved")
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One resolved run: `config` holds every option of the algorithm, checked and typed."""
+    """One resolved run; its options are checked and typed."""
 
     name: str
     run: str
     env: str
     stop: dict[str, Any]  # whichever comes first; schedules are planned by training_iteration
-    config: dict[str, Any]
+    options: RunOptions
     loggers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Every option by its name, as run files have them."""
+        return self.options.as_dict()
 
     @property
     def iterations(self) -> int:
@@ -219,26 +183,26 @@ def _refuse_search(tree: Mapping[str, Any], path: Path) -> None:
 
 
 def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
-    """Check one run's tree key by key and fill in presets and defaults; messages begin with the dotted key."""
+    """Check one run's tree and fill in presets and defaults; messages begin with the dotted key."""
     run = _word(tree, "run")
-    if run not in ALGORITHM_OPTIONS:
-        raise UserError(
-            f"run: no algorithm {run!r}{suggestion(run, ALGORITHM_OPTIONS)} (known: {', '.join(ALGORITHM_OPTIONS)})"
-        )
+    options_of(run)
     env = _word(tree, "env")
     check_environment(env)
     stop = check_stop(read_table(tree, "stop"))
-    config = _resolve_config(run, env, read_table(tree, "config"))
-    if config["total_steps"] is None:
-        config["total_steps"] = batch_arithmetic(config, stop["training_iteration"])["optimizer steps"]
     try:
-        check_together(config, run)
-        find_callbacks(config["user_callbacks"])
+        options = resolve(run, read_table(tree, "config"))
+        options = options.model_copy(update={"env_config": check_environment_config(env, options.env_config)})
+        if options.total_steps is None:
+            steps = options.optimizer_steps_per_iteration * stop["training_iteration"]
+            options = options.model_copy(update={"total_steps": steps})
+        options.check_together(run)
+        find_callbacks(options.user_callbacks)
+        if options.best_metric is not None:
+            check_metric("best_metric", options.best_metric, options)
     except UserError as error:
         raise UserError(f"config.{error}") from None
-    check_stop_metrics(stop, config)
-    check_best_metric(config)
-    return RunSpec(name, run, env, stop, config, check_loggers(read_table(tree, "loggers")))
+    check_stop_metrics(stop, options)
+    return RunSpec(name, run, env, stop, options, check_loggers(read_table(tree, "loggers")))
 
 
 def _read_shape(path: Path) -> tuple[str, dict[str, Any]]:
@@ -279,9 +243,8 @@ def _origin(message: str, path: Path, settings: Sequence[Setting]) -> str:
 def _check_keys(tree: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in tree:
         if key not in known:
-            options = {f.name for table in ALGORITHM_OPTIONS.values() for f in fields(table)}
-            searched = {f.name for f in fields(SearchOptions)}
-            block = "config" if key in options else "tune" if key in searched else ""
+            options = {name for table in ALGORITHM_OPTIONS.values() for name in table.fields()}
+            block = "config" if key in options else "tune" if key in SearchOptions.fields() else ""
             hint = f"; put it under {block}: {block}.{key}" if block else suggestion(key, known)
             raise UserError(f"{key}: no such key{hint} (a run has {', '.join(known)})")
 
@@ -303,38 +266,3 @@ def read_table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{key}: expected a table of keys, got {value!r}")
     return value
-
-
-def _resolve_config(run: str, env: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    options = ALGORITHM_OPTIONS[run]
-    checked = {key: _check_entry(run, key, value) for key, value in given.items()}
-    config = vars(options()) | _preset(run, checked.get("preset")) | checked
-    config["env_config"] = check_environment_config(env, config["env_config"])
-    config["rewards"] = check_table("rewards", config["rewards"])
-    return {key: with_defaults(key, value) if key in TABLES else value for key, value in config.items()}
-
-
-def _check_entry(run: str, key: str, value: Any) -> Any:
-    options = ALGORITHM_OPTIONS[run]
-    known = [f.name for f in fields(options)]
-    if key not in known:
-        hint = block_suggestion(key, value, known) if isinstance(value, dict) else suggestion(key, known)
-        others = [name for name, table in ALGORITHM_OPTIONS.items() if key in {f.name for f in fields(table)}]
-        hint = f"; it is an option of {', '.join(others)}" if others else hint
-        raise UserError(f"config.{key}: no such option of {run}{hint} (`sharegrpo-rl list options {run}` shows all)")
-    try:
-        value = check_option(options, key, value)
-    except UserError as error:
-        raise UserError(f"config.{error}") from None
-    return check_table(key, value) if key in TABLES else value
-
-
-def _preset(run: str, name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    presets = PRESETS.get(run, {})
-    if name not in presets:
-        raise UserError(
-            f"config.preset: {run} has no preset {name!r}{suggestion(name, presets)} (known: {', '.join(presets)})"
-        )
-    return {key: _check_entry(run, key, value) for key, value in presets[name].items()}

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from sharegrpo_rl.config.stop import best_iteration, reason_to_stop
+from sharegrpo_rl.config.metrics import best_iteration
+from sharegrpo_rl.config.stop import reason_to_stop
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
 from sharegrpo_rl.files import PREDICTIONS, as_json, storage_errors
 from sharegrpo_rl.generation.generator import check_engine
@@ -325,7 +326,7 @@ class _Training:
 
     def _best(self) -> int | None:
         saved = [int(path.name) for path in self.folder.checkpoint_paths()]
-        return best_iteration(self.folder.results.rows, saved, self.spec.config)
+        return best_iteration(self.folder.results.rows, saved, self.spec.options)
 
     def _finish(self, algorithm: TrainableAlgorithm, log: TensorBoardLog, before: dict[str, Any]) -> None:
         folder = self.folder

@@ -23,7 +23,7 @@ from sharegrpo_rl.config.search import (
 from sharegrpo_rl.config.tree import find_search_space
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json
-from sharegrpo_rl.runs.run_file import RunSpec, batch_arithmetic, read_run, read_table, resolve_run
+from sharegrpo_rl.runs.run_file import RunSpec, read_run, read_table, resolve_run
 
 # ---- A run file with a search space, checked: every candidate against its option, the combinations against each other.
 
@@ -77,7 +77,7 @@ def resolve_search(name: str, tree: dict[str, Any]) -> SearchSpec:
     for values in (*single_values(space), *combinations_of(space)):
         _check_trial(spec, values)
     keys, grid_keys = [key.key for key in space], [key.key for key in space if key.is_grid]
-    check_search_options(options, spec.base.config, spec.base.iterations, keys, grid_keys)
+    check_search_options(options, spec.base.options, spec.base.iterations, keys, grid_keys)
     return spec
 
 
@@ -98,7 +98,7 @@ def _base(name: str, tree: Mapping[str, Any], space: Sequence[SearchKey]) -> Run
     try:
         return resolve_run(name, with_values(tree, {key.path: key.values[0] for key in space}))
     except UserError as error:
-        wanted = [f"{key.key}: expected {kind}" for key in space if key.word in RANGES for kind in ("int", "a whole")]
+        wanted = [f"{key.key}: expected {kind}" for key in space if key.word in RANGES for kind in ("a whole",)]
         if str(error).startswith(tuple(wanted)):
             raise UserError(f"{error}; whole numbers are drawn by quniform with whole bounds and step") from None
         raise
@@ -191,7 +191,7 @@ def _work(spec: SearchSpec) -> list[str]:
 
 def _counts(spec: SearchSpec) -> list[list[Mapping[str, int]]] | None:
     """Batch arithmetic of [grid point][what may be drawn there], over the keys that change it; None if too many."""
-    base = batch_arithmetic(spec.base.config, spec.base.iterations)
+    base = spec.base.options.work(spec.base.iterations).counts()
     sizing = [key for key in spec.space if any(_arithmetic(spec, {key.path: v}) != base for v in key.values)]
     grid, drawn = [key for key in sizing if key.is_grid], [key for key in sizing if not key.is_grid]
     if prod(len(key.values) for key in sizing) > MAX_COMBINATIONS:
@@ -201,7 +201,7 @@ def _counts(spec: SearchSpec) -> list[list[Mapping[str, int]]] | None:
 
 def _arithmetic(spec: SearchSpec, values: Mapping[tuple[str, ...], Any]) -> dict[str, int]:
     run = spec.trial(values)
-    return batch_arithmetic(run.config, run.iterations)
+    return run.options.work(run.iterations).counts()
 
 
 def _ends(values: Sequence[int]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from sharegrpo_rl.config.names import value_of
+from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.config.search import LISTS, SearchKey, with_values
 from sharegrpo_rl.files import as_json, remove, storage_errors, write_atomically
 from sharegrpo_rl.runs.display import clock, say

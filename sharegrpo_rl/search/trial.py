@@ -20,9 +20,9 @@ from typing import Any
 
 from ray.tune import PlacementGroupFactory, Trainable
 
-from sharegrpo_rl.config.names import value_of
+from sharegrpo_rl.config.metrics import best_iteration, value_of
 from sharegrpo_rl.config.search import with_values
-from sharegrpo_rl.config.stop import best_iteration, reason_to_stop
+from sharegrpo_rl.config.stop import reason_to_stop
 from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json, storage_errors, write_atomically
@@ -227,7 +227,7 @@ class SearchTrial(Trainable):
             self.folder.results.append(row)
         if due:
             saved = [int(path.name) for path in self.folder.checkpoint_paths()]
-            best = best_iteration(self.folder.results.rows, saved, self.spec.config)
+            best = best_iteration(self.folder.results.rows, saved, self.spec.options)
             with storage_errors(self.folder.path):
                 self.folder.prune_checkpoints(self.plan.keep, best)
 

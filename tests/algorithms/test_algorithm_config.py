@@ -1,14 +1,12 @@
 """The configs: keys, types, presets, sizes of groups; and RLlib's own entry points over them."""
 
-from dataclasses import fields
-
 import pytest
+import yaml
 from ray import tune
 
-from sharegrpo_rl import config as options
 from sharegrpo_rl.algorithms.registry import ALGORITHMS, CLASSES, build_config, register
 from sharegrpo_rl.algorithms.warm_start import _key
-from sharegrpo_rl.config import presets
+from sharegrpo_rl.config import presets, resolve
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.runs.run_file import list_examples, load_run
 
@@ -16,11 +14,11 @@ from sharegrpo_rl.runs.run_file import list_examples, load_run
 @pytest.mark.parametrize("run", ALGORITHMS)
 def test_every_option_is_set_documented_and_legal(run):
     config = ALGORITHMS[run]()
-    for spec in fields(config.options):
-        default = getattr(config, spec.name)
-        assert default == getattr(config.options(), spec.name), spec.name
-        assert options.check_option(config.options, spec.name, default) == default
-        assert spec.metadata["doc"], spec.name
+    defaults = config.options.defaults()
+    for name, field in config.options.fields().items():
+        assert getattr(config, name) == defaults[name], name
+        assert field.description, name
+    assert config.to_options().as_dict() == defaults
 
 
 @pytest.mark.parametrize(("run", "preset"), [(r, p) for r, table in presets.PRESETS.items() for p in table])
@@ -28,7 +26,7 @@ def test_every_key_of_a_preset_is_a_legal_option(run, preset):
     table = presets.PRESETS[run][preset]
     config = build_config(run, "DrawnShapes-v0", {"preset": preset}, 0)
     for key, value in table.items():
-        assert getattr(config, key) == value == options.check_option(config.options, key, value), key
+        assert getattr(config, key) == value == resolve(run, {key: value}).as_dict()[key], key
 
 
 PAPER = {
@@ -61,11 +59,11 @@ def test_own_keys_win_over_a_preset():
 
 
 def test_unknown_names_are_user_errors():
-    with pytest.raises(UserError, match="num_sample: ShareGRPO has no such option; did you mean num_generations"):
+    with pytest.raises(UserError, match="num_sample: no such option of ShareGRPO; did you mean num_generations"):
         build_config("ShareGRPO", "DrawnShapes-v0", {"num_sample": 3}, 0)
     with pytest.raises(UserError, match="no algorithm 'PPO'"):
         build_config("PPO", "DrawnShapes-v0", {}, 0)
-    with pytest.raises(UserError, match="pairing: GRPO has no such option"):
+    with pytest.raises(UserError, match="pairing: no such option of GRPO; it is an option of ShareGRPO"):
         build_config("GRPO", "DrawnShapes-v0", {"pairing": "all"}, 0)
 
 
@@ -155,3 +153,43 @@ def test_methods_on_drawn_shapes_leave_from_one_model():
     keys = [_key(build_config(spec.run, spec.env, spec.config, 0)) for spec in specs]
     assert len(set(keys[:5])) == 1
     assert keys[5] != keys[0]
+
+
+NESTED = [
+    ({"warm_start": {"stepz": 5}}, "warm_start.stepz: no such key; did you mean steps"),
+    ({"lora": {"rank": 8}}, "lora.rank: no such key; it is called r here"),
+    ({"rewards": {"acuracy": 1}}, "rewards.acuracy: no such reward; did you mean accuracy"),
+    ({"model_config": {"hiden": 3}}, "model_config.hiden: no such key; did you mean hidden_size"),
+    ({"vllm": {"sleep": 1}}, "vllm.sleep: expected true or false, got 1"),
+    (
+        {"num_samples": 8},
+        "num_samples: no such option of GRPO; it is called num_generations here: write num_generations: 8",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), NESTED)
+def test_python_refuses_what_yaml_refuses_in_the_same_words(settings, words, tmp_path):
+    with pytest.raises(UserError) as in_python:
+        ALGORITHMS["GRPO"]().training(**settings)
+    with pytest.raises(UserError) as in_a_dict:
+        ALGORITHMS["GRPO"]().update_from_dict(settings)
+    run_file = tmp_path / "run.yaml"
+    tree = {"run": "GRPO", "env": "DrawnShapes-v0", "stop": {"training_iteration": 1}, "config": settings}
+    run_file.write_text(yaml.safe_dump({"mine": tree}))
+    with pytest.raises(UserError) as in_yaml:
+        load_run(run_file)
+    assert words in str(in_python.value)
+    assert str(in_python.value) == str(in_a_dict.value)
+    assert str(in_yaml.value) == f"{run_file}: config.{in_python.value}"
+
+
+def test_tables_in_python_get_their_defaults():
+    config = ALGORITHMS["StepGRPO"]().environment("DrawnShapes-v0").training(warm_start={"steps": 500})
+    assert config.warm_start_rows() == config.warm_start["rows"] == 4000
+
+
+def test_a_wrong_environment_setting_is_found_before_anything_starts():
+    config = ALGORITHMS["GRPO"]().environment("DrawnShapes-v0", env_config={"image_siz": 42})
+    with pytest.raises(UserError, match=r"env_config\.image_siz: no such key; did you mean image_size"):
+        config.validate()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sharegrpo_rl.cli.listing import describe_run
-from sharegrpo_rl.config.names import ELSEWHERE, PEER_NAMES
+from sharegrpo_rl.config.names import ELSEWHERE, OLD_NAMES, PEER_NAMES
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.config.tree import load_yaml
@@ -56,7 +55,7 @@ def with_config(text: str) -> str:
 def test_every_option_is_resolved_and_typed(tmp_path: Path) -> None:
     spec = load(tmp_path)
     assert (spec.name, spec.run, spec.env, spec.iterations) == ("mine", "ShareGRPO", "DrawnShapes-v0", 4)
-    assert set(spec.config) == {f.name for f in fields(ALGORITHM_OPTIONS["ShareGRPO"])}
+    assert set(spec.config) == set(ALGORITHM_OPTIONS["ShareGRPO"].fields())
     assert spec.config["lr"] == 1e-5
     assert spec.config["num_generations"] == 6
     assert spec.config["warm_start"]["steps"] == 2
@@ -77,7 +76,7 @@ def test_set_goes_over_file_goes_over_preset(tmp_path: Path) -> None:
 
 
 def test_settings_change_every_part(tmp_path: Path) -> None:
-    spec = load(tmp_path, GOOD, "run=GRPO", "stop.training_iteration=2", "config.warm_start=null", "config.lora.rank=4")
+    spec = load(tmp_path, GOOD, "run=GRPO", "stop.training_iteration=2", "config.warm_start=null", "config.lora.r=4")
     assert (spec.run, spec.iterations, spec.config["warm_start"]) == ("GRPO", 2, None)
     assert spec.config["lora"] == {"r": 4, "alpha": 32.0, "dropout": 0.0, "target_modules": ["language"]}
 
@@ -86,7 +85,13 @@ def test_settings_change_every_part(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("num_sample: 6", ["config.num_sample", "num_generations"]),
-        ("num_generations: 6", ["num_generations", "num_generations"]),
+        ("num_samples: 6", ["num_samples", "write num_generations: 6"]),
+        ("importance_sampling_level: sequence", ["importance_sampling_level", "write ratio_level: sequence"]),
+        ("kl_in: reward", ["kl_in", "write kl_in_reward: true"]),
+        ("gradient_checkpointing: true", ["gradient_checkpointing", "write activation_checkpointing: full"]),
+        ("checkpoint_keep: products", ["checkpoint_keep", "write activation_checkpointing: selective"]),
+        ("loss_agg_mode: seq-mean-token-sum", ["loss_agg_mode", "write loss_aggregation: question_mean"]),
+        ("advantage_std: population", ["advantage_std", "write scale_rewards: population_std"]),
         ("beta: 0.1", ["beta", "kl_coeff"]),
         ("epsilon_high: 0.3", ["clip_high"]),
         ("learning_rate: 1e-5", ["is called lr here"]),
@@ -94,20 +99,20 @@ def test_settings_change_every_part(tmp_path: Path) -> None:
         ("actor: {clip_ratio_high: 0.3}", ["clip_ratio_high is clip_high"]),
         ("max_steps: 100", ["stop.training_iteration"]),
         ("seed: 3", ["--seed"]),
-        ("lora_r: 8", ["lora.rank"]),
+        ("lora_r: 8", ["lora.r"]),
         ("xyzzy_plugh: 8", ["xyzzy_plugh", "list options"]),
         ("temperature: hot", ["temperature", "'hot'"]),
         ("temperature: .nan", ["temperature", "finite"]),
         ("top_p: 0", ["top_p"]),
-        ("num_epochs: 1.5", ["num_epochs", "int"]),
+        ("num_epochs: 1.5", ["num_epochs", "a whole number"]),
         ("num_epochs: true", ["num_epochs"]),
-        ("ratio_level: word", ["ratio_level", "sequence_mean"]),
+        ("ratio_level: word", ["ratio_level", "sequence_product"]),
         ("preset: papper", ["preset", "papper"]),
         ("rewards: {accurracy: 1.0}", ["rewards.accurracy", "accuracy"]),
         ("rewards: {accuracy: much}", ["rewards.accuracy", "much"]),
         ("rewards: {accuracy: 0}", ["rewards", "nothing to learn"]),
         ("lora: {rr: 8}", ["config.lora.rr", "did you mean r?"]),
-        ("lora: {r: 0}", ["config.lora.rank", "at least 1"]),
+        ("lora: {r: 0}", ["config.lora.r", "at least 1"]),
         ("lora: {target_modules: [tongue]}", ["lora.target_modules", "tongue"]),
         ("model_config: {hidden_sizes: 8}", ["model_config.hidden_sizes", "hidden_size"]),
         ("model_config: {hidden_size: 90, num_heads: 4}", ["hidden_size", "90"]),
@@ -213,13 +218,16 @@ def test_batch_arithmetic_counts_pairs(tmp_path: Path) -> None:
 
 
 def test_the_table_of_model_sizes_is_that_of_the_model() -> None:
-    assert vars(TinyModelOptions()) == vars(TinyConfig())
+    assert TinyModelOptions.defaults() == vars(TinyConfig())
 
 
 def test_names_of_other_trainers_lead_to_options_that_exist() -> None:
-    options = {f.name for table in ALGORITHM_OPTIONS.values() for f in fields(table)}
+    options = {name for table in ALGORITHM_OPTIONS.values() for name in table.fields()}
     for theirs, ours in PEER_NAMES.items():
         assert ours.split(".")[0] in options, theirs
+        assert theirs not in options
+    for theirs, ours in OLD_NAMES.items():
+        assert ours in options, theirs
         assert theirs not in options
     assert not set(ELSEWHERE) & options
 

@@ -47,7 +47,7 @@ def test_a_malformed_setting_says_so(text: str, word: str) -> None:
 
 def test_settings_are_laid_over_a_copy_and_later_ones_win() -> None:
     tree = {"run": "GRPO", "config": {"env_config": {"data": "a", "columns": {}}, "lora": None}}
-    texts = ["config.env_config.data=b", "config.lora.rank=8", "config.env_config.data=c", "stop.training_iteration=3"]
+    texts = ["config.env_config.data=b", "config.lora.r=8", "config.env_config.data=c", "stop.training_iteration=3"]
     result = apply_settings(tree, [parse_setting(t) for t in texts])
     assert result["config"] == {"env_config": {"data": "c", "columns": {}}, "lora": {"r": 8}}
     assert result["stop"] == {"training_iteration": 3}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import fields
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OPTIONS = {f.name for options in ALGORITHM_OPTIONS.values() for f in fields(options)}
-NESTED = {name: {f.name for f in fields(table)} for name, table in TABLES.items()}
-NESTED["env_config"] = {f.name for spec in ENVIRONMENTS.values() for f in fields(spec.options)}
+OPTIONS = {name for options in ALGORITHM_OPTIONS.values() for name in options.fields()}
+NESTED = {name: set(table.fields()) for name, table in TABLES.items()}
+NESTED["env_config"] = {name for spec in ENVIRONMENTS.values() for name in spec.options.fields()}
 MADE_LATER: set[str] = set()
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

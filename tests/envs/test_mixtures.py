@@ -200,10 +200,10 @@ BAD = [
     ([{"data": "a", "rewards": {"beauty": 1.0}}], r"env_config\.data\[0\]\.rewards: .*'beauty'"),
     (
         [{"data": "a", "rewards": {"accuracy": "x"}}],
-        r"env_config\.data\[0\]\.rewards: .*'accuracy' must be a finite number",
+        r"env_config\.data\[0\]\.rewards\.accuracy: expected a number, got 'x'",
     ),
     ([{"data": "a", "rewards": {"accuracy": 0}}], r"env_config\.data\[0\]\.rewards: "),
-    ([{"data": "a", "transforms": ["spin"]}], r"env_config\.data\[0\]: .*spin"),
+    ([{"data": "a", "transforms": ["spin"]}], r"env_config\.data\[0\]\.transforms: .*spin"),
     (7, r"env_config\.data: expected text or a list of tables, got 7"),
 ]
 

@@ -70,7 +70,7 @@ def test_reset_repeats_by_seed_and_its_observations_survive_json(env_id, env_con
 @every_environment
 def test_its_options_are_documented_and_checked(env_id):
     options = environment_spec(env_id).options
-    assert all(field.metadata["doc"] for field in options.__dataclass_fields__.values())
+    assert all(field.description for field in options.fields().values())
     with pytest.raises(UserError, match=r"env_config\.max_question: .*max_questions"):
         check_env_config(env_id, {"max_question": 3})
     with pytest.raises(UserError, match=r"env_config\.max_questions: .*whole number"):

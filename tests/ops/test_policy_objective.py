@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, token_weights
 
-LEVELS = ("token", "sequence", "sequence_mean")
+LEVELS = ("token", "sequence_product", "sequence")
 AGGREGATIONS = ("token_mean", "sequence_mean", "question_mean", "max_length")
 NUMBER = st.floats(-1.5, 1.5).map(lambda x: round(x, 6))
 
@@ -48,7 +48,7 @@ def ratios(new, old, level):
     if level == "token":
         return [exp(d) for d in differences]
     total = sum(differences)
-    return [exp(total / (len(differences) if level == "sequence_mean" else 1))] * len(differences)
+    return [exp(total / (len(differences) if level == "sequence" else 1))] * len(differences)
 
 
 def loop_loss(new, old, advantages, level, aggregation, low, high, dual, max_tokens):
@@ -87,7 +87,7 @@ def test_s2_without_kl():
     for i in range(2):
         ratio = exp(sum(new[i])) / exp(sum(old[i]))
         total += min(ratio * advantages[i], clip(ratio, 0.8, 1.2) * advantages[i])
-    ours = our_loss(new, old, advantages, "sequence", "question_mean", 0.2, 0.2, None, 8)
+    ours = our_loss(new, old, advantages, "sequence_product", "question_mean", 0.2, 0.2, None, 8)
     assert ours.item() == pytest.approx(-total / 2, abs=1e-9)
 
 
@@ -109,7 +109,7 @@ def test_s8_over_all_pairs():
                 inner += min(ratio * credit[i, j, k], clip(ratio, 0.8, 1.2) * credit[i, j, k])
         total += inner / m**2
     ours = our_loss(
-        [new[p] for p in pairs], [old[p] for p in pairs], [credit[p] for p in pairs], "sequence", "question_mean",
+        [new[p] for p in pairs], [old[p] for p in pairs], [credit[p] for p in pairs], "sequence_product", "question_mean",
         0.2, 0.2, None, 8,
     )  # fmt: skip
     assert ours.item() == pytest.approx(-total / n, abs=1e-9)
@@ -167,7 +167,7 @@ def test_first_pass_has_ratio_one_and_the_policy_gradient(data, level):
     weights = token_weights(mask, "sequence_mean", Denominator(len(new), int(mask.sum()), 8), level, torch.float64)
     (objective * weights).sum().backward()
     for row, values, advantage in zip(logprobs.grad, new, advantages, strict=True):
-        expected = advantage / len(new) / (1 if level == "sequence" else len(values))
+        expected = advantage / len(new) / (1 if level == "sequence_product" else len(values))
         assert row[: len(values)].tolist() == pytest.approx([expected] * len(values), abs=1e-9)
 
 
@@ -178,7 +178,7 @@ def test_weights_hand_written(level, aggregation):
     weights = token_weights(mask, aggregation, Denominator(2, 5, 10), level, torch.float64)
     each = {
         "token_mean": (1 / 5, 1 / 5),
-        "constant": (1 / 20, 1 / 20),
+        "max_length": (1 / 20, 1 / 20),
         "sequence_mean": (1 / 8, 1 / 2),
         "question_mean": (1 / 2, 1 / 2) if level == "token" else (1 / 8, 1 / 2),
     }[aggregation]

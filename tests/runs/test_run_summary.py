@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 from stand_in_algorithm import RUN_FILE, StandIn
 
-from sharegrpo_rl.config.stop import best_iteration, check_best_metric
+from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config.metrics import best_iteration, check_metric
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord, make_report
 from sharegrpo_rl.runs.display import build_summary, clock, closing_table, describe
@@ -17,8 +18,8 @@ from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.runs.loggers import WIDTH, draw_group, flat_scalars
 from sharegrpo_rl.runs.run_file import find_run_file, list_examples, load_run
 
-EVALUATED = {"best_metric": None, "best_mode": "max", "evaluation_interval": 2}
-UNEVALUATED = EVALUATED | {"evaluation_interval": 0}
+EVALUATED = GRPOOptions(evaluation_interval=2)
+UNEVALUATED = GRPOOptions()
 
 
 def test_the_best_checkpoint_is_the_best_evaluated_one() -> None:
@@ -43,14 +44,13 @@ def test_the_best_checkpoint_by_a_metric_of_ones_own() -> None:
     rows = [
         {"learners": {"default_policy": {"kl": kl}}, "evaluation": {"accuracy": 0.1 * kl}} for kl in (3.0, 1.0, 2.0)
     ]
-    least = UNEVALUATED | {"best_metric": "learners/default_policy/kl", "best_mode": "min"}
+    least = GRPOOptions(best_metric="learners/default_policy/kl", best_mode="min")
     assert best_iteration(rows, [1, 2, 3], least) == 2
     assert best_iteration(rows, [1, 3], least) == 3
-    assert best_iteration(rows, [1, 2, 3], least | {"best_mode": "max"}) == 1
-    config = {"num_generations": 2, "rewards": {"accuracy": 1.0}}
-    check_best_metric(config | least)
+    assert best_iteration(rows, [1, 2, 3], least.model_copy(update={"best_mode": "max"})) == 1
+    check_metric("best_metric", "learners/default_policy/kl", least)
     with pytest.raises(UserError, match="did you mean learners/default_policy/kl"):
-        check_best_metric(config | {"best_metric": "learners/default_policy/kll"})
+        check_metric("best_metric", "learners/default_policy/kll", least)
 
 
 def test_the_flat_form_of_a_result_has_finite_names() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
-from sharegrpo_rl.runs.run_file import batch_arithmetic, list_examples, load_run
+from sharegrpo_rl.runs.run_file import list_examples, load_run
 from sharegrpo_rl.search.file import load_search
 from sharegrpo_rl.search.scheduler import planned_values
 
@@ -58,8 +58,7 @@ def test_the_search_example_clips_stops_early_and_shares_its_warm_start() -> Non
     assert search.options["scheduler"] == "asha"
     for values in planned_values(search, 0):
         spec = search.trial(values)
-        counts = batch_arithmetic(spec.config, spec.iterations)
-        assert counts["optimizer steps"] >= 2 * spec.iterations
+        assert spec.options.work(spec.iterations).optimizer_steps >= 2 * spec.iterations
         assert spec.config["warm_start"] == search.base.config["warm_start"]
 
 
@@ -162,7 +161,7 @@ def test_a_paper_s_file_says_what_it_is(name: str) -> None:
 def test_pairs_of_examples_sample_and_step_equally_much(name: str) -> None:
     """GRPO stands beside Share-GRPO: equal completions, optimizer steps, model, warm start and evaluation."""
     plain, share = load_run(EXAMPLES[name]), load_run(EXAMPLES[f"share_{name}"])
-    counts = [batch_arithmetic(spec.config, spec.iterations) for spec in (plain, share)]
+    counts = [spec.options.work(spec.iterations).counts() for spec in (plain, share)]
     for key in ("completions", "optimizer steps", "iterations"):
         assert counts[0][key] == counts[1][key]
     method = {"num_variants", "num_generations", "wording", "transform_probability"}
@@ -175,7 +174,7 @@ TWINS = ["grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny-dapo", "grpo_d/drawn_
 @pytest.mark.parametrize("name", [*TWINS, "step_grpo/drawn_shapes-tiny"])
 def test_methods_on_drawn_shapes_sample_and_step_equally_much(name: str) -> None:
     spec, share = load_run(EXAMPLES[name]), load_run(EXAMPLES["share_grpo/drawn_shapes-tiny"])
-    ours, theirs = (batch_arithmetic(s.config, s.iterations) for s in (spec, share))
+    ours, theirs = (s.options.work(s.iterations).counts() for s in (spec, share))
     assert ours["optimizer steps"] == theirs["optimizer steps"] == 120
     assert ours.get("completions", ours.get("taught targets")) == theirs["completions"] == 23040
     for key in ("lr_schedule", "evaluation_interval", "evaluation_questions", "env_config", "warm_start"):

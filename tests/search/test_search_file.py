@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.cli import run
-from sharegrpo_rl.config.names import known_metrics
+from sharegrpo_rl.config import GRPOOptions, SFTOptions
+from sharegrpo_rl.config.metrics import known_metrics
 from sharegrpo_rl.config.search import SearchKey, find_search_keys, with_values
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.runs.run_file import batch_arithmetic, load_run, resolve_run
+from sharegrpo_rl.runs.run_file import load_run, resolve_run
 from sharegrpo_rl.search.file import MAX_COMBINATIONS, SearchSpec, describe_search, load_search
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -120,13 +121,11 @@ def test_the_work_of_all_trials_is_that_of_each_one(tmp_path: Path) -> None:
     least = most = 0
     for samples, _ in product([4, 6], range(2 * 3)):
         drawn = [
-            batch_arithmetic(
-                spec.trial({("config", "num_generations"): samples, ("config", "num_variants"): v}).config, 4
-            )
+            spec.trial({("config", "num_generations"): samples, ("config", "num_variants"): v}).options.work(4)
             for v in (1, 3)
         ]
-        least += min(c["completions"] for c in drawn)
-        most += max(c["completions"] for c in drawn)
+        least += min(c.completions for c in drawn)
+        most += max(c.completions for c in drawn)
     assert printed["all completions"] == f"{least:,} .. {most:,}"
     assert printed["completions"] == f"{4 * 8 * 4:,} .. {4 * 8 * 3 * 6:,}"
     assert printed["optimizer steps"] == "4 .. 8"
@@ -193,7 +192,7 @@ def test_a_wrong_space_is_named_with_its_remedy(tmp_path: Path, line: str, words
         ("tune.metric=env_runners/reward_parts/brevity", ["tune.metric"]),
         ("tune.mode=most", ["tune.mode", "max, min"]),
         ("tune.num_samples=0", ["tune.num_samples", "at least 1"]),
-        ("tune.num_samples=1.5", ["tune.num_samples", "int"]),
+        ("tune.num_samples=1.5", ["tune.num_samples", "a whole number"]),
         ("tune.scheduler=asah", ["tune.scheduler", "asha"]),
         ("tune.searcher=optuna", ["tune.searcher", "config.num_generations", "choice"]),
         ("tune.max_concurrent=0", ["tune.max_concurrent"]),
@@ -277,7 +276,7 @@ def test_many_combinations_are_checked_value_by_value(tmp_path: Path) -> None:
 
 def test_every_metric_is_documented() -> None:
     page = (PROJECT / "docs" / "metrics.md").read_text()
-    for metric in known_metrics({"num_generations": 1}, ()) + known_metrics({}, ()):
+    for metric in known_metrics(GRPOOptions()) + known_metrics(SFTOptions()):
         assert f"`{metric.rsplit('/', 1)[-1]}`" in page, metric
 
 

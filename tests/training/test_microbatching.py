@@ -14,7 +14,7 @@ from sharegrpo_rl.training.plan import cut, micro_batches, minibatches, num_toke
 from sharegrpo_rl.training.step import TrainingStep
 
 AGGREGATIONS = ("token_mean", "sequence_mean", "question_mean", "max_length")
-LEVELS = ("token", "sequence", "sequence_mean")
+LEVELS = ("token", "sequence_product", "sequence")
 
 
 def with_old(packs, seed=0):

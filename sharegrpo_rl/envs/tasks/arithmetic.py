@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 from typing import Any
 
-from sharegrpo_rl.config.option import EnvOptions, about
+from pydantic import field_validator
+
+from sharegrpo_rl.config.environment import EnvOptions
+from sharegrpo_rl.config.option import option
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.file_task import check_skip
@@ -211,27 +214,23 @@ def _order(length: int, *stream: str | int) -> list[int]:
     return Random(derive_seed("arithmetic", stream[0], "order", *stream[1:])).sample(range(length), length)
 
 
-@dataclass(frozen=True)
 class ArithmeticOptions(EnvOptions):
     """What `env_config` may hold."""
 
-    kinds: list[str] = field(
-        default_factory=lambda: ["addition", "subtraction"],
-        metadata=about(f"kinds of question: {', '.join(KINDS)} (of numbers up to {LARGEST_FACTOR})"),
+    kinds: list[str] = option(
+        ["addition", "subtraction"],
+        f"kinds of question: {', '.join(KINDS)} (of numbers up to {LARGEST_FACTOR})",
     )
-    max_number: int = field(default=20, metadata=about("largest number in a question", minimum=5, maximum=999))
-    held_out_share: float = field(
-        default=1 / 3,
-        metadata=about("share of the number facts that no training question uses", minimum=0, maximum=0.9),
-    )
-    held_out_seed: int = field(default=0, metadata=about("which number facts are held out", minimum=0))
-    num_wordings: int | None = field(
-        default=3, metadata=about("wordings of each question; null = all that there are", minimum=1)
-    )
+    max_number: int = option(20, "largest number in a question", ge=5, le=999)
+    held_out_share: float = option(1 / 3, "share of the number facts that no training question uses", ge=0, le=0.9)
+    held_out_seed: int = option(0, "which number facts are held out", ge=0)
+    num_wordings: int | None = option(3, "wordings of each question; null = all of them", ge=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_kinds(self.kinds)
+    @field_validator("kinds")
+    @classmethod
+    def _known_kinds(cls, kinds: list[str]) -> list[str]:
+        check_kinds(kinds)
+        return kinds
 
 
 class ArithmeticEnv(MultimodalQAEnv):

@@ -14,8 +14,10 @@ from random import Random
 from typing import Any
 
 from PIL import Image, ImageDraw
+from pydantic import field_validator
 
-from sharegrpo_rl.config.option import EnvOptions, about
+from sharegrpo_rl.config.environment import EnvOptions
+from sharegrpo_rl.config.option import option
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
@@ -474,24 +476,21 @@ def expand_kinds(names: Sequence[str]) -> tuple[str, ...]:
 __all__ = ["DrawnShapesBank", "DrawnShapesEnv", "DrawnShapesOptions"]
 
 
-@dataclass(frozen=True)
 class DrawnShapesOptions(EnvOptions):
     """What `env_config` may hold."""
 
-    kinds: list[str] = field(
-        default_factory=lambda: ["counting", "color", "form"],
-        metadata=about(f"kinds of question: {', '.join(KINDS)}; or groups of them: {', '.join(KIND_GROUPS)}"),
+    kinds: list[str] = option(
+        ["counting", "color", "form"],
+        f"kinds of question: {', '.join(KINDS)}; or groups of them: {', '.join(KIND_GROUPS)}",
     )
-    image_size: int = field(
-        default=42, metadata=about("width and height of the pictures", unit="pixels", minimum=14, maximum=1024)
-    )
-    num_wordings: int | None = field(
-        default=3, metadata=about("wordings of each question; null = all that there are", minimum=1)
-    )
+    image_size: int = option(42, "width and height of the pictures", unit="pixels", ge=14, le=1024)
+    num_wordings: int | None = option(3, "wordings of each question; null = all of them", ge=1)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expand_kinds(self.kinds)
+    @field_validator("kinds")
+    @classmethod
+    def _known_kinds(cls, kinds: list[str]) -> list[str]:
+        expand_kinds(kinds)
+        return kinds
 
 
 class DrawnShapesEnv(MultimodalQAEnv):
