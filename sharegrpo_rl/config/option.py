@@ -115,7 +115,9 @@ def check(model: type[Checked], table: Mapping[str, Any], unknown_key: UnknownKe
         return model.model_validate({key: list(v) if isinstance(v, tuple) else v for key, v in table.items()})
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        problem = min(problems, key=lambda p: order.get(str(p["loc"][0]), -1) if p["loc"] else -1)
+        problem = min(
+            problems, key=lambda p: (order.get(str(p["loc"][0]), -1), -len(p["loc"])) if p["loc"] else (-1, 0)
+        )
         raise UserError(_message(model, problem)) from None
 
 

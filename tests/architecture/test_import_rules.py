@@ -141,10 +141,6 @@ def test_models_generation_and_training_need_no_ray():
     }
 
 
-def test_files_are_short():
-    assert {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 600} == {}
-
-
 def calls(tree, name):
     """Calls of a plain name or of a dotted one."""
     for node in ast.walk(tree):

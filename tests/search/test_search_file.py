@@ -146,7 +146,7 @@ def test_equal_trials_print_one_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("lr: {grid_search: [1e-5, fast]}", ["config.lr: expected float", "'fast'"]),
+        ("lr: {grid_search: [1e-5, fast]}", ["config.lr: expected a number", "'fast'"]),
         ("lr: {choice: [-1.0, 1e-4]}", ["config.lr", "too small"]),
         ("num_generations: {grid_search: [4, 1]}", ["num_generations: 1", "group of one", "config.num_generations = 1"]),
         ("num_generations: {uniform: [4, 8]}", ["config.num_generations", "whole numbers", "quniform"]),
