@@ -106,7 +106,15 @@ def loaded_after(statement):
 
 
 def test_importing_the_package_is_light():
-    assert not loaded_after("import sharegrpo_rl") & {"torch", "ray", "transformers", "vllm", "datasets", "pyarrow"}
+    assert not loaded_after("import sharegrpo_rl") & {
+        "torch",
+        "ray",
+        "transformers",
+        "vllm",
+        "datasets",
+        "pyarrow",
+        "pydantic",
+    }
 
 
 def test_data_rewards_and_envs_need_no_torch():

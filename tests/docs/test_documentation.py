@@ -133,3 +133,9 @@ def test_the_licence_is_apache_2() -> None:
 def test_pages_name_no_machine() -> None:
     for page in PAGES:
         assert not re.search(r"/(?:work|root|home|tmp)/", page.read_text(encoding="utf-8")), page.name
+
+
+def test_the_map_names_every_room() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {path.name for path in (ROOT / "sharegrpo_rl").iterdir() if (path / "__init__.py").exists()}
+    assert set(re.findall(r"^\| `(\w+)/` \|", table, re.MULTILINE)) == rooms
