@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from sharegrpo_rl.grader.grade_file import grade_file
-from sharegrpo_rl.grader.symbolic import shared_pool
+from sharegrpo_rl.grader import grade_file, shared_pool
 
-JUDGED = Path(__file__).parents[1] / "tests" / "rewards" / "judged_labels.json"
+JUDGED = Path(__file__).parents[1] / "tests" / "grader" / "judged_labels.json"
 MARKED = re.compile(r"<answer>|\\(?:boxed|fbox)\b")
 FORMS = ("tagged or boxed", "free prose")
 

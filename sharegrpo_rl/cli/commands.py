@@ -52,7 +52,7 @@ def grade(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a row, the summary last")] = False,
 ) -> None:
     """Grade responses against gold answers with the rewards' own grader."""
-    from sharegrpo_rl.grader.grade_file import print_grades
+    from sharegrpo_rl.grader import print_grades
 
     print_grades(file, extract, as_json)
 

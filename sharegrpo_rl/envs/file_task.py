@@ -27,7 +27,7 @@ from sharegrpo_rl.envs.bank_view import BankView
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import ENVIRONMENTS, environment_spec
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.grading import check_ground_truth
+from sharegrpo_rl.grader import check_truth
 from sharegrpo_rl.rewards.rubric import Rubric
 
 # ---- Several banks as one: an epoch that holds them in the ratio of their weights, in an order that never changes.
@@ -489,7 +489,7 @@ class FileTask(MultimodalQAEnv):
     @classmethod
     def check(cls, question: SeedQuestion) -> None:
         """UserError where the question's ground truth cannot be graded."""
-        check_ground_truth(question)
+        check_truth(question)
 
 
 def _prepared(question: SeedQuestion, task: type[FileTask], options: Any, finish: Prepare | None) -> SeedQuestion:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sharegrpo_rl.evaluation.report import EvaluationRecord
-from sharegrpo_rl.grader.text import parse_boolean
+from sharegrpo_rl.grader import parse_boolean
 
 
 def pope_figures(records: Sequence[EvaluationRecord]) -> dict[str, Any]:

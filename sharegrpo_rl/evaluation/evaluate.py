@@ -18,13 +18,11 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText, SampleRecord, make_report
 from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.grader.choices import resolve
-from sharegrpo_rl.grader.extract import EXTRACT_MODES, ExtractMode, extract_answers
-from sharegrpo_rl.grader.grading import grade_extraction
-from sharegrpo_rl.grader.text import squeezed
+from sharegrpo_rl.grader import EXTRACT_MODES, ExtractMode, named_options, normalized, question_key
+from sharegrpo_rl.grader import grade as grade_response
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, Question
-from sharegrpo_rl.rewards.rubric import Rubric, key_of
+from sharegrpo_rl.rewards.rubric import Rubric
 
 # ---- The verdict on one completion: by the run's own answer format, or by another way to find the answer.
 
@@ -70,9 +68,8 @@ def _grade(rubric: Rubric, question: SeedQuestion, completion: GeneratedText, ex
     format_ok = score.parts["format"] >= 1.0
     if extract == FORMAT:
         return Verdict(float(score.parts["accuracy"]), score.extracted, format_ok, score.error)
-    key = key_of(question)
-    found = grade_extraction(extract_answers(completion.text, key, cast(ExtractMode, extract)), key)
-    return Verdict(found.score, found.extracted, format_ok, found.error)
+    verdict = grade_response(completion.text, question_key(question), extract=cast(ExtractMode, extract))
+    return Verdict(verdict.score, verdict.extracted, format_ok, verdict.error)
 
 
 def grade_sample(rubric: Rubric, question: SeedQuestion, completion: GeneratedText, extract: str) -> SampleRecord:
@@ -94,9 +91,9 @@ def vote(question: SeedQuestion, extracted: str | None) -> str | None:
     """The answer as a majority counts it: the options it names, else its text without spaces and styling."""
     if extracted is None:
         return None
-    if question.choices and (named := resolve(extracted, question.choices)):
+    if question.choices and (named := named_options(extracted, question.choices)):
         return "option " + ",".join(map(str, sorted(named)))
-    return squeezed(extracted) or None
+    return normalized(extracted) or None
 
 
 ShownQuestion: TypeAlias = tuple[str, tuple[NDArray[np.uint8], ...]]  # text, images [H, W, 3]

@@ -15,7 +15,7 @@ from sharegrpo_rl.data.benchmarks.rows import facts_of
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord
-from sharegrpo_rl.grader import text as spans
+from sharegrpo_rl.grader import after_thinking, tagged_answers
 
 # ---- Predictions in the formats that VLMEvalKit and lmms-eval score with their own rules and judges.
 
@@ -33,8 +33,8 @@ def export_predictions(
 
 def thinking_and_answer(text: str) -> tuple[str, str]:
     """A completion as (thoughts, what is left to be judged): after `</think>`, answer tags taken off."""
-    visible = spans.after_thinking(text)
-    answers = spans.tagged(visible)
+    visible = after_thinking(text)
+    answers = tagged_answers(visible)
     judged = answers[-1] if answers else visible.strip()
     return text[: len(text) - len(visible)].strip(), judged
 

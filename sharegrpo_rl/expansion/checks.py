@@ -15,11 +15,7 @@ from sharegrpo_rl.expansion import facts
 from sharegrpo_rl.expansion.endpoint import Request
 from sharegrpo_rl.expansion.prompts import solve_prompt
 from sharegrpo_rl.expansion.session import Session
-from sharegrpo_rl.grader.choices import letters_named, resolve
-from sharegrpo_rl.grader.extract import extract_answers
-from sharegrpo_rl.grader.grading import Verdict, grade_extraction, make_key
-from sharegrpo_rl.grader.key import AnswerKey
-from sharegrpo_rl.grader.text import content_words, parse_boolean
+from sharegrpo_rl.grader import content_words, grade, letters_named, named_options, parse_boolean, question_key
 
 # ---- Words that a rewording must neither lose nor exchange: negations, directions, colours, shapes, opposites.
 
@@ -114,33 +110,18 @@ async def _solve(session: Session, question: SeedQuestion, text: str, max_tokens
 
 
 def _compare(first: str, again: str, question: SeedQuestion) -> str | None:
-    truth = _key(question, question.answer)
-    verdict = _grade(again, truth)
+    truth = question_key(question)
+    verdict = grade(again, truth)
     if verdict.score >= 0.5 and verdict.error is None:
         return None
-    said, meant = verdict.extracted, _grade(first, truth)
+    said, meant = verdict.extracted, grade(first, truth)
     if said is None:
         return "the model gave no answer to it"
     if meant.extracted is None:
         return "the model gave no answer to the original"
-    if meant.score < 0.5 and meant.error is None and _grade(again, _key(question, meant.extracted)).score >= 0.5:
+    if meant.score < 0.5 and meant.error is None and grade(again, question_key(question, meant.extracted)).score >= 0.5:
         return None  # the same mistake twice: the two ask the same
     return f"the model answers {said[:40]!r} to it and {meant.extracted[:40]!r} to the original"
-
-
-def _key(question: SeedQuestion, gold: str) -> AnswerKey:
-    return make_key(
-        gold,
-        choices=question.choices,
-        question=question.question,
-        answer_type=question.answer_type,
-        unit=question.unit,
-        precision=question.precision,
-    )
-
-
-def _grade(reply: str, key: AnswerKey) -> Verdict:
-    return grade_extraction(extract_answers(reply, key), key)
 
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -275,7 +256,7 @@ def _meaning(text: str, original: Original) -> str | None:
 
 def _answer(text: str, original: Original) -> str | None:
     gold = original.answer
-    if original.choices and (named := resolve(gold, original.choices)):
+    if original.choices and (named := named_options(gold, original.choices)):
         gold = original.choices[min(named)]
     if parse_boolean(gold) is not None or letters_named(gold) is not None or not content_words(gold):
         return None

@@ -8,8 +8,7 @@ from collections import Counter
 from fractions import Fraction
 
 from sharegrpo_rl.data.messages import IMAGE_MARK
-from sharegrpo_rl.grader.numbers import Unit, replace_number_words, split_unit
-from sharegrpo_rl.grader.text import canonical, plain_unicode
+from sharegrpo_rl.grader import Unit, canonical, plain_unicode, replace_number_words, split_unit
 
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?")
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from sharegrpo_rl.expansion import facts
-from sharegrpo_rl.grader.grading import grade_answer, make_key
-from sharegrpo_rl.grader.numbers import parse_quantity, same_quantity
-from sharegrpo_rl.grader.text import squeezed
+from sharegrpo_rl.grader import grade_answer, make_key, normalized, parse_quantity, same_quantity
 
 MOST_STEPS = 12
 MOST_WORDS = 3
@@ -50,7 +48,7 @@ def sound_steps(
                     dropped.append(Dropped(text, fault))
                 else:
                     kept.append(text)
-            seen.update(map(squeezed, kept))
+            seen.update(map(normalized, kept))
             steps.append(tuple(kept))
     return tuple(steps), tuple(dropped)
 
@@ -74,9 +72,9 @@ def _folded(text: str) -> str:
 
 
 def _main_fault(main: str, answer: str, seen: set[str]) -> str | None:
-    if squeezed(main) in seen:
+    if normalized(main) in seen:
         return "stands in an earlier step"
-    if not squeezed(main):
+    if not normalized(main):
         return "holds nothing that could be matched"
     if fault := _too_long(main):
         return fault
@@ -86,7 +84,7 @@ def _main_fault(main: str, answer: str, seen: set[str]) -> str | None:
 
 
 def _alternative_fault(text: str, main: str, solution: str, kept: list[str]) -> str | None:
-    if squeezed(text) in map(squeezed, kept):
+    if normalized(text) in map(normalized, kept):
         return "repeats another form"
     if len(kept) > _MOST_ALTERNATIVES:
         return f"more than {_MOST_ALTERNATIVES} other forms"

@@ -1,9 +1,13 @@
-"""The value of an expression without unknowns, by recursive descent with hard bounds: no eval, no hang, no overflow."""
+"""The value of a number as it is written: an expression without unknowns, or words such as `two and a half`.
+
+Expressions are parsed by recursive descent within hard bounds: no eval, no hang, no overflow.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Container
 from fractions import Fraction
 
 Number = Fraction | float
@@ -20,55 +24,56 @@ _TOKEN = re.compile(
 _CLOSERS = {"(": ")", "{": "}", "[": "]"}
 
 
-class NotANumber(ValueError):
-    """The text is no closed expression, or its value is out of bounds."""
+def evaluate(text: str) -> Number | None:
+    """Value of a canonical expression; None where it holds unknowns, is unbalanced, or its value is out of bounds."""
+    parsed = _parse(text)
+    return None if parsed is None else parsed[0]
+
+
+def unfinished(text: str) -> bool:
+    """Whether a canonical expression leaves work that a number need not: `3*4`, `10+2`, `36/2`, `\\sqrt{144}`.
+
+    Fractions, powers, scientific notation and anything irrational are finished.
+    """
+    parsed = _parse(text)
+    return parsed is not None and parsed[1]
+
+
+def _parse(text: str) -> tuple[Number, bool] | None:
+    """The value of a canonical expression, and whether arithmetic on exact numbers is left to do."""
+    if not text or len(text) > 4 * _MAX_TOKENS:
+        return None
+    try:
+        parser = _Parser(text)
+        return parser.parse(), parser.unfinished
+    except (_NotANumber, OverflowError, ZeroDivisionError):
+        return None
+
+
+def same_number(first: Number, second: Number) -> bool:
+    """Equal; or equal to 1e-9 relative, unless both are exact and one has so many digits that rounding is no excuse."""
+    if exact(first) and exact(second) and (first == second or _has_many_digits(first) or _has_many_digits(second)):
+        return first == second
+    if not (-_LARGEST <= first <= _LARGEST and -_LARGEST <= second <= _LARGEST):
+        return False
+    return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def exact(value: Number) -> bool:
-    """Whether no rounding went into it."""
+    """Whether the value was never rounded."""
     return isinstance(value, Fraction)
 
 
-def _literal(text: str) -> Fraction:
-    mantissa, _, exponent = text.lower().partition("e")
-    if len(mantissa) > _MAX_DIGITS or len(exponent) > 4 or abs(int(exponent or 0)) > 300:
-        raise NotANumber("number out of bounds")
-    return Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** int(exponent or 0)
+def _has_many_digits(value: Number) -> bool:
+    return isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > _FEW_BITS
 
 
-def _finite(value: Number) -> Number:
-    if not -_LARGEST <= value <= _LARGEST:
-        raise NotANumber("out of bounds")
-    return value
-
-
-def _power(base: Number, exponent: Number) -> Number:
-    if exact(base) and exact(exponent) and exponent == int(exponent):
-        bits = max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(int(exponent))  # type: ignore[union-attr]
-        if bits <= _MAX_BITS and (base != 0 or exponent > 0):
-            return Fraction(base) ** int(exponent)
-    if base < 0 or (base == 0 and exponent <= 0):
-        raise NotANumber("power of a negative number or of zero")
-    try:
-        return _finite(math.pow(base, exponent))
-    except OverflowError as error:
-        raise NotANumber("power out of bounds") from error
-
-
-def _root(value: Number, degree: int) -> Number:
-    if value < 0:
-        raise NotANumber("root of a negative number")
-    if isinstance(value, Fraction):
-        top, bottom = (
-            round(part ** (1 / degree)) if part < 1e15 else -1 for part in (value.numerator, value.denominator)
-        )
-        if top >= 0 and bottom > 0 and top**degree == value.numerator and bottom**degree == value.denominator:
-            return Fraction(top, bottom)
-    return _finite(math.pow(value, 1 / degree))
+class _NotANumber(ValueError):
+    """The text is no closed expression, or its value is out of bounds."""
 
 
 class _Parser:
-    """Grammar: sum of products of signed powers; juxtaposition multiplies, and an integer before a fraction adds."""
+    """Recursive descent: a sum of products of signed powers. Juxtaposition multiplies; an integer before a fraction adds."""
 
     def __init__(self, text: str) -> None:
         self.tokens: list[tuple[str, str]] = []
@@ -76,32 +81,32 @@ class _Parser:
         while position < len(text):
             match = _TOKEN.match(text, position)
             if match is None or len(self.tokens) >= _MAX_TOKENS:
-                raise NotANumber("not an expression")
+                raise _NotANumber("not an expression")
             self.tokens.append((str(match.lastgroup), match.group().strip()))
             position = match.end()
-        self.place = 0
+        self.position = 0
         self.depth = 0
         self.unfinished = False  # whether arithmetic on exact numbers is left to do
 
     def peek(self) -> tuple[str, str]:
-        return self.tokens[self.place] if self.place < len(self.tokens) else ("end", "")
+        return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
 
     def take(self) -> tuple[str, str]:
         token = self.peek()
-        self.place += 1
+        self.position += 1
         return token
 
     def accept(self, signs: str) -> str:
         kind, text = self.peek()
         if kind == "sign" and text in signs:
-            self.place += 1
+            self.position += 1
             return text
         return ""
 
-    def whole(self) -> Number:
+    def parse(self) -> Number:
         value = self.sum()
         if self.peek()[0] != "end":
-            raise NotANumber("something follows the expression")
+            raise _NotANumber("something follows the expression")
         return _finite(value)
 
     def sum(self) -> Number:
@@ -116,7 +121,7 @@ class _Parser:
         value = self.signed()
         while True:
             if sign := self.accept("*/"):
-                ten = self.tokens[self.place : self.place + 2] == [("number", "10"), ("sign", "^")]
+                ten = self.tokens[self.position : self.position + 2] == [("number", "10"), ("sign", "^")]
                 factor = self.signed()
                 self.unfinished |= sign == "*" and not ten and exact(value) and exact(factor)
                 value = value * factor if sign == "*" else self.quotient(value, factor)
@@ -127,13 +132,13 @@ class _Parser:
 
     def quotient(self, top: Number, bottom: Number) -> Number:
         if bottom == 0:
-            raise NotANumber("division by zero")
+            raise _NotANumber("division by zero")
         value = top / bottom
         self.unfinished |= exact(top) and exact(bottom) and bottom != 1 and value == int(value)
         return value
 
     def juxtaposed(self, value: Number) -> Number:
-        before, (kind, _) = self.tokens[self.place - 1], self.peek()
+        before, (kind, _) = self.tokens[self.position - 1], self.peek()
         factor = self.power()
         if kind == "number" and before[0] == "number":
             return self.mixed_number(value, factor)
@@ -145,16 +150,16 @@ class _Parser:
     def mixed_number(self, value: Number, top: Number) -> Number:
         """`1 1/4`: two numbers side by side mean nothing else."""
         if not self.accept("/"):
-            raise NotANumber("two numbers side by side")
+            raise _NotANumber("two numbers side by side")
         bottom = self.power()
         if bottom == 0 or not 0 < top < bottom or value != int(value):
-            raise NotANumber("two numbers side by side")
+            raise _NotANumber("two numbers side by side")
         return value + top / bottom if value >= 0 else value - top / bottom
 
     def signed(self) -> Number:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
-            raise NotANumber("nested too deeply")
+            raise _NotANumber("nested too deeply")
         sign = self.accept("+-")
         value = self.signed() if sign else self.power()
         self.depth -= 1
@@ -175,59 +180,149 @@ class _Parser:
         if kind == "sqrt":
             degree = self.group("[") if self.peek()[1] == "[" else Fraction(2)
             if not exact(degree) or degree != int(degree) or not 1 <= degree <= 20:
-                raise NotANumber("odd root")
+                raise _NotANumber("odd root")
             root = _root(self.group("{"), int(degree))
             self.unfinished |= exact(root)
             return root
         if text in _CLOSERS:
-            self.place -= 1
+            self.position -= 1
             return self.group(text)
-        raise NotANumber("not an expression")
+        raise _NotANumber("not an expression")
 
     def group(self, opener: str) -> Number:
         self.depth += 1
         if self.depth > _MAX_DEPTH or self.take()[1] != opener:
-            raise NotANumber("unbalanced or nested too deeply")
+            raise _NotANumber("unbalanced or nested too deeply")
         value = self.sum()
         if self.take()[1] != _CLOSERS[opener]:
-            raise NotANumber("unbalanced")
+            raise _NotANumber("unbalanced")
         self.depth -= 1
         return value
 
 
-def evaluate(text: str) -> Number | None:
-    """Value of a canonical expression; None where it holds unknowns, is unbalanced, or its value is out of bounds."""
-    if not text or len(text) > 4 * _MAX_TOKENS:
-        return None
+def _literal(text: str) -> Fraction:
+    mantissa, _, exponent = text.lower().partition("e")
+    if len(mantissa) > _MAX_DIGITS or len(exponent) > 4 or abs(int(exponent or 0)) > 300:
+        raise _NotANumber("number out of bounds")
+    return Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** int(exponent or 0)
+
+
+def _finite(value: Number) -> Number:
+    if not -_LARGEST <= value <= _LARGEST:
+        raise _NotANumber("out of bounds")
+    return value
+
+
+def _power(base: Number, exponent: Number) -> Number:
+    if exact(base) and exact(exponent) and exponent == int(exponent):
+        bits = max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(int(exponent))  # type: ignore[union-attr]
+        if bits <= _MAX_BITS and (base != 0 or exponent > 0):
+            return Fraction(base) ** int(exponent)
+    if base < 0 or (base == 0 and exponent <= 0):
+        raise _NotANumber("power of a negative number or of zero")
     try:
-        return _Parser(text).whole()
-    except (NotANumber, OverflowError, ZeroDivisionError):
+        return _finite(math.pow(base, exponent))
+    except OverflowError as error:
+        raise _NotANumber("power out of bounds") from error
+
+
+def _root(value: Number, degree: int) -> Number:
+    if value < 0:
+        raise _NotANumber("root of a negative number")
+    if isinstance(value, Fraction):
+        top, bottom = (
+            round(part ** (1 / degree)) if part < 1e15 else -1 for part in (value.numerator, value.denominator)
+        )
+        if top >= 0 and bottom > 0 and top**degree == value.numerator and bottom**degree == value.denominator:
+            return Fraction(top, bottom)
+    return _finite(math.pow(value, 1 / degree))
+
+
+# ---- Numbers written in words: `twenty-one`, `minus five`, `two and a half`, `three quarters`, `1.5 million`.
+
+_SMALL = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_VALUES = {word: i for i, word in enumerate(_SMALL)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
+_VALUES |= {"fourty": 40}
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_DENOMINATORS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
+_DENOMINATORS |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "twentieth": 20, "hundredth": 100}
+_DENOMINATORS |= {f"{word}s": value for word, value in _DENOMINATORS.items() if not word.startswith("hal")}
+_WORD = "|".join(sorted([*_VALUES, *_SCALES], key=len, reverse=True))
+_SCALE = "|".join(_SCALES)
+_PART = "|".join(sorted(_DENOMINATORS, key=len, reverse=True))
+_WORD_RUN = rf"(?:{_WORD})(?:[\s-]{{1,3}}(?:and\s)?(?:{_WORD})){{0,16}}"
+_NUMBER_WORDS = re.compile(
+    rf"(?<![\d.,])\d[\d,]{{0,20}}(?:\.\d{{1,20}})?\s?(?:{_SCALE})\b"
+    rf"|\b(?:\d{{1,12}}|{_WORD_RUN})\sand\s(?:a|{_WORD})[\s-](?:{_PART})\b|\b{_WORD_RUN}(?:[\s-](?:{_PART})(?![\w-]))?\b",
+    re.IGNORECASE | re.ASCII,
+)
+_MINUS_WORD = re.compile(r"^(?:minus|negative)\s+(?=\S)", re.IGNORECASE)
+_MIXED = re.compile(rf"^(?P<integer>.+?)\s+and\s+(?P<top>a|[a-z]+)[\s-]+(?P<part>{_PART})$", re.IGNORECASE)
+_FRACTION = re.compile(rf"^(?:(?P<top>a|[a-z][a-z\s-]*?)[\s-]+)?(?P<part>{_PART})$", re.IGNORECASE)
+_SCALED = re.compile(rf"^(\d[\d,]{{0,20}}(?:\.\d{{1,20}})?)\s*({_SCALE})$", re.IGNORECASE)
+_MAX_WORD_CHARACTERS = 200
+_LARGEST_IN_WORDS = 10**15
+
+
+def replace_number_words(text: str, keep: Container[str] = ()) -> str:
+    """The text with every run of number words as digits; the runs in `keep` stay words."""
+
+    def digits(match: re.Match[str]) -> str:
+        value = None if match.group().lower() in keep else words_to_value(match.group())
+        return match.group() if value is None else str(value)
+
+    return _NUMBER_WORDS.sub(digits, text)
+
+
+def words_to_value(text: str) -> Fraction | None:
+    """`minus five`, `two thirds`, `two and a half`, `1.5 million`, `a dozen`; None for anything else."""
+    plain = re.sub(r"\s+", " ", text.strip())
+    if len(plain) > _MAX_WORD_CHARACTERS:
         return None
+    if sign := _MINUS_WORD.match(plain):
+        rest = plain[sign.end() :]
+        value = Fraction(rest) if re.fullmatch(r"\d{1,20}(?:\.\d{1,20})?", rest) else words_to_value(rest)
+        return None if value is None or value < 0 else -value
+    if scaled := _SCALED.match(plain):
+        return Fraction(scaled.group(1).replace(",", "")) * _SCALES[scaled.group(2).lower()]
+    if (number := words_to_number(re.sub(r"^an?\s+(?=dozen|hundred|thousand|million)", "", plain))) is not None:
+        return Fraction(number)
+    if mixed := _MIXED.match(plain):
+        integer = mixed["integer"]
+        short_digits = integer.isascii() and integer.isdigit() and len(integer) < 20
+        number = int(integer) if short_digits else words_to_number(integer)
+        part = _fraction(mixed["top"], mixed["part"])
+        return number + part if number is not None and part is not None and 0 < part < 1 else None
+    fraction = _FRACTION.match(plain)
+    return _fraction(fraction["top"], fraction["part"]) if fraction else None
 
 
-def unfinished(text: str) -> bool:
-    """Whether a canonical expression leaves work that a number need not: `3*4`, `10+2`, `36/2`, `\\sqrt{144}`.
+def words_to_number(text: str) -> int | None:
+    """Value of a run of number words; None where a word is none or their order makes no sense."""
+    total, current, limit = 0, 0, 1_000_000_000_000
+    words = [word for word in re.split(r"[\s-]+", text.lower().strip()) if word and word != "and"]
+    for word in words:
+        scale, value = _SCALES.get(word), _VALUES.get(word)
+        if scale is not None:
+            current, limit = max(current, 1) * scale, scale
+            if scale > 100:
+                total, current = total + current, 0
+        elif value is None or value >= limit or (current % 10 and current % 100 > 0) or (current % 100 and value >= 10):
+            return None
+        else:
+            current += value
+            limit = 100 if value >= 20 else 10
+        if total + current > _LARGEST_IN_WORDS:
+            return None  # a thousand times `hundred` is no number that anybody writes
+    return total + current if words else None
 
-    Fractions, powers, scientific notation and anything irrational are finished.
-    """
-    if not text or len(text) > 4 * _MAX_TOKENS:
-        return False
-    try:
-        parser = _Parser(text)
-        parser.whole()
-    except (NotANumber, OverflowError, ZeroDivisionError):
-        return False
-    return parser.unfinished
 
-
-def _many_digits(value: Number) -> bool:
-    return isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) > _FEW_BITS
-
-
-def same_number(first: Number, second: Number) -> bool:
-    """Equal; or equal to 1e-9 relative, unless both are exact and one has so many digits that rounding is no excuse."""
-    if exact(first) and exact(second) and (first == second or _many_digits(first) or _many_digits(second)):
-        return first == second
-    if not (-_LARGEST <= first <= _LARGEST and -_LARGEST <= second <= _LARGEST):
-        return False
-    return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
+def _fraction(top: str | None, part: str) -> Fraction | None:
+    count = 1 if top is None or top.lower() == "a" else words_to_number(top)
+    if count is None or (top is None and part.lower() not in ("half", "quarter")):
+        return None
+    return Fraction(count, _DENOMINATORS[part.lower()])

@@ -1,7 +1,9 @@
-"""The answer format `steps`: a completion in sections under `###` headings, as R1-VL's models write it.
+"""Where a completion has its answer: the answer formats, their sections, and the spans of tags and boxes.
 
-`### Image Description:`, `### Rationales:`, `### Step 1:` .. `### Step K:`, `### The final answer is:`. A line
-`### Let's think step by step.` may stand before the first step. White space, line ends included, never matters.
+A format is strict: the thinking comes first and once, the answer follows once, neither is empty, and nothing stands
+outside them (in `boxed`, prose may surround the one box). `steps` has sections under `###` headings, as R1-VL's models
+write it: `### Image Description:`, `### Rationales:`, `### Step 1:` to `### Step K:`, `### The final answer is:`; a line
+`### Let's think step by step.` may precede the first step, and white space never matters. Every scan is linear.
 """
 
 from __future__ import annotations
@@ -9,75 +11,84 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice, pairwise
 from typing import Protocol
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader import text as spans
 
-_MARK = re.compile(r"(?<!#)###(?!#)")
-_TITLE = re.compile(
-    r"\s*+(?:(?:(?P<description>Image\s++Description)|(?P<rationales>Rationales)|(?P<step>Step)\s++(?P<number>[0-9]{1,6})"
-    r"|(?P<answer>The\s++final\s++answer\s++is))\s*+:|(?P<lead_in>Let['’]s\s++think\s++step\s++by\s++step)[.:]?)"
-)
-_MAX_SECTIONS = 2_000
-_DESCRIPTION = "I look at the picture."
-_RATIONALES = "What the picture shows answers the question."
+
+class AnswerFormat(Protocol):
+    """How a completion is laid out."""
+
+    @property
+    def name(self) -> str:
+        """The value of `answer_format` in a config."""
+
+    @property
+    def instruction(self) -> str:
+        """The sentence that asks a model for this layout."""
+
+    def matches(self, text: str) -> bool:
+        """Whether the text has exactly this layout."""
+
+    def extract(self, text: str) -> str | None:
+        """The answer span; None where the layout gives none, or gives several."""
+
+    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
+        """A well-formed completion, for supervised targets; layouts without steps ignore `steps`."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """`title` is description, rationales, lead_in, step, answer, or "" for any other heading; `number` counts steps."""
+class ThinkAnswer:
+    """`<think>thought</think><answer>answer</answer>`."""
 
-    title: str
-    number: int
-    body: str
+    name: str = "think_answer"
+    instruction: str = (
+        "Reason about the question inside <think> and </think>. "
+        "Then give only the final answer inside <answer> and </answer>."
+    )
 
+    def matches(self, text: str) -> bool:
+        parts = _split_at_tags(text, ["<think>", "</think>", "<answer>", "</answer>"])
+        if parts is None:
+            return False
+        before, thought, between, answer, after = parts
+        return bool(thought and answer) and not (before or between or after)
 
-def sections(text: str) -> tuple[str, list[Section]]:
-    """What stands before the first heading, and the sections in order; bodies are stripped. One linear scan.
+    def extract(self, text: str) -> str | None:
+        answers = set(tagged_answers(after_thinking(text))) - {""}
+        return unboxed(answers.pop()) if len(answers) == 1 else None
 
-    Headings beyond the first 2,000 belong to the last section.
-    """
-    edges = [*(match.start() for match in islice(_MARK.finditer(text), _MAX_SECTIONS)), len(text)]
-    return text[: edges[0]].strip(), [_section(text, start + 3, end) for start, end in pairwise(edges)]
-
-
-def _section(text: str, start: int, end: int) -> Section:
-    title = _TITLE.match(text, start, end)
-    if title is None:
-        return Section("", 0, text[start:end].strip())
-    name = "step" if title["step"] else str(title.lastgroup)
-    return Section(name, int(title["number"] or 0), text[title.end() : end].strip())
-
-
-def is_filled(text: str) -> bool:
-    """Whether anything can be seen in the text: invisible characters fill no section."""
-    return any(character.isprintable() and not character.isspace() for character in text)
+    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
+        return f"<think>{thought}</think><answer>{answer}</answer>"
 
 
-def is_complete_and_ordered(found: Sequence[Section]) -> bool:
-    """Description, rationales, steps 1..K (K > 0) and the answer, each once, in this order, none empty; nothing else."""
-    titles = [section.title for section in found if section.title != "lead_in"]
-    num_steps = len(titles) - 3
-    if num_steps < 1 or titles != ["description", "rationales", *["step"] * num_steps, "answer"]:
-        return False
-    lead_ins = [place for place, section in enumerate(found) if section.title == "lead_in"]
-    if lead_ins and (lead_ins != [2] or found[2].body):
-        return False
-    numbers = [section.number for section in found if section.title == "step"]
-    return numbers == [*range(1, num_steps + 1)] and all(is_filled(s.body) for s in found if s.title != "lead_in")
+@dataclass(frozen=True)
+class Boxed:
+    """`<think>thought</think> ... \\boxed{answer} ...`."""
 
+    name: str = "boxed"
+    instruction: str = (
+        "Reason about the question inside <think> and </think>. Then give the final answer inside \\boxed{}."
+    )
 
-def step_texts(text: str) -> Iterator[str]:
-    """Bodies of the `### Step k:` sections in order, whatever their numbers."""
-    return (section.body for section in sections(text)[1] if section.title == "step")
+    def matches(self, text: str) -> bool:
+        parts = _split_at_tags(text, ["<think>", "</think>"])
+        if parts is None:
+            return False
+        before, thought, answer = parts
+        if before or not thought or len(boxes(answer)) != 1 or answer.count("\\boxed") != 1:
+            return False
+        brace = answer.find("{", answer.index("\\boxed"))
+        return brace >= 0 and _closing_brace(answer, brace + 1) is not None
 
+    def extract(self, text: str) -> str | None:
+        answers = set(boxes(after_thinking(text)))
+        return answers.pop() if len(answers) == 1 else None
 
-def stated_answers(text: str) -> list[str]:
-    """What stands under the headings `### The final answer is:`, a lone box opened; empty ones left out."""
-    bodies = (section.body for section in sections(text)[1] if section.title == "answer" and is_filled(section.body))
-    return [found[0] if len(found := spans.boxes(body)) == 1 else body for body in bodies]
+    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
+        return f"<think>{thought}</think>\\boxed{{{answer}}}"
 
 
 @dataclass(frozen=True)
@@ -94,140 +105,38 @@ class Steps:
 
     def matches(self, text: str) -> bool:
         """Complete and in order, with nothing before the first heading."""
-        before, found = sections(text)
-        return not before and is_complete_and_ordered(found)
+        preamble, parts = sections(text)
+        return not preamble and is_complete_and_ordered(parts)
 
     def extract(self, text: str) -> str | None:
         """The final answer; None where there is none, or where several differ."""
-        answers = set(stated_answers(text))
+        answers = set(final_sections(text))
         return answers.pop() if len(answers) == 1 else None
 
     def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
         """A well-formed completion. A thought in this layout keeps its sections and gets the answer.
 
-        Else the thought is the description of the image where there are `steps`; where there are none, its own step
-        sections, or its lines, are the steps.
+        Otherwise, with `steps`, the thought becomes the image description; without, its step sections (or else its
+        lines) become the steps.
         """
-        seen, matters = _DESCRIPTION, _RATIONALES
+        description, rationales = "I look at the picture.", "What the picture shows answers the question."
         if self.matches(thought):
-            found = sections(thought)[1]
-            seen, matters = found[0].body, found[1].body
-            steps = [section.body for section in found if section.title == "step"]
+            parts = sections(thought)[1]
+            description, rationales = parts[0].body, parts[1].body
+            steps = [section.body for section in parts if section.title == "step"]
         elif steps:
-            seen = thought
+            description = thought
         else:
-            steps = [body for body in step_texts(thought) if is_filled(body)] or thought.splitlines()
-        bodies = filter(is_filled, map(_without_headings, steps))
+            steps = [body for body in step_texts(thought) if _is_visible(body)] or thought.splitlines()
+        description, rationales, *steps = (_HEADING.sub("", text).strip() for text in (description, rationales, *steps))
         return "\n".join(
             [
-                f"### Image Description: {_without_headings(seen)}",
-                f"### Rationales: {_without_headings(matters)}",
-                *(f"### Step {number}: {body}" for number, body in enumerate(bodies, 1)),
+                f"### Image Description: {description}",
+                f"### Rationales: {rationales}",
+                *(f"### Step {number}: {body}" for number, body in enumerate(filter(_is_visible, steps), 1)),
                 f"### The final answer is: {answer}",
             ]
         )
-
-
-def _without_headings(text: str) -> str:
-    return _MARK.sub("", text).strip()
-
-
-# ---- Answer formats: what the model is told, what counts as well-formed, and which span is the answer.
-#
-# A format reward is strict: the thinking part comes first and once, the answer part follows once, neither is empty, and
-# nothing stands outside them (in `boxed`, prose may surround the one box; for `steps` see step_format.py). Only the
-# completion is looked at.
-
-_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
-_THINK_TAGS = ["<think>", "</think>"]
-_ALL_TAGS = [*_THINK_TAGS, "<answer>", "</answer>"]
-
-
-class AnswerFormat(Protocol):
-    """How a completion is laid out."""
-
-    @property
-    def name(self) -> str:
-        """What a config calls it."""
-
-    @property
-    def instruction(self) -> str:
-        """The sentence that asks a model for this layout."""
-
-    def matches(self, text: str) -> bool:
-        """Whether the text has exactly this layout."""
-
-    def extract(self, text: str) -> str | None:
-        """The answer span; None where the layout gives none, or gives several."""
-
-    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
-        """A well-formed completion, for supervised targets; a layout without steps leaves `steps` out."""
-
-
-def _parts(text: str, tags: list[str]) -> list[str] | None:
-    """Texts before, between and after the tags, where the text holds exactly these tags in this order."""
-    if [match.group().lower() for match in _TAG.finditer(text)] != tags:
-        return None
-    return [part.strip() for part in _TAG.split(text)]
-
-
-@dataclass(frozen=True)
-class ThinkAnswer:
-    """`<think>thought</think><answer>answer</answer>`."""
-
-    name: str = "think_answer"
-    instruction: str = (
-        "Reason about the question inside <think> and </think>. "
-        "Then give only the final answer inside <answer> and </answer>."
-    )
-
-    def matches(self, text: str) -> bool:
-        parts = _parts(text, _ALL_TAGS)
-        if parts is None:
-            return False
-        before, thought, between, answer, after = parts
-        return bool(thought and answer) and not (before or between or after)
-
-    def extract(self, text: str) -> str | None:
-        answers = set(spans.tagged(spans.after_thinking(text))) - {""}
-        if len(answers) != 1:
-            return None
-        return spans.unboxed(answers.pop())
-
-    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
-        return f"<think>{thought}</think><answer>{answer}</answer>"
-
-
-@dataclass(frozen=True)
-class Boxed:
-    """`<think>thought</think> ... \\boxed{answer} ...`."""
-
-    name: str = "boxed"
-    instruction: str = (
-        "Reason about the question inside <think> and </think>. Then give the final answer inside \\boxed{}."
-    )
-
-    def matches(self, text: str) -> bool:
-        parts = _parts(text, _THINK_TAGS)
-        if parts is None:
-            return False
-        before, thought, answer = parts
-        found = spans.boxes(answer)
-        return bool(thought) and not before and len(found) == 1 and answer.count("\\boxed") == 1 and _closed(answer)
-
-    def extract(self, text: str) -> str | None:
-        answers = set(spans.boxes(spans.after_thinking(text)))
-        return answers.pop() if len(answers) == 1 else None
-
-    def render(self, thought: str, answer: str, steps: Sequence[str] = ()) -> str:
-        return f"<think>{thought}</think>\\boxed{{{answer}}}"
-
-
-def _closed(text: str) -> bool:
-    """Whether the one box closes."""
-    start = text.index("\\boxed")
-    brace = text.find("{", start)
-    return brace >= 0 and spans.closing_brace(text, brace + 1) is not None
 
 
 ANSWER_FORMATS: dict[str, AnswerFormat] = {form.name: form for form in (ThinkAnswer(), Boxed(), Steps())}
@@ -238,3 +147,174 @@ def find_format(name: str) -> AnswerFormat:
     if name not in ANSWER_FORMATS:
         raise UserError(f"answer_format {name!r} is unknown; choose one of {', '.join(ANSWER_FORMATS)}")
     return ANSWER_FORMATS[name]
+
+
+_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
+
+
+def _split_at_tags(text: str, tags: list[str]) -> list[str] | None:
+    """Texts before, between and after the tags, where the text holds exactly these tags in this order."""
+    if [match.group().lower() for match in _TAG.finditer(text)] != tags:
+        return None
+    return [part.strip() for part in _TAG.split(text)]
+
+
+# ---- Sections under `###` headings.
+
+_HEADING = re.compile(r"(?<!#)###(?!#)")
+_TITLE = re.compile(
+    r"\s*+(?:(?:(?P<description>Image\s++Description)|(?P<rationales>Rationales)|(?P<step>Step)\s++(?P<number>[0-9]{1,6})"
+    r"|(?P<answer>The\s++final\s++answer\s++is))\s*+:|(?P<lead_in>Let['’]s\s++think\s++step\s++by\s++step)[.:]?)"
+)
+_MAX_SECTIONS = 2_000
+
+
+@dataclass(frozen=True)
+class Section:
+    """`title` is description, rationales, lead_in, step, answer, or "" for any other heading; `number` counts steps."""
+
+    title: str
+    number: int
+    body: str
+
+
+def sections(text: str) -> tuple[str, list[Section]]:
+    """The text before the first heading, and the sections in order, their bodies stripped.
+
+    Headings beyond the first 2,000 belong to the last section.
+    """
+    edges = [*(match.start() for match in islice(_HEADING.finditer(text), _MAX_SECTIONS)), len(text)]
+    return text[: edges[0]].strip(), [_section(text, start + 3, end) for start, end in pairwise(edges)]
+
+
+def _section(text: str, start: int, end: int) -> Section:
+    title = _TITLE.match(text, start, end)
+    if title is None:
+        return Section("", 0, text[start:end].strip())
+    name = "step" if title["step"] else str(title.lastgroup)
+    return Section(name, int(title["number"] or 0), text[title.end() : end].strip())
+
+
+def is_complete_and_ordered(parts: Sequence[Section]) -> bool:
+    """Description, rationales, steps 1..K (K > 0) and the answer, each once, in this order, none empty; nothing else."""
+    titles = [section.title for section in parts]
+    if "lead_in" in titles:
+        if titles.count("lead_in") > 1 or titles.index("lead_in") != 2 or parts[2].body:
+            return False
+        parts = [*parts[:2], *parts[3:]]
+        del titles[2]
+    num_steps = len(parts) - 3
+    return (
+        num_steps > 0
+        and titles == ["description", "rationales", *["step"] * num_steps, "answer"]
+        and [section.number for section in parts[2:-1]] == [*range(1, num_steps + 1)]
+        and all(_is_visible(section.body) for section in parts)
+    )
+
+
+def step_texts(text: str) -> Iterator[str]:
+    """Bodies of the `### Step k:` sections in order, whatever their numbers."""
+    return (section.body for section in sections(text)[1] if section.title == "step")
+
+
+def final_sections(text: str) -> list[str]:
+    """Bodies of the `### The final answer is:` sections, a lone box opened; empty ones left out."""
+    bodies = (section.body for section in sections(text)[1] if section.title == "answer" and _is_visible(section.body))
+    return [boxed[0] if len(boxed := boxes(body)) == 1 else body for body in bodies]
+
+
+def _is_visible(text: str) -> bool:
+    """Whether anything can be seen in the text: invisible characters fill no section."""
+    return any(character.isprintable() and not character.isspace() for character in text)
+
+
+# ---- Spans: the thinking, answer tags, and boxes.
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=[^\s{]))")
+_NESTED_BOX = re.compile(r"\$?\s*\\(?:boxed|fbox)\s*\{(.*)\}\s*\$?", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\\(?:phantom|hspace)\s*\{[^{}]*\}|\\(?:square|Box|quad|qquad|cdots|ldots|dots|_)")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_RIVAL = re.compile(
+    r"[^a-zA-Z\d]*(?:\d|[A-H](?![A-Za-z]))(?:\\[a-zA-Z]+|[^\w\\]|[\d_]|\b(?:[A-H]|or|and|maybe|not|to|but|possibly|vs|is|it|the|answer|because|since)\b)*",
+    re.IGNORECASE,
+)
+_MAX_BOXES = 64
+_MAX_BOX_CHARACTERS = 8_000
+_MAX_UNCLOSED_CHARACTERS = 2_000
+
+
+def after_thinking(text: str) -> str:
+    """The text after the last `</think>`; all of it without a thought; "" where the thought never ends."""
+    _, close, rest = text.rpartition("</think>")
+    if close:
+        return rest
+    return "" if "<think>" in text else text
+
+
+def tagged_answers(text: str) -> list[str]:
+    """Contents of the closed `<answer>` parts, in order."""
+    if "</answer>" not in text.lower():
+        return []
+    return [match.group(1).strip() for match in _ANSWER.finditer(text)]
+
+
+def unclosed_answer(text: str) -> str | None:
+    """The text after an `<answer>` that is never closed."""
+    start = text.lower().rfind("<answer>")
+    return text[start + len("<answer>") :].strip() if start >= 0 and "</answer>" not in text[start:].lower() else None
+
+
+def boxes(text: str) -> list[str]:
+    """Contents of the outermost boxes in order; nested ones unwrapped; an unclosed one runs to its line's end."""
+    contents: list[str] = []
+    position = 0
+    while len(contents) < _MAX_BOXES and (match := _BOX.search(text, position)):
+        start = match.end()
+        if not match.group().endswith("{"):  # \boxed 5
+            content, position = text[start : start + 1], start + 1
+        elif (end := _closing_brace(text, start)) is not None:
+            content, position = text[start:end], end + 1
+        else:
+            line_end = text.find("\n", start)
+            position = min(len(text) if line_end < 0 else line_end, start + _MAX_UNCLOSED_CHARACTERS)
+            content = text[start:position]
+        contents.append(_unnested(content.strip()))
+    return [content for content in contents if _PLACEHOLDER.sub("", content).strip(" .{}$?_")]
+
+
+def unboxed(answer: str) -> str:
+    """The content of the one box in an answer part, where nothing beside it could be another answer; else all of it."""
+    contents, match = boxes(answer), _BOX.search(answer)
+    if len(contents) != 1 or match is None or not match.group().endswith("{"):
+        return answer
+    end = _closing_brace(answer, match.end())
+    sides = (answer[: match.start()], answer[end + 1 :] if end is not None else "")
+    return answer if any(_RIVAL.fullmatch(side) and "=" not in side for side in sides) else contents[0]
+
+
+@lru_cache(maxsize=4096)
+def gold_answer(gold: str) -> str:
+    """The answer inside a ground truth that is a solution with boxes; otherwise the ground truth itself."""
+    contents = boxes(gold)
+    return ", ".join(contents) if contents else gold.strip()
+
+
+def _unnested(content: str) -> str:
+    """`\\boxed{\\boxed{5}}` holds 5."""
+    for _ in range(8):
+        match = _NESTED_BOX.fullmatch(content)
+        if match is None:
+            return content
+        content = match.group(1).strip()
+    return content
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Index of the brace that closes the one before `start`; escaped braces do not count."""
+    depth = 1
+    for match in _BRACE.finditer(text, start, min(len(text), start + _MAX_BOX_CHARACTERS)):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return match.start()
+    return None

@@ -1,4 +1,4 @@
-"""Grading a file of responses, row by row, for the `grade` command."""
+"""Grading a file of responses, row by row: the `grade` command."""
 
 from __future__ import annotations
 
@@ -6,63 +6,23 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.extract import EXTRACT_MODES
-from sharegrpo_rl.grader.grading import Verdict, grade_response
+from sharegrpo_rl.grader.grading import EXTRACT_MODES, ExtractMode, grade
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row, fields), rows counted from 1 over the lines that are not blank; raises UserError naming file and row."""
-    try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give a file of one JSON object a line") from error
-    row = 0
-    with file:
-        lines = iter(file)
-        while True:
-            try:
-                line = next(lines, None)
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}, row {row + 1}: not UTF-8 text; save the file as UTF-8") from error
-            if line is None:
-                return
-            if not line.strip():
-                continue
-            row += 1
-            yield row, _fields(path, row, line)
-
-
-def _fields(path: Path, row: int, line: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, row {row}: not a JSON object ({str(error)[:80]}); write one object a line") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}, row {row}: a JSON object is expected, not {type(fields).__name__}")
-    for name in ("response", "gold"):
-        if fields.get(name) is None:
-            raise UserError(f"{path}, row {row}: no {name!r}; every row needs a response and a gold answer")
-    if not str(fields["gold"]).strip():
-        raise UserError(f"{path}, row {row}: 'gold' is empty; every row needs a gold answer")
-    choices, precision = fields.get("choices"), fields.get("precision")
-    if choices is not None and not isinstance(choices, list):
-        raise UserError(f"{path}, row {row}: 'choices' must be a list")
-    if precision is not None and (isinstance(precision, bool) or not isinstance(precision, int | float)):
-        raise UserError(f"{path}, row {row}: 'precision' must be a number of decimals")
-    return fields
-
-
-def _grade(fields: dict[str, Any], extract: str) -> Verdict:
-    known = ("choices", "question", "answer_type", "unit", "precision")
-    return grade_response(
-        str(fields["response"]),
-        str(fields["gold"]),
-        extract=extract,  # type: ignore[arg-type]
-        **{name: fields.get(name) for name in known},
-    )
+def print_grades(file: Path, extract: str, as_json: bool) -> None:
+    """Print a line for each row in order and the summary last; UserError names the file and row of a malformed one."""
+    for entry in grade_file(file, extract):
+        if as_json:
+            line = json.dumps(entry, ensure_ascii=False)
+        elif "summary" in entry:
+            line = ", ".join(f"{name} {value}" for name, value in entry["summary"].items())
+        else:
+            answer = entry["extracted"] or "(no answer)"
+            line = f"row {entry['row']}: {entry['score']:g}  {answer}  {entry['reason']}"
+        sys.stdout.write(line + "\n")
 
 
 def grade_file(path: Path, extract: str = "auto") -> Iterator[dict[str, Any]]:
@@ -75,29 +35,54 @@ def grade_file(path: Path, extract: str = "auto") -> Iterator[dict[str, Any]]:
         raise UserError(f"--extract {extract!r} is unknown; choose one of {', '.join(EXTRACT_MODES)}")
     summary = {"rows": 0, "correct": 0, "labelled": 0, "agree": 0, "errors": 0}
     for row, fields in _read_rows(Path(path)):
-        verdict = _grade(fields, extract)
-        right = verdict.score >= 0.5
+        verdict = grade(
+            str(fields["response"]),
+            str(fields["gold"]),
+            extract=cast(ExtractMode, extract),
+            **{name: fields.get(name) for name in ("choices", "question", "answer_type", "unit", "precision")},
+        )
+        is_right = verdict.score >= 0.5
         summary["rows"] += 1
         summary["errors"] += verdict.error is not None
-        summary["correct"] += right
+        summary["correct"] += is_right
         if fields.get("label") is not None:
             summary["labelled"] += 1
-            summary["agree"] += verdict.error is None and right == bool(fields["label"])
+            summary["agree"] += verdict.error is None and is_right == bool(fields["label"])
         line = {"row": row, "score": verdict.score, "extracted": verdict.extracted, "reason": verdict.reason}
         yield line if verdict.error is None else {**line, "error": verdict.error}
     yield {"summary": summary}
 
 
-# ---- `grade`: verdicts of the rewards' grader on a file of responses, one line each.
+def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row, fields), rows counted from 1 over the lines that are not blank; raises UserError naming file and row."""
+    row = 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.strip():
+                    row += 1
+                    yield row, _fields(line, f"{path}, row {row}")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give a file of one JSON object a line") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, row {row + 1}: not UTF-8 text; save the file as UTF-8") from error
 
 
-def print_grades(file: Path, extract: str, as_json: bool) -> None:
-    """Print a line a row in input order and the summary last; UserError names file and row where one is malformed."""
-    for entry in grade_file(file, extract):
-        sys.stdout.write((json.dumps(entry, ensure_ascii=False) if as_json else _plain(entry)) + "\n")
-
-
-def _plain(entry: dict) -> str:
-    if "summary" in entry:
-        return ", ".join(f"{name} {value}" for name, value in entry["summary"].items())
-    return f"row {entry['row']}: {entry['score']:g}  {entry['extracted'] or '(no answer)'}  {entry['reason']}"
+def _fields(line: str, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not a JSON object ({str(error)[:80]}); write one object a line") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{where}: a JSON object is expected, not {type(fields).__name__}")
+    for name in ("response", "gold"):
+        if fields.get(name) is None:
+            raise UserError(f"{where}: no {name!r}; every row needs a response and a gold answer")
+    if not str(fields["gold"]).strip():
+        raise UserError(f"{where}: 'gold' is empty; every row needs a gold answer")
+    choices, precision = fields.get("choices"), fields.get("precision")
+    if choices is not None and not isinstance(choices, list):
+        raise UserError(f"{where}: 'choices' must be a list")
+    if precision is not None and (isinstance(precision, bool) or not isinstance(precision, int | float)):
+        raise UserError(f"{where}: 'precision' must be a number of decimals")
+    return fields

@@ -1,26 +1,16 @@
-"""The answer key of a question, and the outcome of a comparison with it."""
+"""What an answer is graded against, and the outcome of comparing the two."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# ---- Words that take an answer back or leave it open.
-
-HEDGED = re.compile(
-    r"\b(?:not|n't|less|more|fewer|greater|least|most|between|cannot|isn't|never|or|either|maybe|perhaps|possibly"
-    r"|(?<!add )(?<!adds )(?<!sum )(?<!sums )up\s+to|but|except|unless|if|wrong|incorrect|previously|vs|versus|rather|instead)\b",
-    re.IGNORECASE,
-)
-REASON = re.compile(r"\s*(?:,\s*as\b|,?\s*\b(?:because|since)\b).*$", re.IGNORECASE | re.DOTALL)
-
-
 _PERCENT = re.compile(r"percent|%", re.I)
 
 
 @dataclass(frozen=True)
 class AnswerKey:
-    """What a response is graded against; everything but `gold` only narrows the reading of an answer."""
+    """The ground truth of a row; everything but `gold` only narrows how an answer is read."""
 
     gold: str
     choices: tuple[str, ...] = ()
@@ -30,13 +20,13 @@ class AnswerKey:
     precision: float | None = None
 
     @property
-    def percent_asked(self) -> bool:
+    def asks_for_percent(self) -> bool:
         return _PERCENT.search(self.question) is not None or (self.unit or "") in ("%", "percent")
 
 
 @dataclass(frozen=True)
 class Match:
-    """`equal`, and how that was found."""
+    """Whether an answer equals the gold, and how that was found."""
 
     equal: bool
     reason: str

@@ -1,23 +1,137 @@
-"""Answers of several parts: tuples, intervals, sets, and bare lists."""
+"""Answers of several parts: lists, tuples, sets, intervals, inequalities read as intervals, assignments, ratios."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
+from sharegrpo_rl.grader.expressions import Number, evaluate, same_number
 from sharegrpo_rl.grader.key import AnswerKey, Match
-from sharegrpo_rl.grader.numbers import parse_quantity, same_quantity, same_ratio
-from sharegrpo_rl.grader.text import canonical, content_words, squeezed
+from sharegrpo_rl.grader.numbers import parse_quantity, same_quantity
+from sharegrpo_rl.grader.text import canonical, content_words, normalized
 
-_PAIRS = {"(": ")", "[": "]", "{": "}"}
+T = TypeVar("T")
+
+_ASKS_FOR_ORDER = re.compile(
+    r"\b(?:order(?!\s+to\b)|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I
+)
+
+
+def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
+    """None where answer and gold are not both of several parts, or where only mathematics can tell."""
+    if (proportional := _same_ratio(answer, gold)) is not None:
+        return Match(proportional, "the same ratio" if proportional else "another ratio")
+    answer, gold = (_condition(text) if _is_relation(text) else text for text in (answer, gold))
+    answer_list, gold_list = parse_list(answer), parse_list(gold)
+    if answer_list is None or gold_list is None:
+        return _compare_intervals(answer, gold, key)
+    if gold_list.needs_brackets and not answer_list.opening and key.answer_type != "list":
+        return Match(False, "a list where an interval is right")
+    if answer_list.opening and gold_list.opening and answer_list.brackets != gold_list.brackets:
+        return Match(False, "other brackets")
+    return _compare_assignments(answer_list, gold_list, key) or _compare_items(answer_list, gold_list, key)
+
+
+def _compare_items(answer: ItemList, gold: ItemList, key: AnswerKey) -> Match | None:
+    same_item = partial(_same_item, key=key)
+    order_matters = _ASKS_FOR_ORDER.search(key.question) is not None
+    if _same_list(answer, gold, same_item, order_matters=order_matters):
+        return Match(True, "equal parts")
+    if order_matters and _same_list(answer, gold, same_item, order_matters=False):
+        return Match(False, "another order")
+    if _all_numbers(answer) and _all_numbers(gold) and _is_nested(answer) == _is_nested(gold):
+        return Match(False, "other parts")
+    return None
+
+
+def _compare_assignments(answer: ItemList, gold: ItemList, key: AnswerKey) -> Match | None:
+    """`k = 45, n = 2`: values by name, or in the gold's order where the answer leaves the names out."""
+    gold_values, values = _assignments(gold), _assignments(answer)
+    if gold_values is None:
+        return None
+    same_item = partial(_same_item, key=key)
+    if values is not None and set(values) == set(gold_values):
+        equal = all(same_item(values[name], value) for name, value in gold_values.items())
+    elif any("=" in item for item in answer.items):
+        return None
+    else:
+        equal = _same_list(answer, ItemList(tuple(gold_values.values())), same_item, order_matters=True)
+    return Match(equal, "the same values by name" if equal else "other values")
+
+
+def _compare_intervals(answer: str, gold: str, key: AnswerKey) -> Match | None:
+    """Inequalities, and unions of intervals."""
+    answer_is_relation, gold_is_relation = _is_relation(answer), _is_relation(gold)
+    if not (answer_is_relation or gold_is_relation or "\\cup" in canonical(gold)):
+        return None
+    if answer_is_relation and gold_is_relation and _unknowns(answer) != _unknowns(gold):
+        return None
+    intervals, gold_intervals = _union(answer), _union(gold)
+    if intervals is None or gold_intervals is None:
+        return None
+    same_interval = partial(_same_list, same_item=partial(_same_item, key=key), order_matters=True)
+    if len(intervals) == len(gold_intervals) and _same_in_any_order(intervals, gold_intervals, same_interval):
+        return Match(True, "the same intervals")
+    if len(intervals) == len(gold_intervals) == 1 and _all_numbers(intervals[0]) and _all_numbers(gold_intervals[0]):
+        return Match(False, "another interval")
+    return None
+
+
+def _same_item(answer: str, gold: str, key: AnswerKey) -> bool:
+    if normalized(answer) == normalized(gold):
+        return True
+    number, gold_number = parse_quantity(answer), parse_quantity(gold)
+    if number is not None and gold_number is not None:
+        return same_quantity(number, gold_number, precision=key.precision)
+    inner, gold_inner = parse_list(answer), parse_list(gold)
+    if inner is not None and gold_inner is not None:
+        return _same_list(inner, gold_inner, partial(_same_item, key=key), order_matters=False)
+    return bool(content_words(answer)) and content_words(answer) == content_words(gold)
+
+
+def _same_list(answer: ItemList, gold: ItemList, same_item: Callable[[str, str], bool], *, order_matters: bool) -> bool:
+    """Equal lengths, brackets that do not contradict each other, and equal items: in order for tuples and intervals."""
+    if len(answer.items) != len(gold.items):
+        return False
+    if answer.opening and gold.opening and answer.brackets != gold.brackets:
+        return False
+    if answer.is_ordered or gold.is_ordered or order_matters:
+        return all(map(same_item, answer.items, gold.items))
+    return _same_in_any_order(answer.items, gold.items, same_item)
+
+
+def _same_in_any_order(answers: Sequence[T], golds: Sequence[T], same: Callable[[T, T], bool]) -> bool:
+    """Whether every answer has a gold of its own."""
+    unmatched = list(golds)
+    for answer in answers:
+        index = next((i for i, gold in enumerate(unmatched) if same(answer, gold)), None)
+        if index is None:
+            return False
+        del unmatched[index]
+    return True
+
+
+# ---- Lists, tuples and sets.
+
+_CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _MAX_ITEMS = 64
 _AND = re.compile(r"\s*,?\s*(?:\b(?:and|or)\b|&|\\(?:and|or|text)\b|与|和|或)\s*", re.IGNORECASE)
-_THOUSANDS = re.compile(r"^-?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)")
+_THOUSANDS = re.compile(r"\s*-?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)")
+_NAME = re.compile(
+    r"^(?:the\s+)?(?:(?:ordered\s+pair|points?|vector|interval|set|vertex|coordinates?)\s+(?:is\s+|are\s+)?|(?-i:[A-Z])'?\s*(?=\())(?=[(\[{\\])",
+    re.IGNORECASE,
+)
+_ASSIGNED_TO = re.compile(r"^(?:[A-Za-z]\w*\s*(?:=|\\in)\s*)(?=[(\[{\\])")
+_TUPLE_ASSIGNED_TO = re.compile(r"^\([a-z](?:\s*,\s*[a-z])+\)\s*=\s*")
+_ANGLE_BRACKETS = re.compile(r"^\\langle(?![a-zA-Z])(.*)\\rangle$")
+_ASSIGNMENT = re.compile(r"^([A-Za-z]\w{0,3})\s*=\s*([^=]+)$")
 
 
 @dataclass(frozen=True)
-class Sequence:
+class ItemList:
     """`items` between `opening` and `closing` ("" where the list is bare)."""
 
     items: tuple[str, ...]
@@ -25,94 +139,92 @@ class Sequence:
     closing: str = ""
 
     @property
-    def ordered(self) -> bool:
+    def brackets(self) -> str:
+        return self.opening + self.closing
+
+    @property
+    def is_ordered(self) -> bool:
         """Whether the brackets make order matter; a bare list is decided by the question."""
         return self.opening in ("(", "[")
 
     @property
-    def is_interval(self) -> bool:
-        """Whether it could be one."""
-        return self.ordered and len(self.items) == 2
+    def may_be_interval(self) -> bool:
+        return self.is_ordered and len(self.items) == 2
 
     @property
     def needs_brackets(self) -> bool:
         """Whether its brackets say more than that it is a list: `[0, 1)` is an interval, `(0, 1)` may be a point."""
-        return self.is_interval and "[" in self.opening + self.closing.replace("]", "[")
+        return self.may_be_interval and ("[" in self.brackets or "]" in self.brackets)
 
 
-def _split(text: str) -> list[str] | None:
-    """Top-level parts at commas, semicolons and words like `and`; None where brackets do not match."""
-    depth, parts, start, i = 0, [], 0, 0
-    while i < len(text):
-        character = text[i]
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-            if depth < 0:
-                return None
-        elif depth == 0:
-            number = _THOUSANDS.match(text[start:].lstrip()) if character == "," else None
-            inside = number is not None and i < start + len(text[start:]) - len(text[start:].lstrip()) + number.end()
-            if character in ",;" and not inside:
-                parts.append(text[start:i])
-                start = i + 1
-            elif (word := _AND.match(text, i)) and word.end() > i:
-                parts.append(text[start:i])
-                start = i = word.end()
-                continue
-        i += 1
-    parts.append(text[start:])
-    kept = [part.strip() for part in parts if part.strip()]
-    return kept if depth == 0 and len(kept) <= _MAX_ITEMS else None
+def parse_list(text: str) -> ItemList | None:
+    """A tuple, interval, set or bare list of two items or more, or a bracketed single item; else None."""
+    text = _ASSIGNED_TO.sub("", canonical(text)).strip()
+    text = _without_name(_TUPLE_ASSIGNED_TO.sub("", text))
+    text = _ANGLE_BRACKETS.sub(r"(\1)", text)
+    if not text:
+        return None
+    if not _is_bracketed(text):
+        items = _split_items(text)
+        return ItemList(items) if items and len(items) > 1 else None
+    items = _split_items(text[1:-1])
+    return ItemList(items, text[0], text[-1]) if items and (len(items) > 1 or text[0] in "[{") else None
 
 
-def _closing_of(text: str) -> int:
-    """Index of the bracket that closes the first one, of whatever kind (half-open intervals); -1 for none."""
+def _without_name(text: str) -> str:
+    """`the point (3, 4)` and `P(3, 4)` as `(3, 4)`."""
+    rest = _NAME.sub("", text)
+    return rest if rest and _is_bracketed(rest) else text
+
+
+def _is_bracketed(text: str) -> bool:
+    """Whether the first bracket closes at the very end, by a bracket of whatever kind (half-open intervals)."""
+    if text[0] not in _CLOSERS:
+        return False
     depth = 0
     for i, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
         if depth == 0:
-            return i
-    return -1
+            return i == len(text) - 1
+    return False
 
 
-_LABEL = re.compile(
-    r"^(?:the\s+)?(?:(?:ordered\s+pair|points?|vector|interval|set|vertex|coordinates?)\s+(?:is\s+|are\s+)?|(?-i:[A-Z])'?\s*(?=\())(?=[(\[{\\])",
-    re.IGNORECASE,
-)
-
-
-def _unlabelled(text: str) -> str:
-    """`the point (3, 4)` and `P(3, 4)` without the name."""
-    rest = _LABEL.sub("", text)
-    return rest if rest and rest[0] in _PAIRS and _closing_of(rest) == len(rest) - 1 else text
-
-
-def parse_sequence(text: str) -> Sequence | None:
-    """A tuple, interval, set or bare list of two parts or more, or a bracketed single part; else None."""
-    text = re.sub(r"^(?:[A-Za-z]\w*\s*(?:=|\\in)\s*)(?=[(\[{\\])", "", canonical(text)).strip()
-    text = _unlabelled(re.sub(r"^\([a-z](?:\s*,\s*[a-z])+\)\s*=\s*", "", text))
-    text = re.sub(r"^\\langle(?![a-zA-Z])(.*)\\rangle$", r"(\1)", text)
-    if not text:
+def _split_items(text: str) -> tuple[str, ...] | None:
+    """Items at commas, semicolons and words like `and` outside brackets; None where brackets do not match."""
+    items: list[str] = []
+    start = position = depth = 0
+    while position < len(text):
+        end = position + 1
+        if text[position] in "([{":
+            depth += 1
+        elif text[position] in ")]}":
+            depth -= 1
+            if depth < 0:
+                return None
+        elif depth == 0 and (separator_end := _end_of_separator(text, position, start)):
+            items.append(text[start:position])
+            start = end = separator_end
+        position = end
+    items.append(text[start:])
+    items = [item.strip() for item in items if item.strip()]
+    if depth or len(items) > _MAX_ITEMS:
         return None
-    if text[0] in _PAIRS and _closing_of(text) == len(text) - 1:
-        items = _with_both_signs(_split(text[1:-1]))
-        if items and (len(items) > 1 or text[0] in "[{"):
-            return Sequence(tuple(items), text[0], text[-1])
-        return None
-    items = _with_both_signs(_split(text))
-    return Sequence(tuple(items)) if items and len(items) > 1 else None
+    if len(items) * 2 > _MAX_ITEMS:
+        return tuple(items)
+    return tuple(part for item in items for part in _with_both_signs(item))
 
 
-def _with_both_signs(items: list[str] | None) -> list[str] | None:
+def _end_of_separator(text: str, position: int, item_start: int) -> int | None:
+    """The end of the comma, semicolon or word that separates items here; None for none."""
+    number = _THOUSANDS.match(text, item_start) if text[position] == "," else None
+    if text[position] in ",;" and (number is None or position >= number.end()):
+        return position + 1
+    word = _AND.match(text, position)
+    return word.end() if word else None
+
+
+def _with_both_signs(item: str) -> list[str]:
     """`1 ± x` as `1 + x` and `1 - x`."""
-    if items is None or len(items) * 2 > _MAX_ITEMS:
-        return items
-    return [part for item in items for part in _expanded(item)]
-
-
-def _expanded(item: str) -> list[str]:
     head, sign, tail = re.sub(r"\\pm(?![a-zA-Z])", "±", item).partition("±")
     if not sign or "±" in tail:
         return [item]
@@ -120,24 +232,47 @@ def _expanded(item: str) -> list[str]:
     return [f"{head}{plus}{tail}".strip(), f"{head}-{tail}".strip()]
 
 
-def same_sequence(answer: Sequence, gold: Sequence, same: Callable[[str, str], bool], *, order_matters: bool) -> bool:
-    """Equal lengths, brackets that do not contradict each other, and equal parts: in order for tuples and intervals."""
-    if len(answer.items) != len(gold.items):
-        return False
-    if answer.opening and gold.opening and (answer.opening, answer.closing) != (gold.opening, gold.closing):
-        return False
-    if answer.ordered or gold.ordered or order_matters:
-        return all(same(a, g) for a, g in zip(answer.items, gold.items, strict=True))
-    left = list(gold.items)
-    for item in answer.items:
-        match = next((i for i, other in enumerate(left) if same(item, other)), None)
-        if match is None:
-            return False
-        del left[match]
-    return True
+def _all_numbers(parts: ItemList) -> bool:
+    return all(
+        item.strip("+- ") == "\\infty"
+        or parse_quantity(item) is not None
+        or ((inner := parse_list(item)) is not None and _all_numbers(inner))
+        for item in parts.items
+    )
 
 
-# ---- Inequalities read as intervals, relations read from the other side, and lists of assignments.
+def _is_nested(parts: ItemList) -> bool:
+    return any(parse_list(item) is not None for item in parts.items)
+
+
+def _assignments(parts: ItemList) -> dict[str, str] | None:
+    """`k = 45, n = 2` by name; None where a part is no assignment or a name comes twice."""
+    matches = [_ASSIGNMENT.match(item.strip()) for item in parts.items]
+    values = {match.group(1): match.group(2).strip() for match in matches if match}
+    return values if len(values) == len(parts.items) > 1 else None
+
+
+# ---- Ratios of three terms or more.
+
+
+def _same_ratio(answer: str, gold: str) -> bool | None:
+    """Whether two ratios are proportional; None where the gold is no such ratio."""
+    gold_terms = _ratio_terms(gold)
+    if gold_terms is None:
+        return None
+    terms = _ratio_terms(answer)
+    if terms is None or len(terms) != len(gold_terms):
+        return False
+    return all(same_number(a * gold_terms[0], b * terms[0]) for a, b in zip(terms, gold_terms, strict=True))
+
+
+def _ratio_terms(text: str) -> list[Number] | None:
+    terms = canonical(text).split(":")
+    values = [value for term in terms if (value := evaluate(term.strip()))]
+    return values if len(values) == len(terms) >= 3 else None
+
+
+# ---- Relations, and inequalities read as intervals.
 
 _CHAIN = re.compile(r"^([^<>=]+)(<=?|>=?)\s*[A-Za-z]\s*(<=?|>=?)([^<>=]+)$")
 _BOUND = re.compile(r"^[A-Za-z]\s*([<>]=?)([^<>=]+)$")
@@ -145,72 +280,11 @@ _BOUND_FIRST = re.compile(r"^([^<>=]+?)\s*([<>]=?)\s*[A-Za-z]$")
 _UNION = re.compile(r"\\cup(?![a-zA-Z])|\b(?:or|and)\b|或")
 _UNKNOWN = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])")
 _HOLE = re.compile(r"^[A-Za-z]\s*!=\s*([^!=<>,]+)$")
-_BUILDER = re.compile(r"^\\?\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\||\\mid(?![a-z])|:)\s*([^{}]+?)\s*\\?\}$")
+_SET_BUILDER = re.compile(
+    r"^\\?\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\||\\mid(?![a-z])|:)\s*([^{}]+?)\s*\\?\}$"
+)
 _SIGN = re.compile(r"(<=|>=|!=|<|>|=)")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-_ASSIGNED = re.compile(r"^([A-Za-z]\w{0,3})\s*=\s*([^=]+)$")
-_FUNCTION = re.compile(r"^(?:y|[A-Za-z](?:_\{?\w+\}?)?\(\s*[a-z]\s*\))\s*=\s*(?=\S)")
-
-
-def interval_of(text: str) -> Sequence | None:
-    """The interval that an inequality in one unknown says: `x <= 4` is (-infinity, 4], `1 < x <= 4` is (1, 4]."""
-    plain = condition(text)
-    if chain := _CHAIN.match(plain):
-        low, first, second, high = chain.groups()
-        if first[0] != second[0]:
-            return None
-        if first[0] == ">":
-            low, first, second, high = high, second, first, low
-        return Sequence((low.strip(), high.strip()), "[" if "=" in first else "(", "]" if "=" in second else ")")
-    if bound := _BOUND.match(plain):
-        sign, value = bound.groups()
-    elif bound := _BOUND_FIRST.match(plain):
-        value, sign = bound.group(1), _FLIPPED[bound.group(2)]
-    else:
-        return None
-    if sign.startswith("<"):
-        return Sequence(("-\\infty", value.strip()), "(", "]" if "=" in sign else ")")
-    return Sequence((value.strip(), "\\infty"), "[" if "=" in sign else "(", ")")
-
-
-def condition(text: str) -> str:
-    """The canonical text; of a set `{x | x > 1}` its condition."""
-    plain = canonical(text)
-    builder = _BUILDER.match(plain)
-    return builder.group(1).strip() if builder else plain
-
-
-def union_of(text: str) -> list[Sequence] | None:
-    """The intervals that `x < 1 or x > 5` and `(-\\infty, 1) \\cup (5, \\infty)` are made of; None for anything else."""
-    plain = re.sub(r"^[A-Za-z]\s*\\in\s*", "", condition(text))
-    if (hole := _HOLE.match(plain)) is not None:
-        return [Sequence(("-\\infty", hole.group(1)), "(", ")"), Sequence((hole.group(1), "\\infty"), "(", ")")]
-    found = [interval_of(part) or parse_sequence(part) for part in map(str.strip, _UNION.split(plain)) if part]
-    parts = [part for part in found if part is not None and part.is_interval]
-    if not parts or len(parts) != len(found):
-        return None
-    return _both(parts) if is_relation(plain) and re.search(r"\band\b", plain) else parts
-
-
-def _both(parts: list[Sequence]) -> list[Sequence] | None:
-    """`x > 1 and x < 5` is (1, 5)."""
-    if len(parts) != 2:
-        return None
-    above = [part for part in parts if part.items[1] == "\\infty"]
-    below = [part for part in parts if part.items[0] == "-\\infty"]
-    if len(above) != 1 or len(below) != 1:
-        return None
-    return [Sequence((above[0].items[0], below[0].items[1]), above[0].opening, below[0].closing)]
-
-
-def is_relation(text: str) -> bool:
-    """Whether it holds an inequality sign."""
-    return re.search(r"[<>]|!=", canonical(text)) is not None
-
-
-def unknowns(text: str) -> set[str]:
-    """The single letters in it."""
-    return set(_UNKNOWN.findall(canonical(text)))
 
 
 def flipped(text: str) -> str | None:
@@ -221,111 +295,63 @@ def flipped(text: str) -> str | None:
     return "".join(_FLIPPED.get(part, part) for part in reversed(parts))
 
 
-def assignments(many: Sequence | None) -> dict[str, str] | None:
-    """`k = 45, n = 2` by name; None where a part is no assignment or a name comes twice."""
-    if many is None or len(many.items) < 2:
-        return None
-    found = [_ASSIGNED.match(item.strip()) for item in many.items]
-    named = {match.group(1): match.group(2).strip() for match in found if match}
-    return named if len(named) == len(many.items) else None
+def _is_relation(text: str) -> bool:
+    """Whether it holds an inequality sign."""
+    return re.search(r"[<>]|!=", canonical(text)) is not None
 
 
-def function_value(text: str) -> str | None:
-    """The right side of `y = ...` or `f(x) = ...`; None where the text is neither."""
+def _unknowns(text: str) -> set[str]:
+    return set(_UNKNOWN.findall(canonical(text)))
+
+
+def _condition(text: str) -> str:
+    """The canonical text; of a set `{x | x > 1}` its condition."""
     plain = canonical(text)
-    match = _FUNCTION.match(plain)
-    return plain[match.end() :] if match and plain.count("=") == 1 else None
+    builder = _SET_BUILDER.match(plain)
+    return builder.group(1).strip() if builder else plain
 
 
-# ---- Answers of several parts against a ground truth of several parts: lists, tuples, sets, intervals, assignments.
-
-_ORDER = re.compile(
-    r"\b(?:order(?!\s+to\b)|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I
-)
-
-
-def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
-    """Ratios, lists, tuples, sets, intervals and assignments; None where this cannot tell."""
-    if (proportional := same_ratio(answer, gold)) is not None:
-        return Match(proportional, "the same ratio" if proportional else "another ratio")
-    answer, gold = (condition(text) if is_relation(text) else text for text in (answer, gold))
-    said, right = parse_sequence(answer), parse_sequence(gold)
-    if said is not None and right is not None:
-        if right.needs_brackets and not said.opening and key.answer_type != "list":
-            return Match(False, "a list where an interval is right")
-        if said.opening and right.opening and said.opening + said.closing != right.opening + right.closing:
-            return Match(False, "other brackets")
-        return _compare_named(said, right, key) or _compare_parts(said, right, key)
-    if not (is_relation(answer) or is_relation(gold) or "\\cup" in canonical(gold)):
-        return None
-    if is_relation(answer) and is_relation(gold) and unknowns(answer) != unknowns(gold):
-        return None
-    intervals, right_ones = union_of(answer), union_of(gold)
-    if intervals is None or right_ones is None:
-        return None
-    if len(intervals) == len(right_ones) and _same_intervals(intervals, right_ones, key):
-        return Match(True, "the same intervals")
-    certain = len(intervals) == len(right_ones) == 1 and _all_numbers(intervals[0]) and _all_numbers(right_ones[0])
-    return Match(False, "another interval") if certain else None
+def _union(text: str) -> list[ItemList] | None:
+    """The intervals that make up `x < 1 or x > 5` or `(-\\infty, 1) \\cup (5, \\infty)`; None for anything else."""
+    plain = re.sub(r"^[A-Za-z]\s*\\in\s*", "", _condition(text))
+    if (hole := _HOLE.match(plain)) is not None:
+        return [ItemList(("-\\infty", hole.group(1)), "(", ")"), ItemList((hole.group(1), "\\infty"), "(", ")")]
+    intervals = []
+    for part in filter(None, map(str.strip, _UNION.split(plain))):
+        interval = _interval(part) or parse_list(part)
+        if interval is None or not interval.may_be_interval:
+            return None
+        intervals.append(interval)
+    if _is_relation(plain) and re.search(r"\band\b", plain):
+        return _intersection(intervals)
+    return intervals or None
 
 
-def _all_numbers(many: Sequence) -> bool:
-    return all(
-        item.strip("+- ") == "\\infty"
-        or parse_quantity(item) is not None
-        or ((inner := parse_sequence(item)) is not None and _all_numbers(inner))
-        for item in many.items
-    )
-
-
-def _nested(many: Sequence) -> bool:
-    return any(parse_sequence(item) is not None for item in many.items)
-
-
-def _same_intervals(answer: list[Sequence], gold: list[Sequence], key: AnswerKey) -> bool:
-    left = list(gold)
-    for part in answer:
-        match = next(
-            (p for p in left if same_sequence(part, p, lambda a, g: _same_part(a, g, key), order_matters=True)), None
-        )
-        if match is None:
-            return False
-        left.remove(match)
-    return True
-
-
-def _compare_named(said: Sequence, right: Sequence, key: AnswerKey) -> Match | None:
-    """`k = 45, n = 2`: values by name, or in the gold's order where the answer leaves the names out."""
-    named_right, named = assignments(right), assignments(said)
-    if named_right is None:
-        return None
-    values = list(named_right.values())
-    if named is not None and set(named) == set(named_right):
-        equal = all(_same_part(named[name], value, key) for name, value in named_right.items())
-    elif any("=" in item for item in said.items):
-        return None
+def _interval(text: str) -> ItemList | None:
+    """The interval that an inequality in one unknown says: `x <= 4` is (-infinity, 4], `1 < x <= 4` is (1, 4]."""
+    plain = _condition(text)
+    if chain := _CHAIN.match(plain):
+        low, first, second, high = chain.groups()
+        if first[0] != second[0]:
+            return None
+        if first[0] == ">":
+            low, first, second, high = high, second, first, low
+        return ItemList((low.strip(), high.strip()), "[" if "=" in first else "(", "]" if "=" in second else ")")
+    if bound := _BOUND.match(plain):
+        sign, value = bound.groups()
+    elif bound := _BOUND_FIRST.match(plain):
+        value, sign = bound.group(1), _FLIPPED[bound.group(2)]
     else:
-        equal = same_sequence(said, Sequence(tuple(values)), lambda a, g: _same_part(a, g, key), order_matters=True)
-    return Match(equal, "the same values by name" if equal else "other values")
+        return None
+    if sign.startswith("<"):
+        return ItemList(("-\\infty", value.strip()), "(", "]" if "=" in sign else ")")
+    return ItemList((value.strip(), "\\infty"), "[" if "=" in sign else "(", ")")
 
 
-def _compare_parts(answer: Sequence, gold: Sequence, key: AnswerKey) -> Match | None:
-    ordered = bool(_ORDER.search(key.question))
-    equal = same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=ordered)
-    if not equal and ordered and same_sequence(answer, gold, lambda a, g: _same_part(a, g, key), order_matters=False):
-        return Match(False, "another order")
-    if not equal and _all_numbers(answer) and _all_numbers(gold) and _nested(answer) == _nested(gold):
-        return Match(False, "other parts")
-    return Match(True, "equal parts") if equal else None
-
-
-def _same_part(answer: str, gold: str, key: AnswerKey) -> bool:
-    if squeezed(answer) == squeezed(gold):
-        return True
-    left, right = parse_quantity(answer), parse_quantity(gold)
-    if left is not None and right is not None:
-        return same_quantity(left, right, precision=key.precision)
-    inner_left, inner_right = parse_sequence(answer), parse_sequence(gold)
-    if inner_left is not None and inner_right is not None:
-        return same_sequence(inner_left, inner_right, lambda a, g: _same_part(a, g, key), order_matters=False)
-    return bool(content_words(answer)) and content_words(answer) == content_words(gold)
+def _intersection(intervals: list[ItemList]) -> list[ItemList] | None:
+    """`x > 1 and x < 5` is (1, 5)."""
+    above = [interval for interval in intervals if interval.items[1] == "\\infty"]
+    below = [interval for interval in intervals if interval.items[0] == "-\\infty"]
+    if len(intervals) != 2 or len(above) != 1 or len(below) != 1:
+        return None
+    return [ItemList((above[0].items[0], below[0].items[1]), above[0].opening, below[0].closing)]

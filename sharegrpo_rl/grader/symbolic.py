@@ -1,4 +1,7 @@
-"""Child processes that run math-verify under a hard wall-clock deadline: one that overruns is killed and replaced."""
+"""Mathematics that only a computer algebra system can compare: math-verify in child processes, behind guards.
+
+Each request has a hard wall-clock deadline: a child that overruns is killed and replaced.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,57 @@ from typing import Any
 
 from sharegrpo_rl.grader.key import AnswerKey, Match
 from sharegrpo_rl.grader.text import canonical
+
+_MAX_CHARACTERS = 600
+_MAX_BRACE_DEPTH = 16
+_MATH_SIGN = re.compile(r"[\\^_=<>+*/|]|\d")
+_HUGE_NUMBER = re.compile(
+    r"\^\s*\{?[^{}\s^]{1,12}\s*\^\s*\{?[^{}\s^]{1,12}\s*\^|\^\s*\{?\s*\(?\d{5,}|\d{60,}|!\s*!|\d{4,}\s*\)?\s*!|\\binom\s*\{\d{4,}"
+    r"|[)\]]\s*\}?\s*\^\s*[{(]?\s*(?:[4-9]\d|\d{3,})|\^\s*\{?\d+\}?\s*!"
+)
+_MAX_RATIOS = 8
+_POWER_IN_EXPONENT = re.compile(r"\^\s*[{(]?\s*\(?(\d{1,12})\s*\^\s*[{(]?\s*(\d{1,12})")
+_LARGEST_EXPONENT = 10_000
+
+
+def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
+    """math-verify in a child process; raises GraderError where it gives no verdict."""
+    plain = canonical(answer)
+    if not _MATH_SIGN.search(plain) and len(plain) > 1:
+        return Match(False, "words where mathematics is expected")
+    if len(answer) > _MAX_CHARACTERS or plain.count(":") > _MAX_RATIOS or is_huge(plain):
+        return Match(False, "too large to be an answer")
+    decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
+    equal = shared_pool().equal(_mathematics(gold), _mathematics(answer), decimals)
+    return Match(equal, "math-verify: equal" if equal else "math-verify: not equal")
+
+
+def is_huge(plain: str) -> bool:
+    """Whether a canonical text holds a value that no answer has and no computer should work out, such as `9^{9^9}`."""
+    if _HUGE_NUMBER.search(plain):
+        return True
+    powers = ((int(base), int(power)) for base, power in _POWER_IN_EXPONENT.findall(plain))
+    return any(base > 1 and power * math.log(base) > math.log(_LARGEST_EXPONENT) for base, power in powers)
+
+
+def nested_too_deeply(text: str) -> bool:
+    """Whether brackets stand in one another more often than in any answer."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "{([") - (character in "})]")
+        deepest = max(deepest, depth)
+    return deepest > _MAX_BRACE_DEPTH
+
+
+def _mathematics(text: str) -> str:
+    """The span as math-verify takes it: canonical signs, one pair of dollars."""
+    spans = re.findall(r"\$([^$]+)\$", text) if re.search(r"[A-Za-z]{3}.*\$.+\$", text) else []
+    body = canonical(spans[0] if len(spans) == 1 else text).replace("°", "^\\circ ").replace("%", "\\%")
+    body = body.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\neq ")
+    return f"${body}$"
+
+
+# ---- The child processes.
 
 DEADLINE_SECONDS = 3.0
 START_SECONDS = 120.0  # a cold import of sympy on a busy machine
@@ -91,7 +145,7 @@ class GraderPool:
         self.process_id = os.getpid()
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(num_workers):
-            self._idle.put(None)  # a place for a worker, not started yet
+            self._idle.put(None)  # a worker that is not started yet
         self._num_workers = num_workers
         self._cache: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
         self._lock = threading.Lock()
@@ -112,19 +166,18 @@ class GraderPool:
 
     def warm_up(self) -> None:
         """Start every worker now, so that no later call waits for an import."""
-        places = [self._idle.get() for _ in range(self._num_workers)]
-        for place in places:
-            self._idle.put(place or _Worker())
+        for worker in [self._idle.get() for _ in range(self._num_workers)]:
+            self._idle.put(worker or _Worker())
 
     def shutdown(self) -> None:
         """Kill the idle workers; the pool stays usable and starts new ones on demand."""
-        places = []
-        while True:
+        workers = []
+        while not self._idle.empty():
             try:
-                places.append(self._idle.get_nowait())
-            except queue.Empty:
+                workers.append(self._idle.get_nowait())
+            except queue.Empty:  # another thread was faster
                 break
-        for worker in places:
+        for worker in workers:
             if worker is not None:
                 worker.kill()
             self._idle.put(None)
@@ -157,54 +210,3 @@ def shared_pool() -> GraderPool:
             _shared = GraderPool()
             atexit.register(_shared.shutdown)
         return _shared
-
-
-# ---- Mathematics that only a computer algebra system can compare: math-verify, behind guards on what is sent to it.
-
-_MAX_CHARACTERS = 600
-_MAX_BRACE_DEPTH = 16
-_MATH = re.compile(r"[\\^_=<>+*/|]|\d")
-_HUGE = re.compile(
-    r"\^\s*\{?[^{}\s^]{1,12}\s*\^\s*\{?[^{}\s^]{1,12}\s*\^|\^\s*\{?\s*\(?\d{5,}|\d{60,}|!\s*!|\d{4,}\s*\)?\s*!|\\binom\s*\{\d{4,}"
-    r"|[)\]]\s*\}?\s*\^\s*[{(]?\s*(?:[4-9]\d|\d{3,})|\^\s*\{?\d+\}?\s*!"
-)
-_MAX_RATIOS = 8
-_POWER_IN_EXPONENT = re.compile(r"\^\s*[{(]?\s*\(?(\d{1,12})\s*\^\s*[{(]?\s*(\d{1,12})")
-_LARGEST_EXPONENT = 10_000
-
-
-def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
-    """math-verify in a child process; raises GraderError where it gives no verdict."""
-    plain = canonical(answer)
-    if not _MATH.search(plain) and len(plain) > 1:
-        return Match(False, "words where mathematics is expected")
-    if len(answer) > _MAX_CHARACTERS or plain.count(":") > _MAX_RATIOS or is_huge(plain):
-        return Match(False, "too large to be an answer")
-    decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
-    equal = shared_pool().equal(_mathematics(gold), _mathematics(answer), decimals)
-    return Match(equal, "math-verify: equal" if equal else "math-verify: not equal")
-
-
-def is_huge(plain: str) -> bool:
-    """Whether a canonical text holds a value that no answer has and no computer should work out, such as `9^{9^9}`."""
-    if _HUGE.search(plain):
-        return True
-    powers = ((int(base), int(power)) for base, power in _POWER_IN_EXPONENT.findall(plain))
-    return any(base > 1 and power * math.log(base) > math.log(_LARGEST_EXPONENT) for base, power in powers)
-
-
-def nested_too_deeply(text: str) -> bool:
-    """Whether brackets stand in one another more often than in any answer."""
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "{([") - (character in "})]")
-        deepest = max(deepest, depth)
-    return deepest > _MAX_BRACE_DEPTH
-
-
-def _mathematics(text: str) -> str:
-    """The span as math-verify takes it: canonical signs, one pair of dollars."""
-    spans = re.findall(r"\$([^$]+)\$", text) if re.search(r"[A-Za-z]{3}.*\$.+\$", text) else []
-    body = canonical(spans[0] if len(spans) == 1 else text).replace("°", "^\\circ ").replace("%", "\\%")
-    body = body.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\neq ")
-    return f"${body}$"

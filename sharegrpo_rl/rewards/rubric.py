@@ -9,9 +9,7 @@ from typing import Any
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.formats import AnswerFormat, find_format
-from sharegrpo_rl.grader.grading import Verdict, grade_answer, make_key
-from sharegrpo_rl.grader.key import AnswerKey
+from sharegrpo_rl.grader import AnswerFormat, AnswerKey, Verdict, find_format, grade_answer, make_key
 from sharegrpo_rl.rewards.steps import STEP_REWARDS
 
 RewardFunction = Callable[..., Sequence[float | None]]

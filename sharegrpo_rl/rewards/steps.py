@@ -14,9 +14,14 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from sharegrpo_rl.grader.formats import find_format, is_complete_and_ordered, sections, step_texts
-from sharegrpo_rl.grader.numbers import replace_number_words
-from sharegrpo_rl.grader.text import plain_unicode
+from sharegrpo_rl.grader import (
+    find_format,
+    is_complete_and_ordered,
+    plain_unicode,
+    replace_number_words,
+    sections,
+    step_texts,
+)
 
 KeySteps = Sequence[Sequence[str]]
 """Each key step as its equivalent phrasings."""

@@ -226,7 +226,7 @@ def _protocol(
 
 
 def _prompts(settings: Mapping[str, Any]) -> dict[str, Any]:
-    from sharegrpo_rl.grader.formats import ANSWER_FORMATS
+    from sharegrpo_rl.grader import ANSWER_FORMATS
 
     prompts = dict(settings["prompts"])
     if prompts["format_prompt"] is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import sharegrpo_rl
+from sharegrpo_rl import grader
 
 PACKAGE = Path(sharegrpo_rl.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -83,6 +84,22 @@ def test_rooms_import_downwards_only(room):
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_grader_has_one_door():
+    """Other rooms import the names that `sharegrpo_rl.grader` offers, and none of its modules."""
+    offered = {f"sharegrpo_rl.grader.{name}" for name in grader.__all__}
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in FILES
+        if room_of(path) != "grader"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        for name in [f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name]
+        if name.startswith("sharegrpo_rl.grader.") and name not in offered
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("library", THIRD_PARTY)
 def test_libraries_have_their_homes(library):
     wrong = [
@@ -118,11 +135,12 @@ def test_importing_the_package_is_light():
 
 
 def test_data_rewards_and_envs_need_no_torch():
-    parts = ["data.loading", "rewards.rubric", "grader.grading", "envs.registry", "envs.tasks.drawn_shapes"]
+    parts = ["data.loading", "rewards.rubric", "grader", "envs.registry", "envs.tasks.drawn_shapes"]
     assert not loaded_after(f"import {', '.join('sharegrpo_rl.' + p for p in parts)}") & {
         "torch",
         "ray",
         "transformers",
+        "math_verify",
     }
 
 

@@ -16,7 +16,7 @@ from sharegrpo_rl.data.benchmarks.table import BenchmarkTable
 from sharegrpo_rl.data.loading import load_bank
 from sharegrpo_rl.data.tables import HubTable
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.grading import check_ground_truth
+from sharegrpo_rl.grader import check_truth
 
 
 def png(color):
@@ -75,7 +75,7 @@ def read(data, benchmark=None, split="test"):
     bank = load_bank(data, split, benchmark=benchmark or recognized(data))
     questions = [bank[index] for index in range(len(bank))]
     for question in questions:
-        check_ground_truth(question)
+        check_truth(question)
     return questions
 
 

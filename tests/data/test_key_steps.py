@@ -16,7 +16,7 @@ from sharegrpo_rl.data.rows import Columns, RowReader
 from sharegrpo_rl.data.theorem_steps import THEOREM_PHRASES
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.formats import ANSWER_FORMATS, step_texts
+from sharegrpo_rl.grader import ANSWER_FORMATS, step_texts
 from sharegrpo_rl.rewards.steps import matched_share
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

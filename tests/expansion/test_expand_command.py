@@ -21,7 +21,7 @@ from fake_endpoint import FakeEndpoint, answer, error, hang, in_turn, prompt_of,
 from sharegrpo_rl.cli import run as run_command
 from sharegrpo_rl.data.loading import check_bank, load_bank
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.grading import check_ground_truth
+from sharegrpo_rl.grader import check_truth
 
 Expand = Callable[..., str]
 MakeSet = Callable[..., Path]
@@ -46,7 +46,7 @@ def test_the_new_set_loads_as_it_is_and_keeps_every_column(
     new = tmp_path / "new"
     for split, count in (("train", 4), ("test", 1)):
         bank = load_bank(str(new), split)
-        check_bank(bank, check_truth=check_ground_truth)
+        check_bank(bank, check_truth=check_truth)
         assert len(bank) == count
     bank = load_bank(str(new), "train")
     assert [len(bank[i].variants) for i in range(4)] == [3, 4, 3, 3]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sharegrpo_rl.grader.grading import grade_response
+from sharegrpo_rl.grader import grade
 
 TABLES = Path(__file__).with_name("cases")
 WRAPPED = {
@@ -58,7 +58,7 @@ def test_every_line_is_graded_as_it_was_judged(table: str) -> None:
     wrong = []
     for case in cases:
         for mode in case.modes:
-            verdict = grade_response(layouts[mode].format(case.text), extract=mode, **case.known)  # type: ignore[arg-type]
+            verdict = grade(layouts[mode].format(case.text), extract=mode, **case.known)  # type: ignore[arg-type]
             if verdict.error is not None or (verdict.score == 1) != case.right:
                 wrong.append(f"{table}.txt:{case.line} {mode}: {case.text!r} for {case.known['gold']!r}: {verdict}")
     assert not wrong, "\n".join(wrong)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.grader.formats import ANSWER_FORMATS
+from sharegrpo_rl.grader import ANSWER_FORMATS
 
 TAGGED, BOXED = ANSWER_FORMATS["think_answer"], ANSWER_FORMATS["boxed"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sharegrpo_rl.grader.grading import grade_response
+from sharegrpo_rl.grader import grade
 
 WORDINGS = Path(__file__).with_name("wordings")
 NUMBERS = [
@@ -45,7 +45,7 @@ def filled(wording: str, **values: str) -> str:
 
 
 def rewarded(response: str, gold: str, **known: object) -> bool:
-    verdict = grade_response(response, gold, **known)  # type: ignore[arg-type]
+    verdict = grade(response, gold, **known)  # type: ignore[arg-type]
     assert verdict.error is None
     return verdict.score == 1
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.grade_file import grade_file
+from sharegrpo_rl.grader import grade_file
 
 
 def write(path: Path, *rows: dict[str, Any] | str) -> Path:

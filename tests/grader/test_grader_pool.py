@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sharegrpo_rl.grader import symbolic
+from sharegrpo_rl.grader import grade_answer, make_key, symbolic
 from sharegrpo_rl.grader import symbolic as pool
-from sharegrpo_rl.grader.grading import grade_answer, make_key
 from sharegrpo_rl.grader.symbolic import GraderError, GraderPool
 
 SLOW = "$9^{9^{9^{9}}}$"

@@ -8,7 +8,7 @@ import pytest
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.grading import check_ground_truth
+from sharegrpo_rl.grader import check_truth
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from sharegrpo_rl.grader.grading import check_ground_truth
 )
 def test_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="row bad_row: "):
-        check_ground_truth(SeedQuestion(id="bad_row", question="?", **fields))
+        check_truth(SeedQuestion(id="bad_row", question="?", **fields))
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_refused(fields: dict[str, Any]) -> None:
     ],
 )
 def test_accepted(fields: dict[str, Any]) -> None:
-    check_ground_truth(SeedQuestion(id="good_row", question="?", **fields))
+    check_truth(SeedQuestion(id="good_row", question="?", **fields))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.grader.grading import Verdict, grade_response, ground_truth_fault
-from sharegrpo_rl.grader.symbolic import shared_pool
+from sharegrpo_rl.grader import Verdict, shared_pool, truth_fault
+from sharegrpo_rl.grader import grade as grade_response
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "grader"
 JUDGED = json.loads(Path(__file__).with_name("judged_labels.json").read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def test_every_gold_is_accepted_and_equals_itself() -> None:
             continue
         gold, choices = str(row["gold"]), tuple(row.get("choices") or ())
         question = SeedQuestion(id="row", question="", answer=gold, choices=choices)
-        assert ground_truth_fault(question) is None, row
+        assert truth_fault(question) is None, row
         assert grade({**row, "response": f"<think>so</think><answer>{gold}</answer>"}).score == 1, row
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharegrpo_rl.grader.grading import Verdict, grade_response
+from sharegrpo_rl.grader import Verdict, grade
 
 EQUAL = {
     "65°": ["65", "65 degrees", "65^\\circ", "$65^{\\circ}$", "∠A=65", "65.0°"],
@@ -188,7 +188,7 @@ def pairs(table: dict[str, list[str]]) -> list[tuple[str, str]]:
 
 
 def tagged(gold: str, answer: str, **known: object) -> Verdict:
-    verdict = grade_response(f"<think>so</think><answer>{answer}</answer>", gold, **known)  # type: ignore[arg-type]
+    verdict = grade(f"<think>so</think><answer>{answer}</answer>", gold, **known)  # type: ignore[arg-type]
     assert verdict.error is None
     return verdict
 

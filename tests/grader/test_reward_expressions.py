@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.grader.expressions import evaluate, same_number
-from sharegrpo_rl.grader.numbers import parse_quantity, words_to_number
+from sharegrpo_rl.grader import parse_quantity
+from sharegrpo_rl.grader.expressions import evaluate, same_number, words_to_number
 
 
 @st.composite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sharegrpo_rl.grader.grading import grade_response
+from sharegrpo_rl.grader import grade
 
 AUTO = [
     ("<think>\\boxed{3}</think><answer>5</answer>", "5", 1),
@@ -56,28 +56,28 @@ VERDICTS = [
 
 @pytest.mark.parametrize(("response", "gold", "score"), AUTO)
 def test_tags_before_boxes_before_prose(response: str, gold: str, score: int) -> None:
-    assert grade_response(response, gold).score == score
+    assert grade(response, gold).score == score
 
 
 @pytest.mark.parametrize(("response", "gold", "score"), PROSE)
 def test_free_prose(response: str, gold: str, score: int) -> None:
     question = "How many bars have value below 40?"
-    assert grade_response(response, gold, extract="free", question=question).score == score
+    assert grade(response, gold, extract="free", question=question).score == score
 
 
 @pytest.mark.parametrize(("response", "gold", "score"), VERDICTS)
 def test_a_verdict_in_prose(response: str, gold: str, score: int) -> None:
-    verdict = grade_response(response, gold, extract="free", choices=OPTIONS, question="Is Bubblegum the roughest?")
+    verdict = grade(response, gold, extract="free", choices=OPTIONS, question="Is Bubblegum the roughest?")
     assert verdict.score == score
 
 
 def test_modes_look_in_one_place_only() -> None:
-    assert grade_response("The answer is A", "A", extract="boxed").score == 0
-    assert grade_response("\\boxed{A}", "A", extract="answer").score == 0
-    assert grade_response("<answer>A</answer>", "A", extract="boxed").score == 0
-    assert grade_response("<answer>A</answer>", "A", extract="answer").score == 1
+    assert grade("The answer is A", "A", extract="boxed").score == 0
+    assert grade("\\boxed{A}", "A", extract="answer").score == 0
+    assert grade("<answer>A</answer>", "A", extract="boxed").score == 0
+    assert grade("<answer>A</answer>", "A", extract="answer").score == 1
 
 
 def test_invented_questions_after_the_answer_do_not_count() -> None:
     response = "The answer is C.\n\nQuestion: What is 1 + 1?\nChoices: (A) 2 (B) 3\nThe answer is A."
-    assert grade_response(response, "C", choices=["1", "2", "3", "4"]).score == 1
+    assert grade(response, "C", choices=["1", "2", "3", "4"]).score == 1

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.grader.extract import EXTRACT_MODES
-from sharegrpo_rl.grader.formats import ANSWER_FORMATS
-from sharegrpo_rl.grader.grading import grade_response
+from sharegrpo_rl.grader import ANSWER_FORMATS, EXTRACT_MODES, grade
 
 MEGABYTE = 1_000_000
 PIECES = [
@@ -131,7 +129,7 @@ def test_a_megabyte_is_graded_soon(name: str) -> None:
     for gold, choices in GOLDS:
         for mode in EXTRACT_MODES:
             start = time.monotonic()
-            verdict = grade_response(LARGE[name], gold, extract=mode, choices=choices, question="How many?")  # type: ignore[arg-type]
+            verdict = grade(LARGE[name], gold, extract=mode, choices=choices, question="How many?")  # type: ignore[arg-type]
             assert time.monotonic() - start < 5.0
             assert verdict.score == 0
             assert verdict.error is None
@@ -212,7 +210,7 @@ def test_a_long_answer_of_one_piece_is_graded_soon(piece: str) -> None:
     for gold, choices in LONG_GOLDS:
         for response in (f"<answer>{answer}</answer>", f"\\boxed{{{answer}}}", answer):
             start = time.monotonic()
-            verdict = grade_response(response, gold, choices=choices, question="How many?")
+            verdict = grade(response, gold, choices=choices, question="How many?")
             assert time.monotonic() - start < 5.0
             assert verdict.error is None
             assert verdict.score == 0 or (piece, gold) in SAID_AGAIN, (gold, response[:40])
@@ -257,7 +255,7 @@ def test_a_long_answer_of_one_piece_is_graded_soon(piece: str) -> None:
 def test_a_value_without_bounds_is_no_error(text: str) -> None:
     for gold, choices in [("7", None), ("3:4:5", None), ("50%", None), ("B", ["1.5", "2.5", "95.26"]), ("x+1", None)]:
         start = time.monotonic()
-        verdict = grade_response(f"<answer>{text}</answer>", gold, choices=choices, precision=2)
+        verdict = grade(f"<answer>{text}</answer>", gold, choices=choices, precision=2)
         assert verdict.score == 0
         assert verdict.error is None
         assert time.monotonic() - start < 2.5
@@ -273,7 +271,7 @@ def test_a_value_without_bounds_is_no_error(text: str) -> None:
     st.sampled_from(EXTRACT_MODES),
 )
 def test_never_raises(response: str, gold: str, choices: list[str] | None, mode: str) -> None:
-    verdict = grade_response(response, gold, extract=mode, choices=choices, question="How many dots?")  # type: ignore[arg-type]
+    verdict = grade(response, gold, extract=mode, choices=choices, question="How many dots?")  # type: ignore[arg-type]
     assert verdict.score in (0.0, 1.0)
     assert verdict.error is None or verdict.score == 0.0
 
@@ -285,11 +283,11 @@ def test_never_raises(response: str, gold: str, choices: list[str] | None, mode:
 def test_several_numbers_never_earn_the_reward_of_one(values: list[int], separator: str) -> None:
     answer = separator.join(map(str, values))
     for value in values:
-        assert grade_response(f"<think>so</think><answer>{answer}</answer>", str(value)).score == 0
+        assert grade(f"<think>so</think><answer>{answer}</answer>", str(value)).score == 0
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000))
 def test_numbers_are_right_exactly_when_they_are_equal(gold: int, answer: int) -> None:
     for dressed in (f"{answer}", f"{answer}.0", f"${answer}$", f"{answer:,}", f"x = {answer}", f"{answer} cm"):
-        assert grade_response(f"<answer>{dressed}</answer>", str(gold)).score == float(gold == answer)
+        assert grade(f"<answer>{dressed}</answer>", str(gold)).score == float(gold == answer)

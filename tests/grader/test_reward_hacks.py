@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.grader.grading import grade_response
+from sharegrpo_rl.grader import grade
 
 CHOICES = ["40°", "60°", "120°", "140°", "150°"]
 JOINS = [
@@ -45,7 +45,7 @@ NUMBERS = st.integers(-999, 9_999)
 
 
 def score(response: str, gold: str, mode: str = "answer", **known: object) -> float:
-    verdict = grade_response(response, gold, extract=mode, **known)  # type: ignore[arg-type]
+    verdict = grade(response, gold, extract=mode, **known)  # type: ignore[arg-type]
     assert verdict.error is None
     return verdict.score
 

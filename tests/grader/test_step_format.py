@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.grader.formats import ANSWER_FORMATS
-from sharegrpo_rl.grader.grade_file import grade_file
-from sharegrpo_rl.grader.grading import grade_response
+from sharegrpo_rl.grader import ANSWER_FORMATS, grade, grade_file
 
 FORM = ANSWER_FORMATS["steps"]
 SECTIONS = [
@@ -135,10 +133,10 @@ def test_other_formats_leave_steps_out() -> None:
 
 def test_grading_by_the_final_section(tmp_path) -> None:
     response = WHOLE.replace("1 + 1", "the answer is 3, \\boxed{3}, <answer>3</answer>")
-    assert grade_response(response, "2", extract="steps").score == 1
-    assert grade_response(response, "3", extract="steps").score == 0
-    assert grade_response(response + "\n### The final answer is: 3", "2", extract="steps").score == 0
-    nothing = grade_response("The answer is 2.", "2", extract="steps")
+    assert grade(response, "2", extract="steps").score == 1
+    assert grade(response, "3", extract="steps").score == 0
+    assert grade(response + "\n### The final answer is: 3", "2", extract="steps").score == 0
+    nothing = grade("The answer is 2.", "2", extract="steps")
     assert (nothing.score, nothing.extracted) == (0.0, None)
     path = tmp_path / "r.jsonl"
     path.write_text('{"response": "### The final answer is: 2", "gold": "2", "label": true}')

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.grader.formats import ANSWER_FORMATS, step_texts
+from sharegrpo_rl.grader import ANSWER_FORMATS, step_texts
 from sharegrpo_rl.rewards.rubric import REWARDS, Rubric
 
 MEGABYTE = 1_000_000
