@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
 
 import typer
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-
-Command = TypeVar("Command", bound=Callable[..., None])
-_AS_TYPED = (bool, int, float, str, Path)
 
 
 def options_of(model: type[BaseModel], **own: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -48,7 +43,7 @@ def options_of(model: type[BaseModel], **own: Any) -> Callable[[Callable[..., No
 def _parameter(name: str, field: FieldInfo, annotation: Any) -> inspect.Parameter:
     required = field.default is PydanticUndefined and field.default_factory is None
     if annotation is None:
-        annotation = Annotated[_plain(field.annotation), _option(name, field)]
+        annotation = Annotated[field.annotation, _option(name, field)]
     default = inspect.Parameter.empty if required else field.get_default(call_default_factory=True)
     if isinstance(default, list | dict):
         default = None  # an option that may be given several times; the model knows what its absence means
@@ -56,20 +51,12 @@ def _parameter(name: str, field: FieldInfo, annotation: Any) -> inspect.Paramete
 
 
 def _option(name: str, field: FieldInfo) -> Any:
-    bounds: Mapping[str, Any] = {}
-    for bound in field.metadata:
+    bounds = {}
+    for bound in field.metadata:  # an open bound is left to the model: the command line knows none
         if isinstance(bound, Ge):
-            bounds = {**bounds, "min": bound.ge}
+            bounds["min"] = bound.ge
         elif isinstance(bound, Le):
-            bounds = {**bounds, "max": bound.le}
-        elif isinstance(bound, Gt):
-            continue  # the model says so; the command line knows no open bounds
-    flag = f"--{name.replace('_', '-')}"
-    return typer.Option(*([flag] if field.annotation is not bool else [flag]), help=field.description, **bounds)
-
-
-def _plain(annotation: Any) -> Any:
-    """A field's type as the command line reads it."""
-    if get_origin(annotation) in (Union, UnionType) or get_origin(annotation) is list:
-        return annotation
-    return annotation if annotation in _AS_TYPED or get_args(annotation) else str
+            bounds["max"] = bound.le
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    flag = extra.get("flag") or f"--{name.replace('_', '-')}"
+    return typer.Option(flag, help=field.description, metavar=extra.get("metavar"), **bounds)

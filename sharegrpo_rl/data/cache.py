@@ -18,7 +18,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def file_identity(path: Path) -> str:
-    """Digest that changes with the file's place, size or time of change; its content is not read."""
+    """Digest that changes with the file's path, size or modification time; its content is not read."""
     status = path.stat()
     key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
     return blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()

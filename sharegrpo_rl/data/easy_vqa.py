@@ -73,24 +73,24 @@ def _rows(
             continue
         taken += 1
         seen.add(data)
-        asked = [by_image[image][i] for i in rng.permutation(len(by_image[image]))]
+        pairs = [by_image[image][i] for i in rng.permutation(len(by_image[image]))]
         encoded = {"bytes": data, "path": f"{split}_{image}.png"}
         rows += [
             _row(f"easyvqa-{split}-{image}-{number}", question, answer, encoded, split)
-            for number, (question, answer) in enumerate(_chosen(asked))
+            for number, (question, answer) in enumerate(_choose(pairs))
         ]
     return rows
 
 
-def _chosen(asked: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _choose(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Two colour or shape questions, one yes, one no, as far as there are any.
 
     The package asks four times as many questions with "not" whose answer is yes as whose answer is no, so that "not"
     alone would tell. Half of the images have a question of the rarer kind; taking it there evens them out.
     """
-    chosen = [pair for pair in asked if pair[1] not in ("yes", "no")][:2]
+    chosen = [pair for pair in pairs if pair[1] not in ("yes", "no")][:2]
     for answer in ("yes", "no"):
-        closed = [pair for pair in asked if pair[1] == answer]
+        closed = [pair for pair in pairs if pair[1] == answer]
         chosen += sorted(closed, key=lambda pair: _is_negated(pair[0]) == (pair[1] == "yes"))[:1]
     return chosen
 

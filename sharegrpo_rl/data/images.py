@@ -1,4 +1,4 @@
-"""Remembers by content which images were decoded without complaint, within a walk and from one run to the next."""
+"""Images of a question: bytes from a table, or a file inside the data set's folder; decoded only when asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import re
 import struct
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,21 +14,19 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sharegrpo_rl.data.cache import cache_folder, replacing
 from sharegrpo_rl.data.types import ImageSource
 from sharegrpo_rl.errors import UserError
-
-# ---- Images of a question: bytes from a table, or a file inside the data set's folder; decoded only when asked for.
 
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # pure decoders; EPS, for one, would start Ghostscript
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)  # what Pillow raises on damaged files
+_URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # http:, data:, file:
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image whose encoded bytes (PNG, JPEG, ...) stand in the row itself."""
+    """An image whose encoded bytes (PNG, JPEG, ...) are in the row itself."""
 
     data: bytes
     name: str
@@ -78,6 +75,44 @@ class ImageFile:
         return _digest(self.read())
 
 
+def read_images(value: Any, *, where: str, folder: Path, root: Path) -> tuple[ImageSource, ...]:
+    """The image column of a row: a path, encoded bytes, a struct of both as `datasets` writes it, or a list of these.
+
+    Paths start at `folder` (the file's), else at `root` (the data set's), and must stay in `root`.
+    """
+    if value is None:
+        return ()
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(_read_image(item, f"number {n} ({where})", folder, root) for n, item in enumerate(items))
+
+
+def _read_image(value: Any, where: str, folder: Path, root: Path) -> ImageSource:
+    path, data, name = value, None, where
+    if isinstance(value, dict):
+        path, data = value.get("path"), value.get("bytes")
+        name = f"{path}, {where}" if path else where
+    if data is None and isinstance(path, bytes):
+        data, name = path, where
+    if data is not None:
+        if not isinstance(data, bytes):
+            raise UserError(f"image {where}: its bytes are {_describe(data)}; write the encoded file's bytes")
+        return EncodedImage(data, name)
+    if not isinstance(path, str) or not path.strip():
+        raise UserError(f"image {where}: {_describe(value)} is neither a path nor encoded bytes; correct the row")
+    if _URL.match(path):
+        raise UserError(f"image {where}: {path[:60]!r} is an address; download it into the data set's folder first")
+    if "\0" in path:
+        raise UserError(f"image {where}: its path holds a zero byte; correct the row")
+    file = folder / path
+    if folder != root and not file.exists():
+        file = root / path
+    return ImageFile(file, root, path)
+
+
+def _describe(value: Any) -> str:
+    return f"{type(value).__name__} {str(value)[:40]!r}"
+
+
 def decode(data: bytes, name: str) -> Image.Image:
     """Encoded bytes -> RGB, upright by EXIF, alpha on white. The size is read from the header before any decoding."""
     if not data:
@@ -114,76 +149,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _digest(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
-
-
-# ---- The image column of a row: a path, encoded bytes, a struct of both as `datasets` writes it, or a list of these.
-
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)  # http:, data:, file:
-
-
-def read_images(value: Any, *, place: str, folder: Path, root: Path) -> tuple[ImageSource, ...]:
-    """0..N images. Paths start at `folder` (the file's), else at `root` (the data set's), and must stay in `root`."""
-    if value is None:
-        return ()
-    items = value if isinstance(value, list | tuple) else [value]
-    return tuple(_read_image(item, f"number {n} ({place})", folder, root) for n, item in enumerate(items))
-
-
-def _read_image(value: Any, where: str, folder: Path, root: Path) -> ImageSource:
-    path = value
-    if isinstance(value, dict):
-        data, path = value.get("bytes"), value.get("path")
-        if data is not None:
-            return _encoded(data, f"{path}, {where}" if path else where, where)
-    if isinstance(path, bytes):
-        return _encoded(path, where, where)
-    if not isinstance(path, str) or not path.strip():
-        raise UserError(f"image {where}: {_shown(value)} is neither a path nor encoded bytes; correct the row")
-    if _ADDRESS.match(path):
-        raise UserError(f"image {where}: {path[:60]!r} is an address; download it into the data set's folder first")
-    if "\0" in path:
-        raise UserError(f"image {where}: its path holds a zero byte; correct the row")
-    file = folder / path
-    if folder != root and not file.exists():
-        file = root / path
-    return ImageFile(file, root, path)
-
-
-def _encoded(data: Any, name: str, where: str) -> EncodedImage:
-    if not isinstance(data, bytes):
-        raise UserError(f"image {where}: its bytes are {_shown(data)}; write the encoded file's bytes")
-    return EncodedImage(data, name)
-
-
-def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:40]!r}"
-
-
-_WORTH_KEEPING = 1000  # images newly decoded; fewer take no noticeable time
-
-
-class CheckedImages:
-    """Each distinct image is decoded once; `key` names the data set whose list is kept in the cache."""
-
-    def __init__(self, key: str) -> None:
-        name = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-        self._file = cache_folder("checked_images") / f"{name}.txt"
-        self._known: set[str] = set()
-        with suppress(OSError, ValueError):  # no list, or a damaged one: everything is decoded again
-            self._known = set(self._file.read_text(encoding="ascii").split())
-        self._decoded = 0
-
-    def check(self, image: ImageSource) -> None:
-        """Decode the image unless its content is known; UserError from the image where it is bad."""
-        if (content := image.fingerprint()) not in self._known:
-            image.open()
-            self._known.add(content)
-            self._decoded += 1
-
-    def save(self) -> None:
-        """Keep the list for the next run, where that saves time."""
-        if self._decoded < _WORTH_KEEPING:
-            return
-        # A cache that cannot be written only makes the next walk as long as this one.
-        with suppress(UserError), replacing(self._file) as unfinished:
-            unfinished.write_text("\n".join(sorted(self._known)), encoding="ascii")

@@ -1,8 +1,7 @@
-"""The wordings of a question: its own rewordings, those shared by all rows of a subtask, and choices made visible."""
+"""One row of a table -> a SeedQuestion: column names of the ecosystem, wordings, choices, ground truth."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.data.images import read_images
-from sharegrpo_rl.data.key_steps import is_kept_whole, read_key_steps
+from sharegrpo_rl.data.key_steps import read_key_steps, says_the_same
 from sharegrpo_rl.data.messages import IMAGE_MARK
 from sharegrpo_rl.data.templates import template_wordings
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, did_you_mean
 
-# ---- Column names of the ecosystem -> fields of a SeedQuestion.
-
+SHARED_FILE = "question_variants.json"
 # For each field the column names that are looked for, the first that holds a value wins; a dot goes into a struct.
 ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("id", "question_id", "qid", "pid"),
@@ -35,17 +33,26 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "task": ("task",),
     "subtask": ("subtask",),
 }
+_ANSWER_TYPES = {
+    **{name: name for name in ("numeric", "true_false", "yes_no", "multiple_choice", "word")},
+    **{name: "numeric" for name in ("integer", "float", "number")},
+    **{name: "multiple_choice" for name in ("multi_choice", "choice", "option")},
+    **{name: "word" for name in ("text", "string")},
+}
+_CLOSED = {"yes", "no", "true", "false"}
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_FINAL_HEADING = "### The final answer is:"
+_TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
 class Columns:
-    """Where each field stands: the names above, or the ones a user gives ({field: column}, None = no such column)."""
+    """Which column holds each field: the names above, or a user's own ({field: column}, None = no such column)."""
 
     def __init__(self, chosen: Mapping[str, str | None] | None = None) -> None:
         self._names = dict(ALIASES)
         for field, column in (chosen or {}).items():
             if field not in ALIASES:
-                near = difflib.get_close_matches(field, ALIASES, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"fields are {', '.join(ALIASES)}"
+                hint = did_you_mean(field, ALIASES, f"fields are {', '.join(ALIASES)}")
                 raise UserError(f"env_config.columns: unknown field {field!r}; {hint}")
             if column is not None and not isinstance(column, str):
                 raise UserError(f"env_config.columns.{field} is {column!r}; give the name of a column")
@@ -59,19 +66,18 @@ class Columns:
     def pick(self, row: Mapping[str, Any], field: str) -> tuple[str, Any]:
         """The column that holds the field and its value; ("", None) where no column has one."""
         for name in self._names[field]:
-            if (value := _look_up(row, name)) is not None:
+            if (value := nested_value(row, name)) is not None:
                 return name, value
         return "", None
 
-    def require(self, row: Mapping[str, Any], field: str, place: str) -> tuple[str, Any]:
-        """Like `pick`; UserError naming the place, the names looked for and the columns there are."""
+    def require(self, row: Mapping[str, Any], field: str, where: str) -> tuple[str, Any]:
+        """Like `pick`; UserError naming the row, the names looked for and the row's columns."""
         name, value = self.pick(row, field)
         if value is None:
             empty = [name for name in self._names[field] if name in row]
             state = f"column {empty[0]!r} is empty" if empty else f"none of the columns {', '.join(self._names[field])}"
-            found = ", ".join(map(str, list(row)[:12]))
             raise UserError(
-                f"{place} has no {field}: {state} (found: {found}); "
+                f"{where} has no {field}: {state} (found: {', '.join(map(str, list(row)[:12]))}); "
                 f"fill it in, or name its column with env_config.columns: {{{field}: NAME}}"
             )
         return name, value
@@ -81,42 +87,97 @@ class Columns:
         return name in self._names["images"]
 
 
-def _look_up(row: Mapping[str, Any], name: str) -> Any:
+def nested_value(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of `outer.inner` inside a struct; None where it is missing."""
     if name in row:
         return row[name]
     outer, _, inner = name.partition(".")
-    nested = row.get(outer)
-    return _look_up(nested, inner) if inner and isinstance(nested, Mapping) else None
+    struct = row.get(outer)
+    return nested_value(struct, inner) if inner and isinstance(struct, Mapping) else None
 
 
-SHARED_FILE = "question_variants.json"
-_CLOSED = {"yes", "no", "true", "false"}
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+@dataclass(frozen=True)
+class RowReader:
+    """`root` holds the images, `shared` the wordings of each subtask; `templates` adds rule-based wordings."""
+
+    columns: Columns
+    root: Path
+    shared: Mapping[str, tuple[str, ...]]
+    templates: bool
+
+    def read(self, row: Mapping[str, Any], *, default_id: str, where: str, folder: Path) -> SeedQuestion:
+        """The row as a question; UserError naming `where` (file and row), the id and the column."""
+        values = {field: self.columns.pick(row, field)[1] for field in self.columns.fields}
+        identity = default_id if values["id"] is None else str(values["id"])
+        where = f"{where}, id {identity}"
+        choices = string_list(values["choices"], f"{where}: choices")
+        answer, solution = self._answer(row, choices, where)
+        images = read_images(values["images"], where=where, folder=folder, root=self.root)
+        wordings = self._wordings(row, where, bool(images))
+        _check_wordings(wordings, len(images), where)
+        answer_type = _ANSWER_TYPES.get(str(values["answer_type"]).lower())  # an unknown name: told by the answer
+        if needs_visible_choices(answer, answer_type, choices):
+            wordings = tuple(with_choices(wording, choices) for wording in wordings)
+        steps_column, steps_value = self.columns.pick(row, "key_steps")
+        steps = read_key_steps(steps_value, steps_column, where)
+        return SeedQuestion(
+            id=identity,
+            question=wordings[0],
+            answer=answer,
+            images=images,
+            variants=wordings[1:],
+            choices=choices,
+            answer_type=answer_type,
+            unit=_text(values["unit"]),
+            precision=_number(values["precision"], f"{where}: precision"),
+            solution=solution,
+            key_steps=steps,
+            task=_text(values["task"]) or "",
+            subtask=_text(values["subtask"]) or _text(values["answer_type"]) or "",
+            extra=self._extra(row, keep_steps=not says_the_same(steps, steps_value)),
+        )
+
+    def _answer(self, row: Mapping[str, Any], choices: tuple[str, ...], where: str) -> tuple[str, str | None]:
+        """The ground truth, and the worked solution: a column of its own, or the text around the answer."""
+        column, value = self.columns.require(row, "answer", where)
+        solution_column, worked = self.columns.pick(row, "solution")
+        if column != solution_column:
+            return _answer_text(value, choices, f"{where}: {column}"), _text(worked)
+        final = None
+        if isinstance(worked, str):
+            boxed = last_boxed(worked)
+            final = _stated_answer(worked) if boxed is None else boxed
+        answer = _answer_text(value if final is None else final, choices, f"{where}: {column}")
+        return answer, None if final is None else worked
+
+    def _wordings(self, row: Mapping[str, Any], where: str, has_images: bool) -> tuple[str, ...]:
+        """The question, then its own rewordings, those of its subtask and, if asked for, those of the templates."""
+        column, value = self.columns.require(row, "question", where)
+        question = question_text(value, f"{where}: {column}")
+        column, value = self.columns.pick(row, "variants")
+        variants = string_list(value, f"{where}: {column}")
+        shared = self.shared.get(str(self.columns.pick(row, "subtask")[1]), ())
+        made = template_wordings(question) if self.templates and has_images else ()
+        return (question, *other_wordings(question, variants, shared, made))
+
+    def _extra(self, row: Mapping[str, Any], *, keep_steps: bool) -> dict[str, Any]:
+        """The columns that no field holds unchanged, images left out."""
+        changed = {"answer_type", "solution"} | ({"key_steps"} if keep_steps else set())
+        used = {self.columns.pick(row, field)[0] for field in self.columns.fields if field not in changed}
+        return {name: value for name, value in row.items() if name not in used and not self.columns.is_image(name)}
 
 
-def string_list(value: Any, where: str) -> tuple[str, ...]:
-    """A real list of non-empty strings (numbers are written out); UserError for anything else, never evaluated."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        raise UserError(f"{where} is a string ({value[:40]!r}), not a list; store a real list of strings")
-    if not isinstance(value, list | tuple):
-        raise UserError(f"{where} is a {type(value).__name__}, not a list of strings; correct the row")
-    for item in value:
-        if isinstance(item, bool) or not isinstance(item, str | int | float) or not str(item).strip():
-            raise UserError(f"{where} holds {str(item)[:40]!r}; every element must be a text")
-    return tuple(str(item).strip() for item in value)
-
-
-def other_wordings(question: str, *groups: Iterable[str]) -> tuple[str, ...]:
-    """All wordings of the groups that differ from the question and from each other in more than white space."""
-    seen = {" ".join(question.split())}
-    kept = []
-    for wording in (wording for group in groups for wording in group):
-        if (plain := " ".join(wording.split())) not in seen:
-            seen.add(plain)
-            kept.append(wording)
-    return tuple(kept)
+def _check_wordings(wordings: tuple[str, ...], num_images: int, where: str) -> None:
+    for wording in wordings:
+        beginning = repr(wording[:40])
+        try:
+            wording.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{where}: {beginning} holds half a Unicode character; write the text as UTF-8") from None
+        if (marks := wording.count(IMAGE_MARK)) not in (0, num_images):
+            raise UserError(
+                f"{where}: {marks} {IMAGE_MARK} mark(s) in {beginning}, {num_images} image(s); make them equal"
+            )
 
 
 def read_shared_wordings(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
@@ -134,9 +195,15 @@ def read_shared_wordings(folders: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     return {}
 
 
-def are_closed(choices: Sequence[str]) -> bool:
-    """Are these the answers of a yes/no or true/false question, which nobody needs to be shown?"""
-    return {choice.lower() for choice in choices} <= _CLOSED
+def other_wordings(question: str, *groups: Iterable[str]) -> tuple[str, ...]:
+    """All wordings of the groups that differ from the question and from each other in more than white space."""
+    seen = {" ".join(question.split())}
+    kept = []
+    for wording in (wording for group in groups for wording in group):
+        if (plain := " ".join(wording.split())) not in seen:
+            seen.add(plain)
+            kept.append(wording)
+    return tuple(kept)
 
 
 def needs_visible_choices(answer: str, answer_type: str | None, choices: Sequence[str]) -> bool:
@@ -148,32 +215,31 @@ def needs_visible_choices(answer: str, answer_type: str | None, choices: Sequenc
     return answer in choices or answer.strip("()").upper() in _LETTERS[: len(choices)]
 
 
+def are_closed(choices: Sequence[str]) -> bool:
+    """Are these the answers of a yes/no or true/false question, which nobody needs to be shown?"""
+    return {choice.lower() for choice in choices} <= _CLOSED
+
+
 def with_choices(text: str, choices: Sequence[str]) -> str:
     """The text followed by "Choices: (A) ... (B) ...", unless it lists them by letter already."""
-    if _lists_choices(text, choices):
+    lettered = list(zip(_LETTERS, choices, strict=False))
+    if all(re.search(rf"(?<!\w){letter}\s*[).:]\s*{re.escape(choice)}", text) for letter, choice in lettered):
         return text
-    listed = " ".join(f"({letter}) {choice}" for letter, choice in zip(_LETTERS, choices, strict=False))
-    return f"{text}\nChoices: {listed}"
+    return f"{text}\nChoices: {' '.join(f'({letter}) {choice}' for letter, choice in lettered)}"
 
 
-def _lists_choices(text: str, choices: Sequence[str]) -> bool:
-    """Does each choice stand in the text right after its letter: "(A) 4", "A. 4", "B: 5"?"""
-    return all(
-        re.search(rf"(?<!\w){letter}\s*[).:]\s*{re.escape(choice)}", text)
-        for letter, choice in zip(_LETTERS, choices, strict=False)
-    )
-
-
-# ---- The single values of a row: question, ground truth, numbers; `where` names row and column in errors.
-
-_ANSWER_TYPES = {
-    **{name: name for name in ("numeric", "true_false", "yes_no", "multiple_choice", "word")},
-    **{name: "numeric" for name in ("integer", "float", "number")},
-    **{name: "multiple_choice" for name in ("multi_choice", "choice", "option")},
-    **{name: "word" for name in ("text", "string")},
-}
-_FINAL_HEADING = "### The final answer is:"
-_TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
+def string_list(value: Any, where: str) -> tuple[str, ...]:
+    """A real list of non-empty strings (numbers are written out); UserError for anything else, never evaluated."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        raise UserError(f"{where} is a string ({value[:40]!r}), not a list; store a real list of strings")
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{where} is a {type(value).__name__}, not a list of strings; correct the row")
+    for item in value:
+        if isinstance(item, bool) or not isinstance(item, str | int | float) or not str(item).strip():
+            raise UserError(f"{where} holds {str(item)[:40]!r}; every element must be a text")
+    return tuple(str(item).strip() for item in value)
 
 
 def question_text(value: Any, where: str) -> str:
@@ -198,8 +264,28 @@ def _part_text(part: Any, where: str) -> str:
     raise UserError(f"{where} has a message part that is neither text nor image: {str(part)[:40]!r}")
 
 
-def answer_text(value: Any, choices: tuple[str, ...], where: str) -> str:
-    """The ground truth as a text: `<answer>` tags taken off, an index into the choices becomes its letter."""
+def last_boxed(text: str) -> str | None:
+    """The contents of the last \\boxed{...} of a text, braces balanced; None without one."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    first = start + len("\\boxed{")
+    depth = 1
+    for position in range(first, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[first:position]
+    return None
+
+
+def _stated_answer(text: str) -> str | None:
+    """What follows the last heading `### The final answer is:`; None without one, or where nothing does."""
+    _, heading, answer = text.rpartition(_FINAL_HEADING)
+    return answer.strip() or None if heading else None
+
+
+def _answer_text(value: Any, choices: tuple[str, ...], where: str) -> str:
+    """The ground truth as a text: `<answer>` tags removed, an index into the choices replaced by its letter."""
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool):
@@ -215,124 +301,14 @@ def answer_text(value: Any, choices: tuple[str, ...], where: str) -> str:
     return text
 
 
-def last_boxed(text: str) -> str | None:
-    """What stands in the last \\boxed{...} of a text, braces balanced; None without one."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    first = start + len("\\boxed{")
-    depth = 1
-    for place in range(first, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[first:place]
-    return None
-
-
-def answer_kind(value: Any) -> str | None:
-    """One of our answer types for the names in use; None (tell from the answer) for any other."""
-    return _ANSWER_TYPES.get(str(value).lower())
-
-
-def stated_answer(text: str) -> str | None:
-    """What follows the last heading `### The final answer is:` of a text; None without one, or where nothing does."""
-    _, heading, answer = text.rpartition(_FINAL_HEADING)
-    return answer.strip() or None if heading else None
-
-
-def optional_text(value: Any) -> str | None:
-    """The value as a text; None where there is nothing in it."""
+def _text(value: Any) -> str | None:
     return None if value is None or not str(value).strip() else str(value)
 
 
-def optional_number(value: Any, where: str) -> float | None:
-    """The value as a number; None where it is missing or empty."""
+def _number(value: Any, where: str) -> float | None:
     if value is None or value == "":
         return None
     try:
         return float(value)
     except (TypeError, ValueError):
         raise UserError(f"{where} is {str(value)[:40]!r}, not a number; correct the row") from None
-
-
-# ---- One row of a table -> a SeedQuestion; every complaint names the row, its id and the column.
-
-
-@dataclass(frozen=True)
-class RowReader:
-    """`root` holds the images, `shared` the wordings of each subtask; `templates` adds rule-based wordings."""
-
-    columns: Columns
-    root: Path
-    shared: Mapping[str, tuple[str, ...]]
-    templates: bool
-
-    def read(self, row: Mapping[str, Any], *, default_id: str, place: str, folder: Path) -> SeedQuestion:
-        """The row as a question; UserError naming `place`, the id and the column."""
-        values = {field: self.columns.pick(row, field)[1] for field in self.columns.fields}
-        identity = default_id if values["id"] is None else str(values["id"])
-        place = f"{place}, id {identity}"
-        choices = string_list(values["choices"], f"{place}: choices")
-        answer, solution = self._answer(row, choices, place)
-        images = read_images(values["images"], place=place, folder=folder, root=self.root)
-        wordings = self._wordings(row, place, bool(images))
-        _check_wordings(wordings, len(images), place)
-        answer_type = answer_kind(values["answer_type"])
-        if needs_visible_choices(answer, answer_type, choices):
-            wordings = tuple(with_choices(wording, choices) for wording in wordings)
-        steps_column, steps_value = self.columns.pick(row, "key_steps")
-        steps = read_key_steps(steps_value, steps_column, place)
-        return SeedQuestion(
-            id=identity,
-            question=wordings[0],
-            answer=answer,
-            images=images,
-            variants=wordings[1:],
-            choices=choices,
-            answer_type=answer_type,
-            unit=optional_text(values["unit"]),
-            precision=optional_number(values["precision"], f"{place}: precision"),
-            solution=solution,
-            key_steps=steps,
-            task=optional_text(values["task"]) or "",
-            subtask=optional_text(values["subtask"]) or optional_text(values["answer_type"]) or "",
-            extra=self._extra(row, steps_used=is_kept_whole(steps_value, steps)),
-        )
-
-    def _answer(self, row: Mapping[str, Any], choices: tuple[str, ...], place: str) -> tuple[str, str | None]:
-        """The ground truth, and the worked solution where the row has one beside it, or around its last box or section."""
-        column, value = self.columns.require(row, "answer", place)
-        solution_column, worked = self.columns.pick(row, "solution")
-        if column != solution_column:
-            return answer_text(value, choices, f"{place}: {column}"), optional_text(worked)
-        boxed = last_boxed(worked) if isinstance(worked, str) else None
-        inside = stated_answer(worked) if boxed is None and isinstance(worked, str) else boxed
-        answer = answer_text(value if inside is None else inside, choices, f"{place}: {column}")
-        return answer, None if inside is None else worked
-
-    def _wordings(self, row: Mapping[str, Any], place: str, has_images: bool) -> tuple[str, ...]:
-        """The question, then its own rewordings, those of its subtask and, if asked for, those of the templates."""
-        column, value = self.columns.require(row, "question", place)
-        question = question_text(value, f"{place}: {column}")
-        column, value = self.columns.pick(row, "variants")
-        own = string_list(value, f"{place}: {column}")
-        shared = self.shared.get(str(self.columns.pick(row, "subtask")[1]), ())
-        made = template_wordings(question) if self.templates and has_images else ()
-        return (question, *other_wordings(question, own, shared, made))
-
-    def _extra(self, row: Mapping[str, Any], *, steps_used: bool) -> dict[str, Any]:
-        """The columns that no field holds unchanged, images left out."""
-        raw = {"answer_type", "solution"} | (set() if steps_used else {"key_steps"})
-        used = {self.columns.pick(row, field)[0] for field in self.columns.fields if field not in raw}
-        return {name: value for name, value in row.items() if name not in used and not self.columns.is_image(name)}
-
-
-def _check_wordings(wordings: tuple[str, ...], num_images: int, place: str) -> None:
-    for wording in wordings:
-        shown = repr(wording[:40])
-        try:
-            wording.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{place}: {shown} holds half a Unicode character; write the text as UTF-8") from None
-        if (marks := wording.count(IMAGE_MARK)) not in (0, num_images):
-            raise UserError(f"{place}: {marks} {IMAGE_MARK} mark(s) in {shown}, {num_images} image(s); make them equal")

@@ -1,4 +1,4 @@
-"""Which files of a data set hold `train` and which `test`, told by their names.
+"""Which files of a data set hold `train` and which `test`, by their names.
 
 A folder: `train.jsonl`, `test.parquet`, `train-00000-of-00002.parquet`, `geometry_train.jsonl`, in the folder itself,
 in its `data/`, or in folders named `train/` and `test/`. A validation split stands in for a missing test. A file: its
@@ -26,7 +26,7 @@ _SHARD = re.compile(r"(?:^|[-_])(\d+)(?:-of-(\d+))?$")
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The files of one split, in order; `shared` = they hold both splits, and a share of the rows is the test."""
+    """The files of one split, in order; `shared` = they hold both splits, and a fraction of the rows is the test."""
 
     files: tuple[Path, ...]
     shared: bool = False
@@ -36,39 +36,36 @@ def find_split(data: Path, split: str, test_fraction: float | None = None) -> Sp
     """The files of `train` or `test`; UserError naming the folder and what is missing."""
     if split not in SPLIT_WORDS:
         raise UserError(f"unknown split {split!r}; choose train or test")
-    found = _tables_in(data) if data.is_dir() else _tables_beside(data)
-    if not found:
+    splits = _tables_in(data) if data.is_dir() else _tables_beside(data)
+    if not splits:
         raise UserError(f"no {' or '.join(SUFFIXES)} file in {data}; put train and test files there")
     for words in SPLIT_WORDS[split]:
-        if files := tuple(path for path, name in found.items() if name == words[0]):
+        if files := tuple(path for path, name in splits.items() if name == words[0]):
             return SplitFiles(_one_table(files))
     if test_fraction is None:
-        names = ", ".join(path.name for path in list(found)[:5])
+        names = ", ".join(path.name for path in list(splits)[:5])
         raise UserError(
             f"{data} has no {split} split (found {names}): name the files train.* and test.*, "
             "or set env_config.test_fraction, for example 0.1"
         )
-    both = [path for path, name in found.items() if name == "train"] or [
-        path for path, name in found.items() if not name
-    ]
-    if not both:
-        raise UserError(f"{data} has no training file that could be divided; add train.jsonl or train.parquet")
-    return SplitFiles(_one_table(tuple(both)), shared=True)
+    for name in ("train", None):
+        if files := tuple(path for path, named in splits.items() if named == name):
+            return SplitFiles(_one_table(files), shared=True)
+    raise UserError(f"{data} has no training file that could be divided; add train.jsonl or train.parquet")
 
 
 def _tables_in(folder: Path) -> dict[Path, str | None]:
-    """Every data file of the folder, with the split that its name, else its subfolder's, tells."""
-    found: dict[Path, str | None] = {}
-    for place in (folder, folder / "data", *(folder / word for word in _EVERY_WORD)):
-        if place.is_dir():
-            for path in sorted(place.iterdir()):
-                if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith("."):
-                    found[path] = _split_named(path.stem) or (_split_named(place.name) if place != folder else None)
-    return found
+    """Every data file of the folder, with the split in its name, else in its subfolder's."""
+    splits: dict[Path, str | None] = {}
+    for parent in (folder, folder / "data", *(folder / word for word in _EVERY_WORD)):
+        for path in sorted(parent.iterdir()) if parent.is_dir() else ():
+            if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith("."):
+                splits[path] = _split_named(path.stem) or (_split_named(parent.name) if parent != folder else None)
+    return splits
 
 
 def _tables_beside(file: Path) -> dict[Path, str | None]:
-    """The file and, where its name tells a split, the files that differ from it by split word and shard only."""
+    """The file and, where its name has a split, the files that differ from it by split word and shard only."""
     if file.suffix not in SUFFIXES:
         raise UserError(f"{file} is no data file; accepted are {' and '.join(SUFFIXES)}")
     if _split_named(file.stem) is None:

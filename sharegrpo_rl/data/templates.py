@@ -1,6 +1,6 @@
 """Other wordings of common questions by rule: only where a whole question fits a pattern, and meaning exactly the same.
 
-Off unless asked for (`template_wordings`). Each rule is a family of equal questions: any that fits brings the others.
+Used with `template_wordings: true` only. Each rule is a family of equal questions: one that fits gives the others.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def template_wordings(question: str) -> tuple[str, ...]:
     """Rewordings of the first family that the whole question fits, the question itself left out; () where none fits."""
     for family in _FAMILIES:
         for pattern in family.patterns:
-            if found := pattern.fullmatch(question.strip()):
-                return _fill(family.wordings, found.groupdict(), question)
+            if match := pattern.fullmatch(question.strip()):
+                return _fill(family.wordings, match.groupdict(), question)
     return ()
 
 

@@ -1,4 +1,4 @@
-"""Seeded image transforms, each with the sentence that tells the model what was done, and which of them may be used.
+"""Seeded image transforms, each with the sentence that tells the model what was done, and which may be used where.
 
 A transform acts on the whole question: one draw for all its images. They are for training; evaluation never draws one.
 """
@@ -18,7 +18,7 @@ from sharegrpo_rl.errors import UserError
 
 @dataclass(frozen=True)
 class Transform:
-    """`apply(image, rng)` gives the changed RGB image; `sentence` says what was done; `moves` = pixels change place."""
+    """`apply(image, rng)` gives the changed RGB image; `sentence` says what was done; `moves` = pixels are moved."""
 
     name: str
     label: str
@@ -88,7 +88,7 @@ _ALL = (
 TRANSFORMS: dict[str, Transform] = {transform.name: transform for transform in _ALL}
 DEFAULT_TRANSFORMS = tuple(t.name for t in _ALL if not t.moves)  # safe on data that nobody has looked at
 
-_PLACE = re.compile(
+_DIRECTION = re.compile(
     r"\b(?:"
     r"left|leftmost|leftward|right|rightmost|rightward|top|topmost|bottom|bottommost|up|"
     r"upper|uppermost|upward|upwards|upside|down|downward|downwards|lower|lowermost|lowest|"
@@ -123,9 +123,9 @@ def check_names(names: Sequence[str]) -> None:
 def allowed_transforms(question: SeedQuestion, requested: Sequence[str] | None = None) -> tuple[str, ...]:
     """The transforms that keep this question's answer, in order.
 
-    `requested` (the run's list) wins over the question's own list as a choice, never as a permission: a question
-    with a list of its own allows only these, any other question allows noise always, turns and flips only where
-    they are requested and the word rule lets them pass.
+    `requested` (the run's list) overrides the question's own list as a choice, never as a permission: a question
+    with a list of its own allows only these; any other question always allows noise, and allows turns and flips only
+    where they are requested and pass the word rule.
     """
     dropped = dropped_transforms(question, requested)
     return tuple(name for name in _candidates(question, requested) if name not in dropped)
@@ -138,7 +138,7 @@ def dropped_transforms(question: SeedQuestion, requested: Sequence[str] | None =
         return {name: "the question has no image" for name in candidates}
     if question.transforms is not None:
         return {name: "the task does not list it" for name in candidates if name not in question.transforms}
-    reason = _place_reason(question)
+    reason = _wording_reason(question)
     return {name: reason for name in candidates if reason and TRANSFORMS[name].moves}
 
 
@@ -153,11 +153,11 @@ def _candidates(question: SeedQuestion, requested: Sequence[str] | None) -> tupl
     return names
 
 
-def _place_reason(question: SeedQuestion) -> str:
+def _wording_reason(question: SeedQuestion) -> str:
     """Why flips and turns may change the answer, judged by the words of all wordings and choices; empty = no reason."""
     for text in (*question.wordings, *question.choices):
-        if found := _PLACE.search(text):
-            return f"the text speaks of {found.group(0).lower()!r}"
+        if match := _DIRECTION.search(text):
+            return f"the text speaks of {match.group(0).lower()!r}"
         if _NOT_LATIN.search(text):
             return "the word rule reads English only"
     return ""

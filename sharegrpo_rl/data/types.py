@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+KeySteps: TypeAlias = tuple[tuple[str, ...], ...]  # steps of a good solution, each as its equivalent phrasings
+
 
 class ImageSource(Protocol):
-    """One image of a question, decoded only when asked for."""
+    """One image of a question, decoded only when asked for: a frozen dataclass with these three is enough."""
 
     @property
     def name(self) -> str:
@@ -39,7 +41,7 @@ class SeedQuestion:
     unit: str | None = None
     precision: float | None = None
     solution: str | None = None  # a worked reference solution: the target of supervised fine-tuning
-    key_steps: tuple[tuple[str, ...], ...] = ()  # each step as its equivalent phrasings
+    key_steps: KeySteps = ()
     task: str = ""  # names its curve where a run has several tasks
     subtask: str = ""  # kind of question, for accuracy by kind; the answer type where a data set names none
     transforms: tuple[str, ...] | None = None  # image transforms that keep the answer; None = decided by the word rule
@@ -65,7 +67,7 @@ class QuestionBank(Protocol):
 
 @dataclass(frozen=True)
 class Slot:
-    """A place 0..m-1 in a question's group: which wording, and which image transform (None = untouched)."""
+    """Slot 0..m-1 of a question's group: which wording, and which image transform (None = untouched)."""
 
     slot: int
     variant_index: int

@@ -1,4 +1,7 @@
-"""Which wording and which image transform stand at each place of a question's group: pure, seeded, without pixels."""
+"""Which questions an iteration takes, and in which variants: seeds, the walk over a bank, the slots of a group.
+
+Everything random is derived from what it belongs to, so that a run replays and resumes exactly.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ from sharegrpo_rl.data.transforms import TRANSFORMS, check_names
 from sharegrpo_rl.data.types import SeedQuestion, Slot
 from sharegrpo_rl.errors import UserError
 
-# ---- Seeds derived from what they belong to, so that a run replays and resumes exactly.
-
 
 def derive_seed(*parts: str | int) -> int:
-    """A number below 2**63 that depends on every part, its type and its place; never on Python's salted `hash`."""
+    """A number below 2**63 that depends on every part, its type and its position; never on Python's salted `hash`."""
     digest = blake2b(digest_size=8)
     for part in parts:
         encoded = b"s" + part.encode() if isinstance(part, str) else b"i" + str(int(part)).encode()
@@ -26,11 +27,8 @@ def derive_seed(*parts: str | int) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-# ---- Hands out question indices epoch by epoch, in an order that depends on the seed and the epoch alone.
-
-
 class QuestionCursor:
-    """A shuffled walk over a bank: every question once an epoch, and a place that can be saved."""
+    """A shuffled walk over a bank, every question once an epoch, in an order that depends on seed and epoch alone."""
 
     def __init__(self, num_questions: int, seed: int) -> None:
         if num_questions < 1:
@@ -40,17 +38,17 @@ class QuestionCursor:
         self._move_to(epoch=0, position=0)
 
     def next(self, count: int) -> list[tuple[int, int]]:
-        """The next `count` pairs (epoch, index); the walk goes on into the next epoch where this one ends."""
-        picked = []
+        """The next `count` pairs (epoch, index), continuing into the next epoch where this one ends."""
+        questions = []
         for _ in range(count):
             if self._position == self.num_questions:
                 self._move_to(self._epoch + 1, position=0)
-            picked.append((self._epoch, int(self._order[self._position])))
+            questions.append((self._epoch, int(self._order[self._position])))
             self._position += 1
-        return picked
+        return questions
 
     def get_state(self) -> dict[str, Any]:
-        """The place in the walk, as JSON values."""
+        """The position in the walk, as JSON values."""
         return {
             "num_questions": self.num_questions,
             "seed": self.seed,
@@ -59,11 +57,11 @@ class QuestionCursor:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `get_state` was taken; UserError where the data set has another size or the run another seed."""
-        for key, mine in (("num_questions", self.num_questions), ("seed", self.seed)):
-            if state[key] != mine:
+        """Continue where `get_state` was taken; UserError where the data set has another size or the run another seed."""
+        for key, current in (("num_questions", self.num_questions), ("seed", self.seed)):
+            if state[key] != current:
                 raise UserError(
-                    f"the checkpoint's data cursor has {key} {state[key]}, this run has {mine}; "
+                    f"the checkpoint's data cursor has {key} {state[key]}, this run has {current}; "
                     "resume with the same data and seed, or start a new run"
                 )
         self._move_to(int(state["epoch"]), int(state["position"]))
@@ -90,7 +88,7 @@ def plan_slots(
 
     Wordings are drawn without repeats. Where they are fewer than `num_variants` they are reused in turn, and a
     reused text always carries a transform of `allowed`, another one each time (noise may come again under a new
-    seed). Where none is left the group is shorter; `strict_variants` makes too few wordings a UserError.
+    seed). Where none is left the group is smaller; `strict_variants` makes too few wordings a UserError.
     """
     check_names(allowed)
     if not question.images:
@@ -102,20 +100,21 @@ def plan_slots(
             f"question {question.id} has {len(texts)} wording(s), num_variants is {num_variants}; "
             "add wordings, lower num_variants, or set strict_variants to false"
         )
-    texts = [texts[place % len(texts)] for place in range(num_variants)]
+    texts = [texts[number % len(texts)] for number in range(num_variants)]
     uses = Counter(texts)
-    taken: dict[int, set[str | None]] = {text: set() for text in texts}
+    used_transforms: dict[int, set[str | None]] = {text: set() for text in texts}
     slots: list[Slot] = []
-    for place, text in enumerate(texts):
-        if not taken[text]:
-            name = _first_transform(allowed, uses[text], transform_probability, rng)
-        elif options := _reuse_options(allowed, taken[text]):
-            name = options[rng.integers(len(options))]
+    for number, text in enumerate(texts):
+        used = used_transforms[text]
+        if not used:
+            transform = _first_transform(allowed, uses[text], transform_probability, rng)
+        elif choices := _repeat_transforms(allowed, used):
+            transform = choices[rng.integers(len(choices))]
         else:
             continue  # the same prompt again would teach nothing: the group shrinks
-        taken[text].add(name)
-        transform_seed = derive_seed("transform", seed, place) if name else 0
-        slots.append(Slot(len(slots), text, name, transform_seed))
+        used.add(transform)
+        transform_seed = derive_seed("transform", seed, number) if transform else 0
+        slots.append(Slot(len(slots), text, transform, transform_seed))
     return tuple(slots)
 
 
@@ -132,7 +131,7 @@ def _draw_wordings(
 
 
 def _first_transform(allowed: tuple[str, ...], uses: int, probability: float, rng: np.random.Generator) -> str | None:
-    """A transform with the given probability, unless the text's later uses need all that there are."""
+    """A transform with the given probability, unless the text's later uses need every allowed one."""
     draw, choice = rng.random(), rng.random()
     repeatable = any(TRANSFORMS[name].seeded for name in allowed)
     if draw >= probability or not (repeatable or len(allowed) >= uses):
@@ -140,7 +139,7 @@ def _first_transform(allowed: tuple[str, ...], uses: int, probability: float, rn
     return allowed[int(choice * len(allowed))]
 
 
-def _reuse_options(allowed: tuple[str, ...], taken: set[str | None]) -> list[str]:
-    """Transforms that make this text a new prompt: unused ones first, then those that another seed makes new."""
-    unused = [name for name in allowed if name not in taken]
+def _repeat_transforms(allowed: tuple[str, ...], used: set[str | None]) -> list[str]:
+    """Transforms that make this text a new prompt: unused ones, else those that another seed makes new."""
+    unused = [name for name in allowed if name not in used]
     return unused or [name for name in allowed if TRANSFORMS[name].seeded]

@@ -13,15 +13,17 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from PIL import Image
 
 from sharegrpo_rl.config.environment import EnvOptions, read_options
+from sharegrpo_rl.data.bank_check import check_bank
 from sharegrpo_rl.data.messages import place_sentence
 from sharegrpo_rl.data.transforms import TRANSFORMS, dropped_transforms, transform_images
-from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion
-from sharegrpo_rl.envs.bank_view import blind_partner
+from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
+from sharegrpo_rl.envs.bank_view import blind_partner, training_questions
+from sharegrpo_rl.envs.generated import GeneratedBank
 from sharegrpo_rl.envs.spaces import ImageList, UnicodeText
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.grader import check_truth
 from sharegrpo_rl.rewards.rubric import Rubric, Score
 
 DEFAULT_REWARDS: Mapping[str, float] = {"accuracy": 0.9, "format": 0.1}
@@ -32,7 +34,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
     """Single-step question answering about images.
 
     Observation: {"question": text, "images": tuple of uint8 arrays [height, width, 3]}. Action: the answer's text.
-    A subclass is a task: it names its options and loads its bank.
+    A subclass is a task: it sets `id` and gives its `questions`; it may set `options_type` and override `check`.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 # gymnasium declares it as an instance variable
@@ -61,9 +63,31 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         self._observation: dict[str, Any] = {}
 
     @classmethod
-    def load_bank(cls, options: Any, split: str, *, check: bool = True) -> QuestionBank:
-        """The split's questions, checked: bad ground truths are UserErrors here and not failures later."""
+    def questions(cls, options: Any, split: str) -> QuestionBank:
+        """All questions of the split; `options` is an `options_type`. Skipping and limits are `load_bank`'s."""
         raise NotImplementedError
+
+    @classmethod
+    def check(cls, question: SeedQuestion) -> None:
+        """UserError where the question's ground truth cannot be graded."""
+        check_truth(question)
+
+    @classmethod
+    def load_bank(cls, options: Any, split: str, *, check: bool = True) -> QuestionBank:
+        """The questions of the split that are used: in train `max_questions`, without the first `skip_questions`.
+
+        `check` reads them all: bad ground truths and images are UserErrors here and not failures later.
+        """
+        return cls.used_questions(cls.questions(options, split), options, check=check)
+
+    @classmethod
+    def used_questions(cls, bank: QuestionBank, options: Any, *, check: bool) -> QuestionBank:
+        """The part of a bank that `options` leave, checked; generated questions are right by construction."""
+        if bank.split == "train":
+            bank = training_questions(bank, options)
+        if check and not isinstance(bank, GeneratedBank):
+            check_bank(bank, check_truth=cls.check)
+        return bank
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -74,17 +98,19 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         question, wording or transform.
         """
         super().reset(seed=seed)
-        wanted = _known_options(options or {})
-        index = self._index(wanted)
+        choice = _known_options(options or {})
+        index = self._index(choice)
         question = self.bank[index]
-        variant = int(wanted.get("variant_index", 0))
+        variant = int(choice.get("variant_index", 0))
         if not 0 <= variant < len(question.wordings):
             count = len(question.wordings)
             raise UserError(f"question {question.id} has {count} wording(s); there is no variant_index {variant}")
-        transform, transform_seed = wanted.get("transform"), int(wanted.get("transform_seed", 0))
-        sources = self._images(index, question, blind=bool(wanted.get("blind", False)))
-        pictures = [source.open() for source in sources]
-        keys = tuple(source.fingerprint() for source in sources)
+        transform, transform_seed = choice.get("transform"), int(choice.get("transform_seed", 0))
+        images = question.images
+        if choice.get("blind") and images and (partner := blind_partner(self.bank, index)) is not None:
+            images = self.bank[partner].images
+        pictures = [image.open() for image in images]
+        keys = tuple(image.fingerprint() for image in images)
         sentence = None
         if transform is not None:
             pictures = list(transform_images(pictures, transform, transform_seed))
@@ -92,7 +118,11 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
             sentence = TRANSFORMS[transform].sentence
         text = place_sentence(question.wordings[variant], sentence, self.options.transform_text_position)
         self._question = question
-        self._observation = {"images": tuple(_pixels(p) for p in pictures), "question": text}
+        # Arrays are copies: Pillow's own buffers are read-only.
+        self._observation = {
+            "images": tuple(np.array(picture, dtype=np.uint8) for picture in pictures),
+            "question": text,
+        }
         info = {
             "question_id": question.id,
             "question_index": index,
@@ -119,8 +149,11 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
     def grade(
         self, question: SeedQuestion, texts: Sequence[str], truncated: Sequence[bool] | None = None
     ) -> list[Score]:
-        """Grade answers to any question. Every grading ends here, env runners' too, which call it from a thread of
-        their own: a subclass that grades otherwise overrides this method and keeps nothing between calls."""
+        """Grade answers to any question.
+
+        All grading comes through here, also that of env runners, which call it from a thread of their own: a subclass
+        that grades otherwise overrides this method and keeps no state between calls.
+        """
         return self.rubric_of(question).score(list(texts), question, None if truncated is None else list(truncated))
 
     def rubric_of(self, question: SeedQuestion) -> Rubric:
@@ -136,31 +169,23 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         """Every known transform that this question never gets, with the reason."""
         return dropped_transforms(self.bank[index], tuple(TRANSFORMS))
 
-    def _index(self, wanted: Mapping[str, Any]) -> int:
-        if "question_index" in wanted:
-            index = int(wanted["question_index"])
+    def _index(self, options: Mapping[str, Any]) -> int:
+        where = f"{self.bank.name} ({self.bank.split})"
+        if "question_index" in options:
+            index = int(options["question_index"])
             if not 0 <= index < len(self.bank):
-                raise UserError(f"{self._place()} has {len(self.bank)} questions; there is no question_index {index}")
+                raise UserError(f"{where} has {len(self.bank)} questions; there is no question_index {index}")
             return index
-        if "question_id" in wanted:
-            question_id = str(wanted["question_id"])
+        if "question_id" in options:
+            question_id = str(options["question_id"])
             if question_id not in self._indices:
-                raise UserError(f"{self._place()} has no question with the id {question_id!r}")
+                raise UserError(f"{where} has no question with the id {question_id!r}")
             return self._indices[question_id]
         return int(self.np_random.integers(len(self.bank)))
-
-    def _place(self) -> str:
-        return f"{self.bank.name} ({self.bank.split})"
 
     @cached_property
     def _indices(self) -> dict[str, int]:
         return {self.bank[index].id: index for index in range(len(self.bank))}
-
-    def _images(self, index: int, question: SeedQuestion, *, blind: bool) -> tuple[ImageSource, ...]:
-        if not blind or not question.images:
-            return question.images
-        partner = blind_partner(self.bank, index)
-        return question.images if partner is None else self.bank[partner].images
 
 
 def _known_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +197,3 @@ def _known_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _transformed_key(key: str, transform: str, seed: int) -> str:
     return f"{key}:{transform}:{seed}" if TRANSFORMS[transform].seeded else f"{key}:{transform}"
-
-
-def _pixels(picture: Image.Image) -> np.ndarray:
-    return np.array(picture, dtype=np.uint8)  # a copy: Pillow's own buffer is read-only

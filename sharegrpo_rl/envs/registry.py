@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from sharegrpo_rl.config.environment import EnvOptions
@@ -40,25 +39,24 @@ class EnvironmentSpec:
 
 
 _TASKS = "sharegrpo_rl.envs.tasks"
+_FILES = "sharegrpo_rl.envs.file_task"
 _ALL = (
     EnvironmentSpec(
         "DrawnShapes-v0",
         f"{_TASKS}.drawn_shapes:DrawnShapesEnv",
         "generated: counting, colors, forms, comparing, places, simple geometry",
     ),
+    EnvironmentSpec("VisualCounting-v0", f"{_FILES}:VisualCountingEnv", "how many; answers are whole numbers"),
     EnvironmentSpec(
-        "VisualCounting-v0", f"{_TASKS}.data_sets:VisualCountingEnv", "how many; answers are whole numbers"
+        "GeometryQA-v0", f"{_FILES}:GeometryQAEnv", "plane geometry with diagrams; numbers and closed forms"
     ),
-    EnvironmentSpec(
-        "GeometryQA-v0", f"{_TASKS}.data_sets:GeometryQAEnv", "plane geometry with diagrams; numbers and closed forms"
-    ),
-    EnvironmentSpec("MathQA-v0", f"{_TASKS}.data_sets:MathQAEnv", "mathematics, with images or without"),
+    EnvironmentSpec("MathQA-v0", f"{_FILES}:MathQAEnv", "mathematics, with images or without"),
     EnvironmentSpec(
         "Arithmetic-v0",
         f"{_TASKS}.arithmetic:ArithmeticEnv",
         "generated, text only: two numbers; a share of the number facts held out for the test",
     ),
-    EnvironmentSpec("MultimodalQA-v0", f"{_TASKS}.data_sets:AnyDatasetEnv", "any data set by path"),
+    EnvironmentSpec("MultimodalQA-v0", f"{_FILES}:AnyDatasetEnv", "any data set by path"),
 )
 ENVIRONMENTS: dict[str, EnvironmentSpec] = {spec.id: spec for spec in _ALL}
 
@@ -82,8 +80,7 @@ def register_in_gymnasium(spec: EnvironmentSpec) -> None:
 def environment_spec(env_id: str) -> EnvironmentSpec:
     """The spec of an id; UserError with the closest known id where it is unknown."""
     if env_id not in ENVIRONMENTS:
-        close = get_close_matches(env_id, list(ENVIRONMENTS), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known environments: {', '.join(ENVIRONMENTS)}"
+        hint = did_you_mean(env_id, ENVIRONMENTS, f"known environments: {', '.join(ENVIRONMENTS)}")
         raise UserError(f"env: unknown environment {env_id!r}; {hint}")
     return ENVIRONMENTS[env_id]
 

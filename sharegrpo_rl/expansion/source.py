@@ -69,17 +69,17 @@ class Source:
     def row(self, file: SourceFile, number: int) -> SourceRow:
         """One row; UserError names the file, the row and the column."""
         raw = file.table[number]
-        place = file.table.place(number)
+        where = file.table.location(number)
         question = self.reader.read(
             raw,
             default_id=f"{file.split}-{file.first + number}",
-            place=place,
+            where=where,
             folder=file.table.folder(number),
         )
-        column, value = self.columns.require(raw, "question", place)
-        text = question_text(value, f"{place}: {column}")
+        column, value = self.columns.require(raw, "question", where)
+        text = question_text(value, f"{where}: {column}")
         column, value = self.columns.pick(raw, "variants")
-        return SourceRow(number, raw, question, text, string_list(value, f"{place}: {column}"))
+        return SourceRow(number, raw, question, text, string_list(value, f"{where}: {column}"))
 
     def check(self) -> str:
         """Read every row and every image once, before anything is asked; the digest of questions, answers and images.
@@ -93,7 +93,7 @@ class Source:
                 try:
                     pictures = [_fingerprint(image, file.on_disk) for image in question.images]
                 except UserError as error:
-                    raise UserError(f"{file.table.place(row.number)}, id {question.id}: {error}") from None
+                    raise UserError(f"{file.table.location(row.number)}, id {question.id}: {error}") from None
                 parts = (question.id, row.text, question.answer, question.solution or "", *row.own, *pictures)
                 digest.update("\0".join(parts).encode("utf-8", "surrogatepass") + b"\1")
         return digest.hexdigest()

@@ -9,7 +9,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from sharegrpo_rl.data.benchmarks import rows as cells
+from sharegrpo_rl.data.benchmarks import cells
 from sharegrpo_rl.data.benchmarks.layout import LAYOUTS, find_layout, recognized
 from sharegrpo_rl.data.benchmarks.rows import facts_of
 from sharegrpo_rl.data.benchmarks.table import BenchmarkTable
@@ -387,7 +387,7 @@ def test_a_table_of_the_hub(parquet):
     assert len(table) == 2
     assert table[1]["answer"] == "yes"
     assert table[1]["images"][0]["bytes"] == png(RED)
-    assert table.place(1) == "lmms-lab/POPE [test] row 1"
+    assert table.location(1) == "lmms-lab/POPE [test] row 1"
     assert set(table[1]["benchmark_facts"].row) == {"id", "question", "answer", "category"}
 
 

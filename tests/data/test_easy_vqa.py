@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sharegrpo_rl.data import easy_vqa
-from sharegrpo_rl.data.loading import check_bank, load_bank
+from sharegrpo_rl.data.bank_check import check_bank
+from sharegrpo_rl.data.loading import load_bank
 
 pytest.importorskip("easy_vqa", reason="the extra easy-vqa is not installed")
 

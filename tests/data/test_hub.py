@@ -16,7 +16,7 @@ def test_rows_keep_their_encoded_images(picture: bytes) -> None:
     )
     rows = [{"image": image, "images": [image, image], "answer": str(i)} for i in range(3)]
     table = HubTable(datasets.Dataset.from_list(rows, features=features), "owner/dots [train]")
-    assert (len(table), table[2], table.place(2)) == (3, rows[2], "owner/dots [train] row 2")
+    assert (len(table), table[2], table.location(2)) == (3, rows[2], "owner/dots [train] row 2")
     assert pickle.loads(pickle.dumps(table))[1] == rows[1]
 
 

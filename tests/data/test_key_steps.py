@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sharegrpo_rl.data.key_steps import rows_without_key_steps, steps_by_rule
+from sharegrpo_rl.data.key_steps import rows_without_key_steps
 from sharegrpo_rl.data.loading import load_bank
 from sharegrpo_rl.data.rows import Columns, RowReader
-from sharegrpo_rl.data.theorem_steps import THEOREM_PHRASES
+from sharegrpo_rl.data.step_rules import THEOREM_PHRASES, steps_by_rule
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.grader import ANSWER_FORMATS, step_texts
@@ -28,7 +28,7 @@ CALLS = ["triangle_property_angle_sum(1,ABC)", "line_addition(1,AB,BD)", "triang
 
 def read(row: dict, columns: dict | None = None) -> SeedQuestion:
     reader = RowReader(Columns(columns), Path("/set"), {}, False)
-    return reader.read({**GOOD, **row}, default_id="7", place="train.jsonl line 5", folder=Path("/set"))
+    return reader.read({**GOOD, **row}, default_id="7", where="train.jsonl line 5", folder=Path("/set"))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_column_called_steps_is_read_where_it_holds_key_steps() -> None:
 def test_a_row_of_the_authors_data_is_read_as_it_is() -> None:
     solution = "### Image Description: dots\n### Rationales: r\n### Step 1: 1 + 1\n### The final answer is: B"
     row = {"image_path": "a.png", "problem": "How many? A. 1 B. 2", "solution": solution, "key_steps": {"Steps": MIXED}}
-    question = RowReader(Columns(), Path("/set"), {}, False).read(row, default_id="7", place="p", folder=Path("/set"))
+    question = RowReader(Columns(), Path("/set"), {}, False).read(row, default_id="7", where="p", folder=Path("/set"))
     assert (question.answer, question.solution, question.key_steps) == ("B", solution, READ)
     assert [image.name for image in question.images] == ["a.png"]
     assert ANSWER_FORMATS["steps"].render(solution, question.answer) == solution

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sharegrpo_rl.data.loading import TableBank, check_bank, load_bank
+from sharegrpo_rl.data.bank_check import check_bank
+from sharegrpo_rl.data.loading import TableBank, load_bank
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 
@@ -47,17 +48,6 @@ def test_parquet_and_jsonl_give_the_same_fingerprints(make_set, row, tmp_path: P
     assert len(prints) == 1
 
 
-def test_a_subset_is_seeded_and_keeps_its_order(make_set, row) -> None:
-    folder = str(make_set(rows_of(30, row)))
-    first = load_bank(folder, "train", max_questions=10)
-    assert ids(first) == ids(load_bank(folder, "train", max_questions=10))
-    assert ids(first) == sorted(ids(first), key=lambda name: int(name[1:]))
-    assert ids(first) != ids(load_bank(folder, "train", max_questions=10, subset_seed=1))
-    assert ids(load_bank(folder, "train", max_questions=10, offset=4)) == ids(first)[4:]
-    assert ids(first.part(2, 5)) == ids(first)[2:5]
-    assert len(load_bank(folder, "train", max_questions=99)) == 30
-
-
 def test_one_file_is_divided_without_overlap(make_set, row) -> None:
     folder = make_set(rows_of(30, row), files=("questions.jsonl",))
     train, test = (ids(load_bank(str(folder), split, test_fraction=0.2)) for split in ("train", "test"))
@@ -71,14 +61,14 @@ def test_one_file_is_divided_without_overlap(make_set, row) -> None:
 
 def test_ids_are_made_from_row_numbers(make_set) -> None:
     folder = make_set([{"question": "1 + 1?", "answer": 2}] * 3)
-    assert ids(load_bank(str(folder), "train", offset=1)) == ["train-1", "train-2"]
+    assert ids(load_bank(str(folder), "train")) == ["train-0", "train-1", "train-2"]
 
 
 def test_banks_travel_by_pickle(make_set, row) -> None:
-    bank = load_bank(str(make_set(rows_of(9, row))), "train", max_questions=5)
+    bank = load_bank(str(make_set(rows_of(9, row))), "train")
     again = pickle.loads(pickle.dumps(bank))
     assert [again[i] for i in range(5)] == [bank[i] for i in range(5)]
-    assert again.place(2) == bank.place(2)
+    assert again.location(2) == bank.location(2)
 
 
 def test_places_beyond_the_end_are_refused(make_set, row) -> None:
@@ -132,7 +122,6 @@ def test_a_bad_image_names_row_and_file(make_set, row, make_bad, words: list[str
     with pytest.raises(UserError) as caught:
         walk(folder)
     assert all(word in str(caught.value) for word in [*words, "train.jsonl line 5", "id bad"])
-    walk(folder, limit=4)
 
 
 def test_a_bad_image_in_a_table_names_its_row(tmp_path: Path, row, picture: bytes) -> None:
@@ -160,7 +149,7 @@ def test_a_bad_truth_names_its_row(make_set, row) -> None:
 def test_images_found_whole_are_not_decoded_again(
     make_set, row, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sharegrpo_rl.data.images._WORTH_KEEPING", 1)
+    monkeypatch.setattr("sharegrpo_rl.data.bank_check._WORTH_KEEPING", 1)
     folder = make_set(rows_of(3, row))
     walk(folder)
     (kept,) = (own_cache / "checked_images").iterdir()

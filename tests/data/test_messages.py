@@ -33,7 +33,7 @@ def test_the_system_prompt_comes_first() -> None:
 
 @pytest.mark.parametrize("num_images", [0, 1, 3])
 def test_marks_without_images_are_refused(num_images: int) -> None:
-    with pytest.raises(UserError, match="2 <image> place"):
+    with pytest.raises(UserError, match="2 <image> mark"):
         chat_messages("Is <image> like <image>?", num_images, "", "")
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharegrpo_rl.data.mixture import MixedSet, epoch_counts, interleave, mix_test, mix_train
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.data.variants import QuestionCursor
-from sharegrpo_rl.envs.file_task import MixedSet, epoch_counts, interleave, mix_test, mix_train
 from sharegrpo_rl.errors import UserError
 
 
@@ -91,9 +91,9 @@ def test_what_is_skipped_occurs_nowhere_else(mixed, seed, data):
     gone = Counter(number for number, _ in first)
     if any(gone[number] >= size for number, size in enumerate(sizes)):
         with pytest.raises(UserError, match=r"skip_questions: .*data\[\d\] and none remains"):
-            mix_train(listed(*sizes), weights, seed=seed, skip=skip, most=most)
+            mix_train(listed(*sizes), weights, seed=seed, skip=skip, limit=most)
         return
-    rest = mix_train(listed(*sizes), weights, seed=seed, skip=skip, most=most)
+    rest = mix_train(listed(*sizes), weights, seed=seed, skip=skip, limit=most)
     assert len(rest) == most - skip
     assert not set(first) & set(sources(rest))
     assert [number for number, _ in sources(rest)] == [number for number, _ in sources(whole)[skip:most]]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sharegrpo_rl.data.loading import TableBank, check_bank, load_bank
+from sharegrpo_rl.data.bank_check import check_bank
+from sharegrpo_rl.data.loading import TableBank, load_bank
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 ROWS = {

@@ -13,7 +13,7 @@ GOOD = {"question": "How many dots?", "answer": "2"}
 
 def read(row: dict, columns: dict | None = None, shared: dict | None = None, templates: bool = False) -> SeedQuestion:
     reader = RowReader(Columns(columns), ROOT, shared or {}, templates)
-    return reader.read(row, default_id="train-4", place="train.jsonl line 5", folder=ROOT)
+    return reader.read(row, default_id="train-4", where="train.jsonl line 5", folder=ROOT)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_jsonl_gives_every_row(tmp_path: Path, rows: list[dict], end: str, close
     table = JsonlTable(tmp_path / "a.jsonl")
     assert [table[index] for index in range(len(table))] == rows
     step = 1 + (len(end) > 2 or end == "\n\n")
-    assert [table.place(index).rsplit(" ", 1)[1] for index in range(len(table))] == [
+    assert [table.location(index).rsplit(" ", 1)[1] for index in range(len(table))] == [
         str(1 + step * index) for index in range(len(rows))
     ]
 
@@ -65,7 +65,7 @@ def test_parquet_gives_every_row_in_any_order(tmp_path: Path, picture: bytes) ->
     assert len(table) == 333
     order = sorted(range(333), key=lambda i: i * 7919 % 333)
     assert [table[i] for i in order] == [values[i] for i in order]
-    assert table.place(7).endswith("a.parquet row 7")
+    assert table.location(7).endswith("a.parquet row 7")
 
 
 def test_parquet_is_converted_again_after_a_change(tmp_path: Path, own_cache: Path, picture: bytes) -> None:
@@ -129,5 +129,5 @@ def test_tables_travel_by_pickle(tmp_path: Path, picture: bytes) -> None:
     assert len(data) < 2000
     again = pickle.loads(data)
     assert (len(again), again[101], again[99]) == (102, chained[101], chained[99])
-    assert again.place(101).endswith("a.jsonl line 3")
+    assert again.location(101).endswith("a.jsonl line 3")
     assert again.folder(0) == tmp_path

@@ -39,7 +39,7 @@ def test_line_breaks_across_chunks_and_windows_line_ends(tmp_path, monkeypatch):
     table = TsvTable(path)
     assert table.columns == ["index", "text"]
     assert [table[i]["text"] for i in range(len(table))] == ['two\nlines "quoted" here', "plain"]
-    assert table.place(1) == f"{path} row 1"
+    assert table.location(1) == f"{path} row 1"
     assert pickle.loads(pickle.dumps(table))[1] == table[1]
 
 

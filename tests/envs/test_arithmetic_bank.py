@@ -114,7 +114,7 @@ def test_kinds_and_groups_are_asked_equally_often_and_in_every_wording():
 def test_the_test_split_ignores_subset_seeds_and_the_train_split_follows_them():
     assert questions("test", 40) == questions("test", 40, subset_seed=5)
     assert questions(number=40) != questions(number=40, subset_seed=5)
-    rest = ArithmeticBank("train", ALL, offset=100)
+    rest = ArithmeticBank("train", ALL).part(100)
     assert [rest[i] for i in range(10)] == questions(number=110)[100:]
 
 

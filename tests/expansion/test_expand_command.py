@@ -19,7 +19,8 @@ from expansion_parts import KEY, json_lines, question_row
 from fake_endpoint import FakeEndpoint, answer, error, hang, in_turn, prompt_of, question_of, rewording, rewordings
 
 from sharegrpo_rl.cli import run as run_command
-from sharegrpo_rl.data.loading import check_bank, load_bank
+from sharegrpo_rl.data.bank_check import check_bank
+from sharegrpo_rl.data.loading import load_bank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.grader import check_truth
 

@@ -1,29 +1,46 @@
-"""The cells of published benchmark files: lists written as text, base64 images, options in one string, image marks."""
+"""Rows of published benchmarks -> rows with our own column names (those of `data/rows.py`).
+
+Each function reads one benchmark's rows, from the hub's parquet files and from VLMEvalKit's TSV; its second argument is
+the row's location, for error messages.
+"""
 
 from __future__ import annotations
 
-import ast
-import base64
-import binascii
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sharegrpo_rl.data.messages import IMAGE_MARK
+from sharegrpo_rl.data.benchmarks.cells import (
+    LETTERS,
+    alternatives,
+    base64_images,
+    is_blank,
+    letter_at,
+    lettered_columns,
+    listed_options,
+    options_after,
+    resolve_marks,
+    text_list,
+    text_of,
+)
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 
-# ---- What a benchmark's row says beside the question itself, carried along with the question.
-
+Row: TypeAlias = dict[str, Any]
+ReadRow: TypeAlias = Callable[[Row, str], Row]
 COLUMN = "benchmark_facts"  # in the row, and so among the question's extra values
+_MMMU_IMAGES = tuple(f"image_{number}" for number in range(1, 8))
+_WEMATH_STEP = re.compile(r"2steps_(?:[12]|multi)|3steps_(?:[123]|multi)")
+_IMAGE_MARKS = re.compile(r"<image\s*\d+>")
 
 
 @dataclass(frozen=True)
 class BenchmarkFacts:
-    """`categories` break accuracy down, `labels` feed the benchmark's own metric, `row` is the published row, imageless."""
+    """What a benchmark's row says beside the question itself, carried along with the question.
+
+    `categories` break accuracy down, `labels` feed the benchmark's own metric, `row` is the published row, imageless.
+    """
 
     categories: Mapping[str, list[str]] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -31,190 +48,157 @@ class BenchmarkFacts:
     row: Mapping[str, Any] = field(default_factory=dict)
 
 
-_NONE = BenchmarkFacts()
+_NO_FACTS = BenchmarkFacts()
 
 
 def facts_of(question: SeedQuestion) -> BenchmarkFacts:
     """The question's facts; empty where it comes from no benchmark (a user's column of that name is none)."""
-    found = question.extra.get(COLUMN)
-    return found if isinstance(found, BenchmarkFacts) else _NONE
+    facts = question.extra.get(COLUMN)
+    return facts if isinstance(facts, BenchmarkFacts) else _NO_FACTS
 
 
-MAX_LIST_CHARACTERS = 100_000
-MAX_IMAGE_BYTES = 64_000_000  # encoded
-MAX_IMAGES = 64  # of one question
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_BLANK = ("", "nan", "None")
-_LABEL = re.compile(r"(?:^|(?<=[;\n,]))\s*\(?([A-Z])\s*[.:)]\s*")
-_DATA_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
-_NUMBERED = re.compile(r"<image\s*(\d+)>")
-
-
-def text_of(value: Any) -> str:
-    """The cell as stripped text; "" where nothing is in it."""
-    return "" if value is None else str(value).strip()
-
-
-def is_blank(value: Any) -> bool:
-    """Is the cell empty, or what pandas writes for nothing?"""
-    return value is None or (isinstance(value, float) and value != value) or text_of(value) in _BLANK
-
-
-def text_list(value: Any, where: str) -> tuple[str, ...]:
-    """A list of texts: a real one, or one written as JSON or as a Python literal. Parsed, never run."""
-    if is_blank(value):
-        return ()
-    if isinstance(value, str):
-        value = _parsed_list(value.strip(), where)
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str | int | float) for item in value):
-        raise UserError(f"{where} is {str(value)[:40]!r}, not a list of texts; correct the row")
-    return tuple(str(item).strip() for item in value)
-
-
-def _parsed_list(text: str, where: str) -> Any:
-    if len(text) > MAX_LIST_CHARACTERS:
-        raise UserError(f"{where}: a list of {len(text)} characters, {MAX_LIST_CHARACTERS} is the most")
-    with suppress(ValueError, RecursionError):  # many published lists are Python's own notation, tried next
-        return json.loads(text)
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        raise UserError(f'{where} is {text[:40]!r}, which is no list; write ["...", "..."]') from None
-
-
-def listed_options(text: str, where: str) -> tuple[str, ...]:
-    """`A. 5 cm; B. 7 cm; C. neither` as its options, in order; labels must run from A without a gap."""
-    found: list[tuple[int, int]] = []
-    for match in _LABEL.finditer(text):
-        if match.group(1) == LETTERS[len(found)]:
-            found.append((match.start(), match.end()))
-    if len(found) < 2:
-        raise UserError(f"{where} is {text[:40]!r}, without options A, B, ...; correct the row")
-    ends = [start for start, _ in found[1:]] + [len(text)]
-    return tuple(text[begin:end].strip().rstrip(";,").strip() for (_, begin), end in zip(found, ends, strict=True))
-
-
-def options_after(question: str) -> tuple[str, ...]:
-    """The options that follow the last line `Options:` or `Choices:` of a question; () where none do."""
-    parts = re.split(r"(?:^|\n)\s*(?:Options|Choices)\s*:", question)
-    if len(parts) < 2:
-        return ()
-    try:
-        return listed_options(parts[-1].strip(), "options")
-    except UserError:
-        return ()
-
-
-def lettered_columns(row: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of columns A, B, C, ... up to the first empty one."""
-    options: list[str] = []
-    for letter in LETTERS:
-        if letter not in row or row[letter] is None or text_of(row[letter]) in ("", "nan"):
-            break
-        options.append(text_of(row[letter]))
-    return tuple(options)
-
-
-def with_listed(question: str, options: Sequence[str]) -> str:
-    """The question with its options below, as `(A) ...`."""
-    listed = " ".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
-    return f"{question}\nChoices: {listed}"
-
-
-def letter_at(index: Any, options: Sequence[str], where: str) -> str:
-    """The letter of a 0-based index into the options, given as a number or its text."""
-    text = text_of(index)
-    if not text.isdecimal() or int(text) >= len(options):
-        raise UserError(f"{where} is {text[:40]!r}, not an index below {len(options)}; correct the row")
-    return LETTERS[int(text)]
-
-
-def base64_images(cell: str, where: str) -> list[dict[str, Any]]:
-    """A base64 image or a list of them, as image structs; size checked before decoding."""
-    text = cell.strip()
-    if text.startswith("["):
-        texts = [piece.strip().strip("'\"") for piece in text.strip("[]").split(",")]
-        texts = [piece for piece in texts if piece]
-    else:
-        texts = [text]
-    if len(texts) > MAX_IMAGES:
-        raise UserError(f"{where}: {len(texts)} images, {MAX_IMAGES} is the most for one question")
-    return [{"bytes": _decoded(text, where), "path": None} for text in texts]
-
-
-def _decoded(text: str, where: str) -> bytes:
-    text = _DATA_ADDRESS.sub("", text, count=1)
-    if len(text) > MAX_IMAGE_BYTES * 4 // 3:
-        raise UserError(f"{where}: an image of more than {MAX_IMAGE_BYTES // 10**6} MB; shrink it")
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UserError(f"{where}: not base64 ({error}); download the file again") from None
-
-
-def place_images(texts: Sequence[str], images: Sequence[Any], where: str) -> tuple[list[str], list[Any]]:
-    """Numbered marks (`<image 1>`, `<image1>`) as plain ones, and the images in the order of their marks.
-
-    An image may be marked twice and is then shown twice; images that no mark names come before all text.
-    """
-    shown: list[Any] = []
-    named: set[int] = set()
-
-    def replace(match: re.Match[str]) -> str:
-        number = int(match.group(1))
-        if not 1 <= number <= len(images):
-            raise UserError(f"{where}: {match.group()} is marked, and the row has {len(images)} image(s)")
-        named.add(number)
-        shown.append(images[number - 1])
-        return IMAGE_MARK
-
-    marked = [_NUMBERED.sub(replace, text.replace(IMAGE_MARK, "")) for text in texts]
-    rest = [image for number, image in enumerate(images, 1) if number not in named]
-    if shown and rest:
-        marked[0] = IMAGE_MARK * len(rest) + marked[0]
-    return marked, [*rest, *shown]
-
-
-# ---- A row of a published benchmark file -> a row with our own column names (those of `data/rows.py`).
-
-Row: TypeAlias = dict[str, Any]
-ReadRow: TypeAlias = Callable[[Row, str], Row]  # row, its place for error messages
-
-
-def tsv_row(row: Row, place: str) -> Row:
+def tsv_row(row: Row, where: str) -> Row:
     """VLMEvalKit's TSV: `question`, `hint`, options in A, B, ..., `answer` a letter, a word, or a list of answers."""
-    question = needed(row, "question", place)
+    question = _needed(row, "question", where)
     if not is_blank(row.get("hint")):
         question = f"Hint: {text_of(row['hint'])}\n{question}"
-    options = lettered_columns(row)
-    return finished(
-        row, place, question, options, text_of(row.get("answer")), tsv_images(row, place), id_column="index"
+    images = _tsv_images(row, where)
+    return _finished(row, where, question, lettered_columns(row), text_of(row.get("answer")), images, id_column="index")
+
+
+def mm_star(row: Row, where: str) -> Row:
+    """MMStar: TSV with options in A..D, or the hub's rows whose question lists them."""
+    if "A" in row:
+        return tsv_row(row, where)
+    return _with_listed_options(row, where, _needed(row, "answer", where), _images(row, "image"), id_column="index")
+
+
+def mmmu(row: Row, where: str) -> Row:
+    """MMMU: images in `image_1` to `image_7`, marked `<image 1>` in question and options; `options` a list as text."""
+    if "A" in row:
+        return tsv_row(row, where)
+    images = [row.get(column) for column in _MMMU_IMAGES]
+    while images and images[-1] is None:
+        images.pop()
+    if None in images:
+        raise UserError(
+            f"{where}: {_MMMU_IMAGES[images.index(None)]} is empty and a later image is not; correct the row"
+        )
+    options = text_list(row.get("options"), f"{where}: options")
+    answer = _needed(row, "answer", where)
+    if answer == "?":
+        answer = ""  # how the test split hides its answers
+    return _finished(row, where, _needed(row, "question", where), options, answer, images)
+
+
+def ai2d(row: Row, where: str) -> Row:
+    """AI2D: TSV with options in A..D, or the hub's rows: `options` a list, `answer` an index into it."""
+    if "A" in row:
+        return tsv_row(row, where)
+    options = text_list(row.get("options"), f"{where}: options")
+    answer = letter_at(_needed(row, "answer", where), options, f"{where}: answer")
+    return _finished(row, where, _needed(row, "question", where), options, answer, _images(row, "image"))
+
+
+def pope(row: Row, where: str) -> Row:
+    """POPE: yes or no, in any case of letters; `category` is random, popular or adversarial, or several with commas."""
+    answer = _needed(row, "answer", where).lower()
+    if answer not in ("yes", "no"):
+        raise UserError(f"{where}: answer {text_of(row['answer'])[:40]!r} is neither yes nor no; correct the row")
+    if "index" in row:
+        return {**tsv_row({**row, "answer": answer}, where), "answer_type": "yes_no"}
+    question = _needed(row, "question", where)
+    read = _finished(row, where, question, (), answer, _images(row, "image"), answer_type="yes_no")
+    return read | {"id": text_of(row.get("id")) or text_of(row.get("question_id")) or None}
+
+
+def math_vista(row: Row, where: str) -> Row:
+    """MathVista: `question_type` multi_choice with `choices`, or free_form with `answer_type`, `unit`, `precision`."""
+    from_tsv = "index" in row  # VLMEvalKit's questions bring hint and choices along
+    question, answer = _needed(row, "question", where), text_of(row.get("answer"))
+    options = () if row.get("question_type") == "free_form" else text_list(row.get("choices"), f"{where}: choices")
+    unit = "" if is_blank(row.get("unit")) else text_of(row["unit"])
+    if unit and not from_tsv:
+        question = f"{question} (Unit: {unit})"
+    read = _finished(
+        row,
+        where,
+        question,
+        options,
+        answer,
+        _tsv_images(row, where) if from_tsv else _images(row, "decoded_image", "image"),
+        id_column="index" if from_tsv else "pid",
+        answer_type="numeric" if text_of(row.get("answer_type")) in ("integer", "float") else None,
+        listed=from_tsv,
     )
+    # A list as the answer is one answer here, as the question asks for a list.
+    precision = None if is_blank(row.get("precision")) else row["precision"]
+    return {**read, "answer": answer, "accepted_answers": [], "unit": unit or None, "precision": precision}
 
 
-def tsv_images(row: Row, place: str) -> list[Any]:
-    """The images of a TSV row: base64 in `image` (pictures, in a copy as parquet), else files named in `image_path`."""
-    if not isinstance(row.get("image"), str | None):
-        return image_of(row, "image")
-    if not is_blank(row.get("image")):
-        return base64_images(row["image"], f"{place}: image")
-    if is_blank(row.get("image_path")):
-        return []
-    path = text_of(row["image_path"])
-    return list(text_list(path, f"{place}: image_path")) if path.startswith("[") else [path]
+def math_verse(row: Row, where: str) -> Row:
+    """MathVerse: the question lists its choices; in `Vision Only` the image shows the question, the column is empty."""
+    answer = text_of(row.get("answer"))
+    from_tsv = "index" in row
+    images = _tsv_images(row, where) if from_tsv else _images(row, "image")
+    if is_blank(row.get("question")):
+        row = {**row, "question": "According to the question shown in the image, please answer it."}
+    read = _with_listed_options(row, where, answer, images, id_column="index" if from_tsv else "sample_index")
+    if row.get("question_type") == "multi-choice" and not read["choices"]:
+        read["answer_type"] = None  # a letter is the answer, and its options are in the image
+    return read
 
 
-def needed(row: Mapping[str, Any], column: str, place: str) -> str:
+def math_vision(row: Row, where: str) -> Row:
+    """MathVision: `options` is a list ([] for open questions); marks such as `<image1>` all mean the one image."""
+    from_tsv = "index" in row
+    images = _tsv_images(row, where) if from_tsv else _images(row, "decoded_image", "image")
+    options = text_list(row.get("choices" if from_tsv else "options"), f"{where}: options")
+    question = _IMAGE_MARKS.sub("", _needed(row, "question", where)).strip()
+    answer = text_of(row.get("answer"))
+    return _finished(row, where, question, options, answer, images, id_column="index" if from_tsv else "id")
+
+
+def we_math(row: Row, where: str) -> Row:
+    """We-Math: options in A, B, ... (TSV) or in `option` (hub); `ID` and `key` say which step of which problem."""
+    options = lettered_columns(row)
+    if not options and not is_blank(row.get("option")):
+        options = listed_options(text_of(row["option"]), f"{where}: option")
+    images = _tsv_images(row, where) if "index" in row else _images(row, "image_path", "image")
+    question, answer = _needed(row, "question", where), _needed(row, "answer", where)
+    read = _finished(row, where, question, options, answer, images, id_column="index")
+    identity, key = _needed(row, "ID", where), _needed(row, "key", where)
+    if not _WEMATH_STEP.fullmatch(key):
+        raise UserError(f"{where}: key {key[:40]!r} is none of 2steps_1, ..., 3steps_multi; correct the row")
+    return {**read, "id": read["id"] or f"{identity}-{key}", "labels": {"ID": identity, "key": key}}
+
+
+def question_and_truth(row: Row, where: str) -> Row:
+    """R1-V's rows: `problem` and `solution` (`<answer> 3 </answer>`), or `question` and `ground_truth`."""
+    return {
+        "id": row.get("id"),
+        "question": _needed(row, "problem" if "problem" in row else "question", where),
+        "answer": _needed(row, "solution" if "solution" in row else "ground_truth", where),
+        "images": _images(row, "image", "images", "image_path"),
+    }
+
+
+def counting(row: Row, where: str) -> Row:
+    """Like `question_and_truth`, with a whole number as the answer."""
+    return {**question_and_truth(row, where), "answer_type": "numeric"}
+
+
+def _needed(row: Row, column: str, where: str) -> str:
     """The text of a column that the format always has."""
     if column not in row:
-        found = ", ".join(map(str, list(row)[:12]))
-        raise UserError(f"{place}: no column {column!r} (found: {found}); is --benchmark the right one?")
+        columns = ", ".join(map(str, list(row)[:12]))
+        raise UserError(f"{where}: no column {column!r} (found: {columns}); is --benchmark the right one?")
     if not (text := text_of(row[column])):
-        raise UserError(f"{place}: column {column!r} is empty; correct the row or leave it out")
+        raise UserError(f"{where}: column {column!r} is empty; correct the row or leave it out")
     return text
 
 
-def image_of(row: Mapping[str, Any], *columns: str) -> list[Any]:
+def _images(row: Row, *columns: str) -> list[Any]:
     """The first of the image columns that holds something, as a list."""
     for column in columns:
         if (value := row.get(column)) is not None and value != "":
@@ -222,9 +206,28 @@ def image_of(row: Mapping[str, Any], *columns: str) -> list[Any]:
     return []
 
 
-def finished(
+def _tsv_images(row: Row, where: str) -> list[Any]:
+    """The images of a TSV row: base64 in `image` (pictures, in a copy as parquet), else files named in `image_path`."""
+    if not isinstance(row.get("image"), str | None):
+        return _images(row, "image")
+    if not is_blank(row.get("image")):
+        return base64_images(row["image"], f"{where}: image")
+    if is_blank(row.get("image_path")):
+        return []
+    path = text_of(row["image_path"])
+    return list(text_list(path, f"{where}: image_path")) if path.startswith("[") else [path]
+
+
+def _with_listed_options(row: Row, where: str, answer: str, images: Sequence[Any], *, id_column: str) -> Row:
+    """A row whose question lists its own options, as MMStar and MathVerse write it."""
+    question = _needed(row, "question", where)
+    options = options_after(question)
+    return _finished(row, where, question, options, answer, images, id_column=id_column, listed=True)
+
+
+def _finished(
     row: Row,
-    place: str,
+    where: str,
     question: str,
     options: Sequence[str],
     answer: str,
@@ -240,12 +243,13 @@ def finished(
     """
     if not answer:
         raise UserError(
-            f"{place}: no answer; it may be a split whose answers are kept secret: choose another with --split"
+            f"{where}: no answer; it may be a split whose answers are kept secret: choose another with --split"
         )
-    (question, *texts), shown = place_images([question, *options], images, place)
+    (question, *texts), shown = resolve_marks([question, *options], images, where)
     if options and not listed:
-        question = with_listed(question, texts)
-    accepted = () if options or not answer.startswith("[") else _alternatives(answer, place)
+        lettered = (f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))
+        question = f"{question}\nChoices: {' '.join(lettered)}"
+    accepted = () if options else alternatives(answer, where)
     return {
         "id": None if is_blank(row.get(id_column)) else text_of(row[id_column]),
         "question": question,
@@ -255,24 +259,3 @@ def finished(
         "answer_type": "multiple_choice" if options else answer_type,
         "accepted_answers": list(accepted),
     }
-
-
-def _alternatives(answer: str, place: str) -> tuple[str, ...]:
-    """`['2/3', '0.667']` -> both; a list that is itself the answer (`[1, 2]`, numbers) stays one answer."""
-    try:
-        found = text_list(answer, place)
-    except UserError:
-        return ()  # an interval such as [0, 1) or a matrix: one answer
-    return found if "'" in answer or '"' in answer else ()
-
-
-def listed_in_question(row: Row, place: str, answer: str, images: Sequence[Any], *, id_column: str) -> Row:
-    """A row whose question lists its own options, as MMStar and MathVerse write it."""
-    question = needed(row, "question", place)
-    options = options_after(question)
-    return finished(row, place, question, options, answer, images, id_column=id_column, listed=True)
-
-
-def option_string(row: Row, column: str, place: str) -> tuple[str, ...]:
-    """The options of a column such as `A. 5; B. 7`; () where it is empty."""
-    return () if is_blank(row.get(column)) else listed_options(text_of(row[column]), f"{place}: {column}")

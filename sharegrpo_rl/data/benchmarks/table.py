@@ -7,17 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sharegrpo_rl.data.benchmarks.cells import is_blank, text_of
 from sharegrpo_rl.data.benchmarks.layout import Layout
-from sharegrpo_rl.data.benchmarks.rows import COLUMN, BenchmarkFacts, is_blank, text_of
-from sharegrpo_rl.data.tables import (
-    ChainedTable,
-    JsonlTable,
-    ParquetTable,
-    Table,
-    TsvTable,
-    load_hub,
-    looks_like_hub_name,
-)
+from sharegrpo_rl.data.benchmarks.rows import COLUMN, BenchmarkFacts
+from sharegrpo_rl.data.tables import Table, TsvTable, load_hub, looks_like_hub_name, open_tables
 from sharegrpo_rl.errors import UserError
 
 SUFFIXES = (".tsv", ".parquet", ".jsonl")
@@ -40,10 +33,10 @@ class BenchmarkTable:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row, place = self._table[self._rows[index]], self.place(index)
-        row = self._with_image(row, place)
-        categories = self.layout.values(row, place)
-        read = self.layout.read(row, place)
+        where = self.location(index)
+        row = self._with_image(self._table[self._rows[index]], where)
+        categories = self.layout.values(row, where)
+        read = self.layout.read(row, where)
         facts = BenchmarkFacts(
             categories=categories,
             labels=read.pop("labels", {}),
@@ -53,15 +46,15 @@ class BenchmarkTable:
         kind = next((values[0] for values in categories.values() if len(values) == 1), None)
         return {**read, "subtask": kind, COLUMN: facts}
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         """The file and row, as the file counts it."""
-        return self._table.place(self._rows[index])
+        return self._table.location(self._rows[index])
 
     def folder(self, index: int) -> Path:
         """The folder of the row's file."""
         return self._table.folder(self._rows[index])
 
-    def _with_image(self, row: dict[str, Any], place: str) -> dict[str, Any]:
+    def _with_image(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         """The row with the image of the other row that a short image cell names by its index."""
         cell = row.get("image")
         if not isinstance(self._table, TsvTable) or is_blank(cell) or len(text_of(cell)) > LONGEST_REFERENCE:
@@ -69,7 +62,7 @@ class BenchmarkTable:
         other = self._table.find(text_of(cell))
         image = None if other is None else self._table[other].get("image")
         if is_blank(image) or len(text_of(image)) <= LONGEST_REFERENCE:
-            raise UserError(f"{place}: image {text_of(cell)!r} names no row that has an image; correct the row")
+            raise UserError(f"{where}: image {text_of(cell)!r} names no row that has an image; correct the row")
         return {**row, "image": image}
 
 
@@ -80,47 +73,38 @@ def _is_image(name: str, value: Any) -> bool:
 
 def open_benchmark(data: str, layout: Layout, split: str, hub_config: str | None) -> tuple[BenchmarkTable, Path]:
     """The table and the folder that its images stay in. `split` "test" means the layout's own; others by their name."""
-    wanted = layout.splits if split == "test" else (split,)
+    names = layout.splits if split == "test" else (split,)
     path = Path(data).expanduser()
     if path.exists():
-        files = _files(path, wanted)
-        tables = [_open(file) for file in files]
-        table = tables[0] if len(tables) == 1 else ChainedTable(tables)
-        return BenchmarkTable(table, layout), (path if path.is_dir() else path.parent).absolute()
+        root = path if path.is_dir() else path.parent
+        return BenchmarkTable(open_tables(_files(path, names)), layout), root.absolute()
     if not looks_like_hub_name(data) or data.endswith(SUFFIXES):
         raise UserError(
             f"data set {data} is not there (looked for {path.absolute()}); name its file, folder or hub name"
         )
     splits = load_hub(data, hub_config or (layout.hub_config if data in layout.hub else None))
-    name = next((word for word in wanted if word in splits), None)
-    if name is None:
+    if (name := next((name for name in names if name in splits), None)) is None:
         raise UserError(
-            f"hub data set {data} has no split {wanted[0]} (found {', '.join(splits)}); choose one with --split"
+            f"hub data set {data} has no split {names[0]} (found {', '.join(splits)}); choose one with --split"
         )
     return BenchmarkTable(splits[name], layout), splits[name].folder(0)
 
 
-def _open(path: Path) -> Table:
-    if path.suffix == ".tsv":
-        return TsvTable(path)
-    return JsonlTable(path) if path.suffix == ".jsonl" else ParquetTable(path)
-
-
-def _files(path: Path, wanted: Sequence[str]) -> list[Path]:
-    """The file itself, with its shards; or the folder's files of the first wanted split that it has."""
+def _files(path: Path, splits: Sequence[str]) -> list[Path]:
+    """The file itself, with its shards; or the folder's files of the first split that it has."""
     if path.is_file():
         if path.suffix not in SUFFIXES:
             raise UserError(f"{path} is no benchmark file; accepted are {', '.join(SUFFIXES)}")
         return _shards([path, *sorted(path.parent.glob(f"{_SHARD.sub('', path.stem)}-*{path.suffix}"))], path)
-    places = (path, path / "data")
-    found = sorted(file for place in places if place.is_dir() for file in place.iterdir() if file.suffix in SUFFIXES)
-    if len(found) == 1:
-        return found
-    for word in wanted:
-        if named := [file for file in found if word in re.split(r"[-_.]", file.stem)]:
+    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
+    files = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in SUFFIXES)
+    if len(files) == 1:
+        return files
+    for split in splits:
+        if named := [file for file in files if split in re.split(r"[-_.]", file.stem)]:
             return _shards(named, named[0])
-    names = ", ".join(file.name for file in found[:5]) or "no file"
-    raise UserError(f"{path} has no {' or '.join(wanted)} file (found {names}); name the file itself")
+    names = ", ".join(file.name for file in files[:5]) or "no file"
+    raise UserError(f"{path} has no {' or '.join(splits)} file (found {names}); name the file itself")
 
 
 def _shards(files: Sequence[Path], first: Path) -> list[Path]:

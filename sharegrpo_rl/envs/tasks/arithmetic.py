@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -14,21 +13,19 @@ from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.config.option import option
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
-from sharegrpo_rl.envs.file_task import check_skip
+from sharegrpo_rl.envs.generated import GeneratedBank
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
 
-# ---- The kinds of question on two numbers: which numbers they take, how they are asked, which number facts they use.
-#
 # A number fact is an unordered pair of numbers: whoever knows 7 + 5 knows 5 + 7, and 12 - 5 too.
-
 Pair = tuple[int, int]
 LARGEST_FACTOR = 12
+SEEN, HELD_OUT = "seen-facts", "held-out-facts"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Wording 0 is the plain one. `commutes`: the numbers may stand in either order."""
+    """A kind of question; wording 0 is the plain one. `commutes`: the numbers may come in either order."""
 
     sign: str
     spoken: str
@@ -36,14 +33,14 @@ class Kind:
     commutes: bool = True
 
     def operands(self, max_number: int) -> list[Pair]:
-        """All pairs of numbers from 1 to `max_number` that can be asked; the larger one first where order matters."""
+        """All pairs of numbers from 1 to `max_number` that can be asked, the larger one first where order matters."""
         if self.commutes:
             largest = min(max_number, LARGEST_FACTOR) if self.sign == "*" else max_number
             return [(a, b) for a in range(1, largest + 1) for b in range(a, largest + 1)]
         return [(a, b) for a in range(2, max_number + 1) for b in range(1, a)]
 
     def facts(self, operands: Pair) -> tuple[Pair, ...]:
-        """The number facts that a question uses; 12 - 5 uses {5, 12}, which it shows, and {5, 7}, which answers it."""
+        """The number facts that a question uses: 12 - 5 uses {5, 12}, which it shows, and {5, 7}, which answers it."""
         a, b = operands
         shown = (min(a, b), max(a, b))
         return (shown,) if self.commutes else (shown, (min(b, a - b), max(b, a - b)))
@@ -101,23 +98,16 @@ def check_kinds(names: Sequence[str]) -> None:
         raise UserError(f"env_config.kinds: name at least one kind of question: {', '.join(KINDS)}")
 
 
-# ---- The generated bank of questions on two numbers: any question is made from its index alone.
+class ArithmeticBank(GeneratedBank):
+    """Kinds come in shuffled blocks, and within a kind the pairs of numbers: each once before any comes again.
 
-SPLIT_SIZES = {"train": 50_000, "test": 2_000}
-SEEN, HELD_OUT = "seen-facts", "held-out-facts"
-
-
-class ArithmeticBank:
-    """Generated questions; `bank[i]` depends on split and index (and, in train, on subset_seed) and on nothing else.
-
-    Kinds come in shuffled blocks, and within a kind the pairs of numbers: each is asked once, in an order of its two
-    numbers that is drawn, before any comes again. So no constant answer earns much. A share of all number facts is held
-    out: no training question of any kind, wording or order uses one. The test split asks, alternately for each kind,
-    seen facts (training asks them too) and questions that use held-out facts alone; its subtask says which, such as
-    `addition/held-out-facts`.
+    So no constant answer earns much. A share of all number facts is held out: no training question of any kind,
+    wording or order uses one. The test split asks, alternately for each kind, seen facts (training asks them too) and
+    questions that use held-out facts alone; its subtask says which, such as `addition/held-out-facts`.
     """
 
     name = "Arithmetic-v0"
+    task = "arithmetic"
 
     def __init__(
         self,
@@ -125,21 +115,14 @@ class ArithmeticBank:
         kinds: Sequence[str] = ("addition", "subtraction"),
         max_number: int = 20,
         held_out_share: float = 1 / 3,
-        num_questions: int | None = None,
         num_wordings: int | None = None,
         *,
         held_out_seed: int = 0,
-        offset: int = 0,
         subset_seed: int = 0,
     ) -> None:
-        if split not in SPLIT_SIZES:
-            raise UserError(f"Arithmetic-v0 has the splits train and test, not {split!r}")
+        super().__init__(split, subset_seed=subset_seed)
         check_kinds(kinds)
-        self.split = split
         self.num_wordings = num_wordings
-        self._offset = offset
-        self._length = SPLIT_SIZES[split] if num_questions is None else num_questions
-        self._stream = f"{split}-{subset_seed}" if split == "train" and subset_seed else split
         held_out = held_out_facts(max_number, held_out_share, held_out_seed)
         pools = {name: divide(name, max_number, held_out) for name in dict.fromkeys(kinds)}
         groups = (SEEN,) if split == "train" or held_out_share == 0 else (SEEN, HELD_OUT)
@@ -152,66 +135,45 @@ class ArithmeticBank:
                     f"no question of kind {name} with {group}; change it, or raise env_config.max_number"
                 )
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> SeedQuestion:
-        if not 0 <= index < self._length:
-            raise IndexError(f"question {index} of {self._length}")
-        position = index + self._offset
-        block, place = divmod(position, len(self._pools))
-        name, group = self._groups[_order(len(self._groups), self._stream, "kinds", block)[place]]
-        pool = self._pools[name, group]
-        cycle, turn = divmod(block, len(pool))
-        a, b = pool[_order(len(pool), self._stream, f"{name}/{group}", cycle)[turn]]
-        if KINDS[name].commutes and Random(derive_seed("arithmetic", self._stream, "order", position)).random() < 0.5:
-            a, b = b, a
-        subtask = name if self.split == "train" else f"{name}/{group}"
-        return self._question(f"{self._stream}-{position}", name, (a, b), subtask)
-
-    def _question(self, question_id: str, name: str, operands: Pair, subtask: str) -> SeedQuestion:
+    def make(self, number: int) -> SeedQuestion:
+        """Question `number` of the split."""
+        name, group = self.deal(self._groups, number, "kinds")
         kind = KINDS[name]
-        a, b = operands
+        a, b = operands = self.deal(self._pools[name, group], number // len(self._groups), f"{name}/{group}")
+        if kind.commutes and self.random("order", number).random() < 0.5:
+            a, b = b, a
         answer = str(kind.result(operands))
         wordings = [text.format(a=a, b=b) for text in kind.wordings[: self.num_wordings]]
+        equation = f"{a} {kind.sign} {b} = {answer}"
         return SeedQuestion(
-            id=question_id,
+            id=self.question_id(number),
             question=wordings[0],
             answer=answer,
             variants=tuple(wordings[1:]),
             answer_type="numeric",
-            solution=f"{a} {kind.sign} {b} = {answer}",
-            key_steps=(
-                (str(a),),
-                (str(b),),
-                (f"{a} {kind.sign} {b} = {answer}", f"{a} {kind.spoken} {b} is {answer}", answer),
-            ),
-            task="arithmetic",
-            subtask=subtask,
+            solution=equation,
+            key_steps=((str(a),), (str(b),), (equation, f"{a} {kind.spoken} {b} is {answer}", answer)),
+            task=self.task,
+            subtask=name if self.split == "train" else f"{name}/{group}",
             transforms=(),
         )
 
 
 def held_out_facts(max_number: int, share: float, seed: int) -> frozenset[Pair]:
-    """The share of all unordered pairs of numbers from 1 to `max_number` that training never uses."""
+    """The share of all unordered pairs of numbers from 1 to `max_number` that no training question uses."""
     pairs = [(a, b) for a in range(1, max_number + 1) for b in range(a, max_number + 1)]
     random = Random(derive_seed("arithmetic", "held out", seed, max_number))
     return frozenset(random.sample(pairs, round(share * len(pairs))))
 
 
 def divide(name: str, max_number: int, held_out: frozenset[Pair]) -> dict[str, tuple[Pair, ...]]:
-    """A kind's numbers by the facts they use: none held out, or all. What uses one of each is never asked."""
+    """A kind's operands by the facts they use: none held out, or all. Those that use one of each are never asked."""
     kind = KINDS[name]
     uses = {operands: held_out.intersection(kind.facts(operands)) for operands in kind.operands(max_number)}
     return {
         SEEN: tuple(operands for operands, used in uses.items() if not used),
         HELD_OUT: tuple(operands for operands, used in uses.items() if used == set(kind.facts(operands))),
     }
-
-
-@lru_cache(maxsize=256)  # the questions of a cycle share its order
-def _order(length: int, *stream: str | int) -> list[int]:
-    return Random(derive_seed("arithmetic", stream[0], "order", *stream[1:])).sample(range(length), length)
 
 
 class ArithmeticOptions(EnvOptions):
@@ -240,19 +202,14 @@ class ArithmeticEnv(MultimodalQAEnv):
     options_type = ArithmeticOptions
 
     @classmethod
-    def load_bank(cls, options: Any, split: str, *, check: bool = True) -> QuestionBank:
-        """Generated, therefore right by construction: there is nothing to check."""
-        skipped, limit = (options.skip_questions, options.max_questions) if split == "train" else (0, None)
-        if limit is not None:
-            check_skip(skipped, limit, "Arithmetic-v0 (train)")
+    def questions(cls, options: Any, split: str) -> QuestionBank:
+        """The generated bank."""
         return ArithmeticBank(
             split,
             options.kinds,
             options.max_number,
             options.held_out_share,
-            None if limit is None else limit - skipped,
             options.num_wordings,
             held_out_seed=options.held_out_seed,
-            offset=skipped,
             subset_seed=options.subset_seed,
         )

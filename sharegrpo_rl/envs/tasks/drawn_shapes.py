@@ -1,4 +1,4 @@
-"""The generated bank of questions about drawn shapes: any question is made from its index alone."""
+"""`DrawnShapes-v0`: questions about figures drawn with Pillow, generated without end and without any file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import permutations
 from random import Random
@@ -18,16 +16,13 @@ from pydantic import field_validator
 
 from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.config.option import option
-from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
-from sharegrpo_rl.data.variants import derive_seed
+from sharegrpo_rl.data.types import KeySteps, QuestionBank, SeedQuestion
+from sharegrpo_rl.envs.generated import GeneratedBank
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, did_you_mean
 
-# ---- A scene of flat figures and its drawing.
-#
-# Places are whole numbers on a board of 84 x 84 units, whatever the size of the picture: a scene is the same question
+# Positions are whole numbers on a board of 84 x 84 units, whatever the size of the picture: a scene is the same question
 # at every size, and two different scenes never draw the same picture.
-
 BOARD = 84  # units on a side
 COLORS = {
     "red": (220, 30, 30),
@@ -93,9 +88,9 @@ def _draw(canvas: ImageDraw.ImageDraw, figure: Figure, scale: float) -> None:
     if figure.form == "circle":
         canvas.ellipse((x - size, y - size, x + size, y + size), fill=color)
     elif figure.form in ("line", "ray"):
-        ahead = _around(x, y, size, figure.turn)
-        start = (x, y) if figure.form == "ray" else (2 * x - ahead[0], 2 * y - ahead[1])
-        points = [(round(px), round(py)) for px, py in (start, ahead)]  # fractions would slant a level line
+        end = _around(x, y, size, figure.turn)
+        start = (x, y) if figure.form == "ray" else (2 * x - end[0], 2 * y - end[1])
+        points = [(round(px), round(py)) for px, py in (start, end)]  # fractions would slant a level line
         canvas.line(points, fill=color, width=round(4 * scale))
     else:
         canvas.polygon(_corners(figure, x, y, size), fill=color)
@@ -115,12 +110,6 @@ def _around(x: float, y: float, radius: float, degrees: float) -> Point:
     return x + radius * math.cos(angle), y - radius * math.sin(angle)
 
 
-# ---- The kinds of question about drawn shapes: what is drawn for an answer, and how it is asked.
-#
-# Each kind has a fixed set of answers, asked equally often, and several wordings that share some of their words, though
-# not their order: wording 0 is the one a warm start teaches, the others are left to reinforcement learning and the test.
-
-Steps = tuple[tuple[str, ...], ...]
 PAINTS = ("red", "green", "blue", "yellow", "purple", "orange")
 FORMS = ("circle", "square", "triangle")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
@@ -134,12 +123,16 @@ class Drawing:
 
     figures: tuple[Figure, ...]
     words: dict[str, str] = field(default_factory=dict)
-    steps: Steps = ()
+    steps: KeySteps = ()
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of question. `draw(random, answer)` makes a scene to which `answer` is the answer."""
+    """A kind of question. `draw(random, answer)` makes a scene to which `answer` is the answer.
+
+    All answers are asked equally often. The wordings share some of their words, though not their order: wording 0 is
+    the one that a warm start teaches, the others are left to reinforcement learning and the test.
+    """
 
     answers: tuple[str, ...]
     wordings: tuple[str, ...]
@@ -148,7 +141,7 @@ class Kind:
     transforms: tuple[str, ...] = TURNS_AND_NOISE
 
 
-def _place(random: Random, cell: int, form: str, color: str) -> Figure:
+def _figure_in(random: Random, cell: int, form: str, color: str) -> Figure:
     """A figure jittered inside one of the 3 x 3 cells (28 units wide): neighbours keep 2 units apart."""
     size = random.randint(8, 11)
     jitter = 13 - size
@@ -161,10 +154,10 @@ def _place(random: Random, cell: int, form: str, color: str) -> Figure:
 def _scatter(random: Random, looks: list[tuple[str, str]]) -> tuple[Figure, ...]:
     """Figures of the given (form, color) in different cells."""
     cells = random.sample(range(9), len(looks))
-    return tuple(_place(random, cell, form, color) for cell, (form, color) in zip(cells, looks, strict=True))
+    return tuple(_figure_in(random, cell, form, color) for cell, (form, color) in zip(cells, looks, strict=True))
 
 
-def _some(number: int, noun: str) -> tuple[str, str]:
+def _counted(number: int, noun: str) -> tuple[str, str]:
     """'2 red shapes' and 'two red shapes'."""
     plural = noun if number == 1 else noun + "s"
     return f"{number} {plural}", f"{NUMBERS[number]} {plural}"
@@ -173,7 +166,7 @@ def _some(number: int, noun: str) -> tuple[str, str]:
 def _draw_counting(random: Random, answer: str) -> Drawing:
     looks = [(random.choice(FORMS), random.choice(PAINTS)) for _ in range(int(answer))]
     forms = Counter(form for form, _ in looks)
-    steps: list[tuple[str, ...]] = [_some(number, form) for form, number in sorted(forms.items())]
+    steps: list[tuple[str, ...]] = [_counted(number, form) for form, number in sorted(forms.items())]
     if len(forms) > 1:
         addends = permutations(str(number) for _, number in sorted(forms.items()))
         sums = dict.fromkeys(f"{' + '.join(order)} = {answer}" for order in addends)
@@ -204,8 +197,8 @@ def _draw_comparing(random: Random, answer: str) -> Drawing:
     looks = [(random.choice(FORMS), paint) for paint, number in counts.items() for _ in range(number)]
     sign, word, reverse = (">", "more", "<") if answer == "yes" else ("<", "less", ">")
     steps = (
-        (*_some(counts[first], f"{first} shape"), f"{counts[first]} {first}", f"{first}: {counts[first]}"),
-        (*_some(counts[second], f"{second} shape"), f"{counts[second]} {second}", f"{second}: {counts[second]}"),
+        (*_counted(counts[first], f"{first} shape"), f"{counts[first]} {first}", f"{first}: {counts[first]}"),
+        (*_counted(counts[second], f"{second} shape"), f"{counts[second]} {second}", f"{second}: {counts[second]}"),
         (
             f"{counts[first]} {sign} {counts[second]}",
             f"{counts[second]} {reverse} {counts[first]}",
@@ -233,7 +226,7 @@ def _draw_spatial(random: Random, answer: str) -> Drawing:
     sideways = direction in ("left", "right")
     cells = [3 * a + line if sideways else 3 * line + a for line, a in zip((ahead, behind), across, strict=True)]
     paints = random.sample(PAINTS, 2)
-    figures = (_place(random, cells[0], answer, paints[0]), _place(random, cells[1], other, paints[1]))
+    figures = (_figure_in(random, cells[0], answer, paints[0]), _figure_in(random, cells[1], other, paints[1]))
     a, b = random.sample([answer, other], 2)  # the order of mention says nothing
     comparative, edge, relation = DIRECTIONS[direction]
     words = {"a": a, "b": b, "comparative": comparative, "edge": edge, "relation": relation}
@@ -258,17 +251,17 @@ def _draw_length(random: Random, answer: str) -> Drawing:
     short = random.randint(10, 18)
     long = random.randint(short + 12, short + 20)
     slant = random.choice((0, 90))
-    places = random.sample((22 + random.randint(-5, 5), 62 + random.randint(-5, 5)), 2)
+    positions = random.sample((22 + random.randint(-5, 5), 62 + random.randint(-5, 5)), 2)
 
-    def line(paint: str, half: int, place: int) -> Figure:
+    def line(paint: str, half: int, position: int) -> Figure:
         middle = 42 + random.randint(half - 40, 40 - half)
-        x, y = (middle, place) if slant == 0 else (place, middle)
+        x, y = (middle, position) if slant == 0 else (position, middle)
         return Figure("line", paint, x, y, half, turn=slant)
 
     a, b = random.sample([answer, other], 2)
     longer = (f"{answer} is longer", f"{answer} line is longer", f"{other} is shorter", f"{other} line is shorter")
     steps = ((f"{answer} line", f"{answer} segment"), longer)
-    return Drawing((line(answer, long, places[0]), line(other, short, places[1])), {"a": a, "b": b}, steps)
+    return Drawing((line(answer, long, positions[0]), line(other, short, positions[1])), {"a": a, "b": b}, steps)
 
 
 def _draw_angle(random: Random, answer: str) -> Drawing:
@@ -373,89 +366,63 @@ KIND_GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 
-SPLIT_SIZES = {"train": 50_000, "test": 2_000}
 TEST_SHARE = 4  # one scene in so many belongs to the test split
 
 
-class DrawnShapesBank:
-    """Generated questions; `bank[i]` depends on split and index (and, in train, on subset_seed) and on nothing else.
+class DrawnShapesBank(GeneratedBank):
+    """Kinds and answers come in shuffled blocks: of len(kinds) questions in a row each kind is asked once, and of
+    len(answers) questions of a kind each answer once.
 
-    Kinds and answers come in shuffled blocks: each kind is asked once in len(kinds) questions in a row, and within a
-    kind each answer once in len(answers). Every scene belongs to one split by its digest, so that train and test
-    never share a picture. The kind of question does not follow from `index % num_wordings`. `transforms` narrows what
-    a kind allows.
+    Every scene belongs to one split by its digest, so that train and test never share a picture. The kind of question
+    does not follow from `index % num_wordings`. `transforms` narrows what a kind allows.
     """
 
     name = "DrawnShapes-v0"
+    task = "drawn_shapes"
 
     def __init__(
         self,
         split: str,
         kinds: Sequence[str] = ("counting", "color", "form"),
         image_size: int = 42,
-        num_questions: int | None = None,
         num_wordings: int | None = None,
         *,
-        offset: int = 0,
         subset_seed: int = 0,
         transforms: Sequence[str] | None = None,
     ) -> None:
-        if split not in SPLIT_SIZES:
-            raise UserError(f"DrawnShapes-v0 has the splits train and test, not {split!r}")
-        self.split = split
+        super().__init__(split, subset_seed=subset_seed)
         self.kinds = expand_kinds(kinds)
         self.image_size = image_size
         self.num_wordings = num_wordings
-        self._wanted = transforms
-        self._offset = offset
-        self._length = SPLIT_SIZES[split] if num_questions is None else num_questions
-        self._stream = f"{split}-{subset_seed}" if split == "train" and subset_seed else split
+        self._transforms = transforms
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> SeedQuestion:
-        if not 0 <= index < self._length:
-            raise IndexError(f"question {index} of {self._length}")
-        position = index + self._offset
-        block, place = divmod(position, len(self.kinds))
-        name = self._shuffled(self.kinds, "kinds", block)[place]
+    def make(self, number: int) -> SeedQuestion:
+        """Question `number` of the split."""
+        name = self.deal(self.kinds, number, "kinds")
         kind = KINDS[name]
-        cycle, turn = divmod(block, len(kind.answers))
-        answer = self._shuffled(kind.answers, name, cycle)[turn]
-        return self._question(f"{self._stream}-{position}", name, answer, self._draw(kind, name, answer, position))
+        answer = self.deal(kind.answers, number // len(self.kinds), name)
+        drawing = self._draw(kind, answer, self.random(name, number))
+        identity = self.question_id(number)
+        wordings = [text.format(**drawing.words) for text in kind.wordings[: self.num_wordings]]
+        return SeedQuestion(
+            id=identity,
+            question=wordings[0],
+            answer=answer,
+            images=(DrawnImage(drawing.figures, self.image_size, name=f"drawn shapes {identity}"),),
+            variants=tuple(wordings[1:]),
+            answer_type=kind.answer_type,
+            key_steps=drawing.steps,
+            task=self.task,
+            subtask=name,
+            transforms=tuple(t for t in kind.transforms if self._transforms is None or t in self._transforms),
+        )
 
-    def _shuffled(self, values: tuple[str, ...], *stream: str | int) -> list[str]:
-        return _shuffled(values, self._stream, *stream)
-
-    def _draw(self, kind: Kind, name: str, answer: str, position: int) -> Drawing:
-        """The first scene of this question's stream that belongs to this split."""
-        random = Random(derive_seed("drawn_shapes", self._stream, name, position))
+    def _draw(self, kind: Kind, answer: str, random: Random) -> Drawing:
+        """The first scene that belongs to this split."""
         while True:
             drawing = kind.draw(random, answer)
             if (scene_digest(drawing.figures) % TEST_SHARE == 0) == (self.split == "test"):
                 return drawing
-
-    def _question(self, question_id: str, name: str, answer: str, drawing: Drawing) -> SeedQuestion:
-        kind = KINDS[name]
-        wordings = [text.format(**drawing.words) for text in kind.wordings[: self.num_wordings]]
-        return SeedQuestion(
-            id=question_id,
-            question=wordings[0],
-            answer=answer,
-            images=(DrawnImage(drawing.figures, self.image_size, name=f"drawn shapes {question_id}"),),
-            variants=tuple(wordings[1:]),
-            answer_type=kind.answer_type,
-            key_steps=drawing.steps,
-            task="drawn_shapes",
-            subtask=name,
-            transforms=tuple(t for t in kind.transforms if self._wanted is None or t in self._wanted),
-        )
-
-
-@lru_cache(maxsize=4096)  # the questions of a block share its order
-def _shuffled(values: tuple[str, ...], *stream: str | int) -> list[str]:
-    return Random(derive_seed("drawn_shapes", stream[0], "order", *stream[1:])).sample(values, len(values))
 
 
 def expand_kinds(names: Sequence[str]) -> tuple[str, ...]:
@@ -463,17 +430,11 @@ def expand_kinds(names: Sequence[str]) -> tuple[str, ...]:
     known = [*KINDS, *KIND_GROUPS]
     for name in names:
         if name not in known:
-            close = get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known kinds: {', '.join(known)}"
+            hint = did_you_mean(name, known, f"known kinds: {', '.join(known)}")
             raise UserError(f"env_config.kinds: unknown kind of question {name!r}; {hint}")
     if not names:
         raise UserError(f"env_config.kinds: name at least one kind of question: {', '.join(known)}")
     return tuple(dict.fromkeys(kind for name in names for kind in KIND_GROUPS.get(name, (name,))))
-
-
-# ---- `DrawnShapes-v0`: questions about figures drawn with Pillow, generated without end and without any file.
-
-__all__ = ["DrawnShapesBank", "DrawnShapesEnv", "DrawnShapesOptions"]
 
 
 class DrawnShapesOptions(EnvOptions):
@@ -500,21 +461,13 @@ class DrawnShapesEnv(MultimodalQAEnv):
     options_type = DrawnShapesOptions
 
     @classmethod
-    def load_bank(cls, options: Any, split: str, *, check: bool = True) -> QuestionBank:
-        """Generated, therefore right by construction: there is nothing to check."""
-        skipped, limit = (options.skip_questions, options.max_questions) if split == "train" else (0, None)
-        if limit is not None and skipped >= limit:
-            raise UserError(
-                f"env_config.skip_questions: {skipped} are left out of {limit} questions and none remains; "
-                "lower it, or the warm start's rows, or raise max_questions"
-            )
+    def questions(cls, options: Any, split: str) -> QuestionBank:
+        """The generated bank."""
         return DrawnShapesBank(
             split,
             options.kinds,
             options.image_size,
-            None if limit is None else limit - skipped,
             options.num_wordings,
-            offset=skipped,
             subset_seed=options.subset_seed,
             transforms=options.transforms,
         )

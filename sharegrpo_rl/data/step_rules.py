@@ -1,6 +1,7 @@
-"""What a solution in words says where a theorem is used, by the beginning of the theorem's name.
+"""Rules that make key steps of the annotations of two data sets: theorem calls, and sentences about a puzzle.
 
-Phrases are separated by semicolons. The first is a sentence; {0}, {1} are the call's points.
+A rule takes the row's list of texts and returns key steps, each as its equivalent phrasings, or () where the list is
+not of its kind. A new rule is a function here and a name in `steps_by_rule`. The phrasings are our own words.
 """
 
 from __future__ import annotations
@@ -9,8 +10,28 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
-_TABLE = """
+from sharegrpo_rl.data.types import KeySteps
+
+
+def steps_by_rule(value: Sequence[Any]) -> KeySteps:
+    """Key steps by the first rule that knows lists of this kind; () where none does, or where an item is no text."""
+    if not value or not all(isinstance(item, str) for item in value):
+        return ()
+    return theorem_steps(value) or puzzle_steps(value)
+
+
+def _read_table(table: str) -> dict[str, tuple[str, ...]]:
+    """`name: phrase; phrase`, one entry a line; an indented line continues the one before."""
+    entries = re.sub(r"\n\s+", " ", table.strip()).splitlines()
+    named = (entry.split(": ", 1) for entry in entries if not entry.startswith("#"))
+    return {name: tuple(phrase.strip() for phrase in phrases.split(";")) for name, phrases in named}
+
+
+# FormalGeo annotates theorem calls such as `line_addition(1,AB,BD)`. Here is what a solution in words says where a
+# theorem is used, by the beginning of its name. The first phrase is a sentence; {0}, {1} are the call's points.
+THEOREM_PHRASES = _read_table("""
 # lines and angles
 line_addition: {0} and {1} make up one line; sum of the segments
 midpoint_of_line: {0} is the midpoint of {1}; midpoint
@@ -170,34 +191,17 @@ tangent_of_circle_property_perpendicular: the tangent {0} is perpendicular to th
 tangent_of_circle_property_length: the tangents {0} and {1} from one point are equal; tangents from; tangent segments;
     equal tangents; tangents are equal
 tangent_of_circle_judgment: {0} is a tangent of circle {1}; tangent
-"""
-
-
-def _read(table: str) -> dict[str, tuple[str, ...]]:
-    """Phrases by name; an indented line goes on with the one before."""
-    entries = re.sub(r"\n\s+", " ", table.strip()).splitlines()
-    named = (entry.split(": ", 1) for entry in entries if not entry.startswith("#"))
-    return {name: tuple(phrase.strip() for phrase in phrases.split(";")) for name, phrases in named}
-
-
-THEOREM_PHRASES = _read(_TABLE)
-
-
-# ---- Theorem calls as FormalGeo annotates them, `line_addition(1,AB,BD)` -> phrases of a solution in words.
-#
-# Each call is one key step. Its first phrasing is a sentence with the names of points; the others are what one says of
-# such a theorem, and for sums of lines, angles and arcs the equation in every order of names.
-
+""")
 _CALL = re.compile(r"([a-z][a-z_]{2,80})\(\d{1,2}((?:,[A-Z]{1,8})+)\)")
-_SILENT = {"judgment", "property", "formula", "formular", "mirror"}  # words of a name that no solution says
+_UNSAID = {"judgment", "property", "formula", "formular", "mirror"}  # words of a name that no solution says
 
 
-def theorem_steps(calls: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def theorem_steps(calls: Sequence[str]) -> KeySteps:
     """A key step for each call, repeated ones once; () where not all texts are theorem calls."""
-    found = [_CALL.fullmatch(call.strip()) for call in calls]
-    if not all(found):
+    matches = [_CALL.fullmatch(call.strip()) for call in calls]
+    if not all(matches):
         return ()
-    return tuple(dict.fromkeys(_phrasings(call[1], tuple(call[2][1:].split(","))) for call in found if call))
+    return tuple(dict.fromkeys(_phrasings(match[1], tuple(match[2][1:].split(","))) for match in matches if match))
 
 
 def _phrasings(name: str, points: tuple[str, ...]) -> tuple[str, ...]:
@@ -211,12 +215,12 @@ def _templates(name: str) -> tuple[str, ...]:
     """The phrases of the longest known name that this one begins with; else the name's own words."""
     known = max((prefix for prefix in THEOREM_PHRASES if name.startswith(prefix)), key=len, default=None)
     if known is None:
-        return (" ".join(word for word in name.split("_") if word not in _SILENT) or name,)
+        return (" ".join(word for word in name.split("_") if word not in _UNSAID) or name,)
     return THEOREM_PHRASES[known]
 
 
 def _equations(name: str, points: tuple[str, ...]) -> list[str]:
-    """`AB + BD`, `BD + AB`, `AD - AB`, .. of the calls that say how two parts make a whole."""
+    """`AB + BD`, `BD + AB`, `AD - AB`, ... of the calls that say how two parts make a whole."""
     lengths = [len(point) for point in points]
     if name == "right_triangle_property_pythagorean" and lengths == [3]:
         return [f"{x}^2 + {y}^2" for x, y in _pairs(_both(points[0][:2]), _both(points[0][1:]))]
@@ -246,4 +250,107 @@ def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]
 def _sums(first: Sequence[str], second: Sequence[str], whole: Sequence[str], kind: str = "") -> list[str]:
     """The sum of both parts, and the whole less one of them, in every order and reading."""
     parts = [f"{kind}{x} + {kind}{y}" for x, y in _pairs(first, second)]
-    return parts + [f"{kind}{all_of} - {kind}{part}" for all_of in whole for part in (*first, *second)]
+    return parts + [f"{kind}{total} - {kind}{part}" for total in whole for part in (*first, *second)]
+
+
+# PuzzleVQA has three sentences: what is seen (with lists), what is observed (facts, then the pattern), the conclusion.
+# Each list, each fact and the pattern are one key step; the answer is none.
+_LIST = re.compile(r"\[([^\[\]]{1,200})\]")
+_PATTERN = re.compile(r"the pattern is (?:most likely )?th(?:at|e) (.{3,300})\.$")
+_CONCLUSION = re.compile(r"Based on the pattern that (.{3,300}?), the (?:missing|size) .{1,300} should be .{1,80}\.$")
+# What is observed -> ways to say it; {0}, {1}, ... are the parts in brackets.
+_FACTS = _read_table(r"""
+(\d+) \+ (\d+) = (\d+): {0} + {1} = {2}; {1} + {0} = {2}; {0} plus {1}; {1} plus {0}; sum of {0} and {1}
+number (\d+) is the product of (\d+) and (\d+): {1} * {2} = {0}; {2} * {1} = {0}; {0} = {1} * {2}; {0} = {2} * {1};
+    product of {1} and {2}; product of {2} and {1}; {1} times {2}; {2} times {1}
+\[(\d+), (\d+), (\d+)\] (?:also )?sums to (\d+): {0} + {1} + {2} = {3}; {0}, {1}, {2} add up to {3}; {0} + {1} + {2};
+    sums to {3}; sum to {3}; sum is {3}; add up to {3}
+numbers in the (\w+) parts (?:also )?add up to (\d+): {0} parts add up to {1}; {0} numbers add up to {1}; {0} add up
+    to {1}; {0} parts sum to {1}; {0}: {1}
+polygons? with (\d+) sides is (\w+): {0} sides is {1}; {0} sides are {1}; {0}-sided polygon is {1}; {1} polygon has
+    {0} sides; {1} polygons have {0} sides
+polygon with (\d+) sides has the number (\d+): {0} sides has the number {1}; {0} sides has number {1}; {0} sides: {1};
+    number {1} has {0} sides
+cells with number (\d+) is (\w+): number {0} is {1}; {0} is {1}; {0} are {1}; {0}: {1}; {1} is {0}; {1} {0}
+(\w+) rectangles are (?:of |denoted as )?(\w+): {0} rectangles are {1}; {0} is {1}; {0} rectangles have {1}; {0}: {1};
+    {1} rectangles are {0}; {1} is {0}
+circles at the corners are (\w+): corners are {0}; corner circles are {0}; {0} corners; {0} at the corners
+adjacent to the center are (\w+): adjacent to the center are {0}; next to the center are {0}; edges are {0}; {0} edges
+center circle is (\w+): center is {0}; center circle is {0}; {0} center; {0} in the center
+(\w+) part is opposite another \w+ part: {0} is opposite {0}; {0} part is opposite another {0} part; {0} opposite {0};
+    {0} parts are opposite
+the (\w+) and (\w+) squares overlap to form (\w+): {0} and {1} make {2}; {1} and {0} make {2}; {0} and {1} form {2};
+    {0} + {1} = {2}; {1} + {0} = {2}; mixing {0} and {1}; mixing {1} and {0}
+the (\w+) is reflected: {0} is reflected; {0} is mirrored; reflection of the {0}; {0} reflects; {0} to {0}
+largest circle is ([\w ]+?) color: largest circle is {0}; largest is {0}; biggest circle is {0}; {0} is the largest
+change color from ([\w ]+?) to ([\w ]+?)\.: from {0} to {1}; {0} to {1}
+(largest|smallest) value (\d+): {0} value {1}; {0} value is {1}; {0} number is {1}; {0} number {1}; {1} is the {0}
+rows contain (\w+) shapes, (\w+) shapes, and (\w+) shapes: rows contain {0}, {1}, {2}; rows are {0}, {1}, {2}; {0},
+    {1}, {2}; {0}, {1} and {2}
+rows contain (\w+)s, (\w+)s, and (\w+)s: rows contain {0}s, {1}s, {2}s; rows are {0}, {1}, {2}; {0}, {1}, {2}; {0},
+    {1} and {2}
+columns contain (\w+) shapes, (\w+) shapes, and (\w+) shapes: columns contain {0}, {1}, {2}; columns are {0}, {1},
+    {2}; {0}, {1}, {2}; {0}, {1} and {2}
+columns contain (\w+)s, (\w+)s, and (\w+)s: columns contain {0}s, {1}s, {2}s; columns are {0}, {1}, {2}; {0}, {1},
+    {2}; {0}, {1} and {2}
+the (?!corners)(\w+)s are (\w+) size: {0}s are {1}; {0} is {1}; {1} {0}; {0}: {1}
+from (small|large) to medium to (small|large): {0} to medium to {1}; {0}, medium, {1}; {0}, medium and {1}
+look like an? (\w+) but .{1,60} like an? (\w+): from {0} to {1}; {0} to {1}; {0} into a {1}; {0} becomes a {1}; {0}
+    changes into a {1}
+""")
+# A word or two of the pattern -> shorter ways to say it.
+_SHORT = _read_table("""
+larger the number: larger numbers have larger circles; size follows the number; bigger the number; larger number
+at the corner: corners are the same; corners and edges alternate; depends on the position
+opposite parts: opposite parts are the same; opposite parts have the same color; same color as the opposite; opposite
+    parts match
+same color add up: same color add up; same color sum to; sum of the same color
+mixing the two colors: colors mix; mixing the colors; mix of the two colors; mixture
+become (lighter|darker): smaller circles are {0}; {0} as they become smaller; smaller is {0}
+same value: same sum; same total; equal sums; sum of each row
+same number will have: same number has the same color; same number, same color; color depends on the number
+number of sides have: same number of sides, same color; color depends on the number of sides; same number of sides
+number of sides the polygon: number of sides; number equals the sides; counts the sides
+color of each rectangle: same length, same color; color depends on the length; color matches the length
+number in each rectangle: same length, same number; number depends on the length; number matches the length
+is reflected in: bottom mirrors the top; mirror image; reflection; same shape on both sides
+while each (row|column): size changes by {0}; each {0} has one size; size depends on the {0}
+distinct size: each shape has its own size; same shape, same size; size depends on the shape
+each arm get bigger: get bigger; grow away from the center; larger away from the center
+product of the other two: product of the other two; multiply the other two; product of the first two
+sum of the numbers: sum of the circles; sum of both circles; overlap is the sum; add the numbers
+morphing between: morph; shapes change; change gradually; gradually change
+""")
+
+
+def puzzle_steps(sentences: Sequence[str]) -> KeySteps:
+    """Key steps of [caption, explanation, deduction]; () where the three are not of PuzzleVQA's form."""
+    if len(sentences) != 3 or not (pattern := _PATTERN.search(sentences[1])):
+        return ()
+    if not (conclusion := _CONCLUSION.match(sentences[2])):
+        return ()
+    observed = sentences[1][: pattern.start()]
+    lists = [_list_phrasings(match[1]) for match in _LIST.finditer(sentences[0])]
+    facts = [
+        (*_filled(phrases, match), match[0])
+        for form, phrases in _FACTS.items()
+        for match in re.finditer(form, observed)
+    ]
+    short = next(
+        (_filled(phrases, match) for form, phrases in _SHORT.items() if (match := re.search(form, pattern[1]))), ()
+    )
+    steps = (*filter(None, lists), *facts, (pattern[1], conclusion[1], *short))
+    return tuple(dict.fromkeys(tuple(dict.fromkeys(step)) for step in steps))
+
+
+def _list_phrasings(inside: str) -> tuple[str, ...]:
+    """`1, 2, '?'` -> with and without `and`; () for a list that shows less than two things."""
+    plain = inside.replace("'", "")
+    items = [pair.strip("() ") for pair in plain.split("), (")] if "(" in plain else plain.split(", ")
+    if sum("?" not in item for item in items) < 2:
+        return ()
+    return ", ".join(items), f"{', '.join(items[:-1])} and {items[-1]}", *([plain] if "(" in plain else [])
+
+
+def _filled(phrases: Sequence[str], match: re.Match[str]) -> tuple[str, ...]:
+    return tuple(phrase.format(*match.groups()) for phrase in phrases)

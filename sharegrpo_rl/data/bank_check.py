@@ -1,0 +1,77 @@
+"""One walk over a bank before training, so that bad rows are found at once and not after hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from sharegrpo_rl.data.cache import cache_folder, replacing
+from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion
+from sharegrpo_rl.errors import UserError
+
+_WORTH_KEEPING = 1000  # newly decoded images; fewer take no noticeable time
+
+
+def check_bank(bank: QuestionBank, *, check_truth: Callable[[SeedQuestion], None] | None = None) -> None:
+    """Read every row, decode every distinct image, and have each ground truth checked.
+
+    UserError names the file, the row, its id and the image. Images that an earlier walk found intact are recognised by
+    their content and not decoded again.
+    """
+    if len(bank) == 0:
+        raise UserError(f"data set {bank.name} has no questions in its {bank.split} split; add rows or name another")
+    images = _CheckedImages(str(Path(bank.name).expanduser().absolute()))
+    for index in range(len(bank)):
+        question = bank[index]
+        with _naming_row(bank, index, question):
+            if check_truth is not None:
+                check_truth(question)
+            for image in question.images:
+                images.check(image)
+    images.save()
+
+
+def question_location(bank: QuestionBank, index: int) -> str:
+    """Where a question comes from, for error messages: file and row, or the bank where it knows no better."""
+    location = getattr(bank, "location", None)  # generated questions are in no file
+    return location(index) if location else f"{bank.name} ({bank.split}) question {index}"
+
+
+@contextmanager
+def _naming_row(bank: QuestionBank, index: int, question: SeedQuestion) -> Iterator[None]:
+    """Put the row's location before an error that does not name it."""
+    try:
+        yield
+    except UserError as error:
+        location = question_location(bank, index)
+        named = location in str(error)
+        raise UserError(str(error) if named else f"{location}, id {question.id}: {error}") from None
+
+
+class _CheckedImages:
+    """The contents that were decoded without complaint, in this walk and earlier ones over the data set `key`."""
+
+    def __init__(self, key: str) -> None:
+        name = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+        self._file = cache_folder("checked_images") / f"{name}.txt"
+        self._known: set[str] = set()
+        with suppress(OSError, ValueError):  # no list, or a damaged one: everything is decoded again
+            self._known = set(self._file.read_text(encoding="ascii").split())
+        self._decoded = 0
+
+    def check(self, image: ImageSource) -> None:
+        """Decode the image unless its content is known; UserError from the image where it is bad."""
+        if (content := image.fingerprint()) not in self._known:
+            image.open()
+            self._known.add(content)
+            self._decoded += 1
+
+    def save(self) -> None:
+        """Keep the list for the next run, where that saves time."""
+        if self._decoded < _WORTH_KEEPING:
+            return
+        # A cache that cannot be written only makes the next walk as long as this one.
+        with suppress(UserError), replacing(self._file) as unfinished:
+            unfinished.write_text("\n".join(sorted(self._known)), encoding="ascii")
