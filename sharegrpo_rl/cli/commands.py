@@ -262,16 +262,16 @@ def plan(
 
     from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.models.measured_sizes import model_sizes
-    from sharegrpo_rl.planning.describe import as_json as plan_as_json
-    from sharegrpo_rl.planning.describe import print_plan
-    from sharegrpo_rl.planning.plan import Request, make_plan
+    from sharegrpo_rl.planning.describe import as_json as estimate_as_json
+    from sharegrpo_rl.planning.describe import print_estimate
+    from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
+    from sharegrpo_rl.planning.gpus import choose_gpu
     from sharegrpo_rl.planning.remedies import remedies
-    from sharegrpo_rl.planning.workload import choose_gpu
     from sharegrpo_rl.runs.run_file import find_run_file, load_run
 
     import_user_files(imports or [])
     spec = load_run(find_run_file(file), sets or [])
-    request = Request(
+    request = EstimateRequest(
         spec.config,
         spec.iterations,
         model_sizes(spec.config["model"], spec.config["model_config"]),
@@ -279,12 +279,12 @@ def plan(
         prompt_tokens,
         completion_tokens,
     )
-    found = make_plan(request)
+    found = estimate_run(request)
     fixes = remedies(request, found)
     if as_json:
-        sys.stdout.write(json.dumps(plan_as_json(request, found, fixes)) + "\n")
+        sys.stdout.write(json.dumps(estimate_as_json(request, found, fixes)) + "\n")
     else:
-        print_plan(Console(), f"{spec.name}, {spec.run}", request, found, fixes)
+        print_estimate(Console(), f"{spec.name}, {spec.run}", request, found, fixes)
     raise typer.Exit(1 if found.fits is False else 0)
 
 

@@ -18,8 +18,8 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json
 from sharegrpo_rl.models.measured_sizes import known_sizes
 from sharegrpo_rl.planning.describe import short_lines
-from sharegrpo_rl.planning.plan import Request, make_plan
-from sharegrpo_rl.planning.workload import choose_gpu
+from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
+from sharegrpo_rl.planning.gpus import choose_gpu
 from sharegrpo_rl.runs.run_file import RunSpec
 
 # ---- `--dry-run`: the resolved run as YAML and what it amounts to, without opening data or weights.
@@ -40,7 +40,7 @@ def _plan(spec: RunSpec) -> list[str]:
     sizes = known_sizes(spec.config["model"])
     if sizes is None:
         return ["memory and time: sharegrpo-rl plan"]
-    return short_lines(make_plan(Request(spec.config, spec.iterations, sizes, choose_gpu(None, None))))
+    return short_lines(estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, choose_gpu(None, None))))
 
 
 TOPICS = ("algorithms", "environments", "examples", "transforms", "rewards")

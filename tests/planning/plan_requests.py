@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from sharegrpo_rl.models.sizes import KNOWN
-from sharegrpo_rl.planning.plan import Request
-from sharegrpo_rl.planning.workload import GPUS
+from sharegrpo_rl.planning.estimate import EstimateRequest
+from sharegrpo_rl.planning.gpus import GPUS
 from sharegrpo_rl.runs.run_file import resolve_run
 
 QWEN = {size: KNOWN[f"Qwen/Qwen2.5-VL-{size}-Instruct"] for size in ("3B", "7B", "32B", "72B")}
 
 
-def request_for(size: str = "7B", gpu: str | None = "h100-80", run: str = "ShareGRPO", **config: Any) -> Request:
+def request_for(
+    size: str = "7B", gpu: str | None = "h100-80", run: str = "ShareGRPO", **config: Any
+) -> EstimateRequest:
     tree = {
         "run": run,
         "env": "MultimodalQA-v0",
@@ -27,4 +29,4 @@ def request_for(size: str = "7B", gpu: str | None = "h100-80", run: str = "Share
         },
     }
     spec = resolve_run("planned", tree)
-    return Request(spec.config, spec.iterations, QWEN[size], GPUS[gpu] if gpu else None)
+    return EstimateRequest(spec.config, spec.iterations, QWEN[size], GPUS[gpu] if gpu else None)

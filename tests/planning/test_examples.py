@@ -7,9 +7,9 @@ import re
 import pytest
 
 from sharegrpo_rl.models.measured_sizes import known_sizes
-from sharegrpo_rl.planning.plan import Request, make_plan
+from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
+from sharegrpo_rl.planning.gpus import GPUS
 from sharegrpo_rl.planning.remedies import remedies
-from sharegrpo_rl.planning.workload import GPUS
 from sharegrpo_rl.runs.run_file import list_examples, load_run
 
 GPU_LINE = re.compile(r"^# gpu: ([\w-]+)", re.MULTILINE)
@@ -35,7 +35,7 @@ def test_the_plan_says_that_it_fits(name: str) -> None:
     spec = load_run(list_examples()[name])
     sizes = known_sizes(spec.config["model"])
     assert sizes is not None
-    plan = make_plan(Request(spec.config, spec.iterations, sizes, GPUS[TYPES[name]]))
+    plan = estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, GPUS[TYPES[name]]))
     assert plan.fits
     assert plan.notes == ()
     assert plan.gpus == GPUS_IN_ALL[name]
@@ -67,8 +67,8 @@ def test_every_example_of_a_known_model_has_a_plan(name: str) -> None:
     spec = load_run(list_examples()[name])
     sizes = known_sizes(spec.config["model"])
     assert sizes is not None
-    request = Request(spec.config, spec.iterations, sizes, GPUS["h100-80"])
-    plan = make_plan(request)
+    request = EstimateRequest(spec.config, spec.iterations, sizes, GPUS["h100-80"])
+    plan = estimate_run(request)
     found = remedies(request, plan)
     assert all(found.values())  # whatever does not fit has a way out
     assert set(found) == {p.kind for p in plan.processes if p.fits is False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.planning.workload import GIB, GPUS, choose_gpu, parse_smi
+from sharegrpo_rl.planning.gpus import GIB, GPUS, choose_gpu, parse_smi
 
 
 def test_a_listed_type() -> None:

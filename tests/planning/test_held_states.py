@@ -15,7 +15,7 @@ from sharegrpo_rl.models.measured_sizes import model_sizes
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.sizes import ModelSizes
 from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
-from sharegrpo_rl.planning.memory import BYTES, Training, kept
+from sharegrpo_rl.planning.memory import ITEMSIZE, Training, resident_parts
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +42,9 @@ def planned(sizes: ModelSizes, model: dict[str, Any], sharding: str) -> dict[str
     trained = dict(sizes.parameters) | ({"vision tower": 0} if model.get("freeze_vision_tower") else {})
     if lora:
         trained = {"language model": lora["r"] * sizes.lora_width["language model"]}
-    size = BYTES[model.get("dtype", "float32")]
+    size = ITEMSIZE[model.get("dtype", "float32")]
     train = Training(size, trained, lora is not None, 2, sharding == "fsdp2", False, False, None)
-    found = {part.name: part.bytes for part in kept(sizes, train)}
+    found = {part.name: part.bytes for part in resident_parts(sizes, train)}
     whole = sum(found.pop(name, 0) for name in ("weights", "adapters", "master weights"))
     return {"weights": whole, **found}
 

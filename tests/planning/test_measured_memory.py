@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sharegrpo_rl.models.measured_sizes import model_sizes
-from sharegrpo_rl.planning.memory import Training, activations, learner_parts
-from sharegrpo_rl.planning.workload import LEARNING, MicroBatch, Workload
+from sharegrpo_rl.planning.memory import LEARNING, Training, activations, learner_parts
+from sharegrpo_rl.planning.workload import MicroBatch, Workload
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.models.measured_sizes import measure
+from sharegrpo_rl.planning.estimate import estimate_run
 from sharegrpo_rl.planning.memory import Training
-from sharegrpo_rl.planning.plan import make_plan
 from sharegrpo_rl.planning.seconds import attention_operations, step_operations
 from sharegrpo_rl.planning.workload import Workload
 from sharegrpo_rl.training.step import TrainingStep
@@ -37,7 +37,7 @@ def test_operations_are_those_that_a_step_runs(make_policy: Callable[..., Any], 
 
 def test_twice_the_learners_learn_in_half_the_time() -> None:
     apart = {"engine": "vllm", "num_env_runners": 2}
-    two, four = (make_plan(request_for(num_learners=n, **apart)).seconds for n in (2, 4))
+    two, four = (estimate_run(request_for(num_learners=n, **apart)).seconds for n in (2, 4))
     assert two is not None
     assert four is not None
     assert two.learning == pytest.approx(2 * four.learning)
@@ -47,14 +47,14 @@ def test_twice_the_learners_learn_in_half_the_time() -> None:
 
 def test_rollouts_one_step_ahead_overlap() -> None:
     apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2}
-    seconds = make_plan(request_for(max_staleness=1, **apart)).seconds
+    seconds = estimate_run(request_for(max_staleness=1, **apart)).seconds
     assert seconds is not None
     assert seconds.iteration == max(seconds.generating, seconds.learning)
 
 
 def test_a_reference_and_later_minibatches_take_forwards() -> None:
     def learning(**config: Any) -> float:
-        seconds = make_plan(request_for("3B", **config)).seconds
+        seconds = estimate_run(request_for("3B", **config)).seconds
         assert seconds is not None
         return seconds.learning
 
