@@ -93,29 +93,33 @@ def expand(
     """Reword every question with a language model, check the rewordings, and write a data set that has them."""
     from rich.console import Console
 
-    from sharegrpo_rl.expansion.expand import ExpandOptions, column_choices
     from sharegrpo_rl.expansion.expand import expand as run_expansion
-    from sharegrpo_rl.expansion.question import Wanted
+    from sharegrpo_rl.expansion.options import ExpandOptions
     from sharegrpo_rl.runs.train import quiet_libraries
 
     quiet_libraries()
-    wanted = Wanted(variants, attempts, temperature, max_tokens, seed, verify, key_steps)
     options = ExpandOptions(
-        data,
-        out,
-        wanted,
-        split=split,
-        limit=limit,
-        columns=column_choices(columns or []),
-        hub_config=hub_config,
+        data=data,
+        out=out,
+        variants=variants,
         endpoint=endpoint,
         model=model,
         key_env=key_env,
         local=local,
+        verify=verify,
+        key_steps=key_steps,
+        split=split,
+        limit=limit,
+        seed=seed,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        attempts=attempts,
         concurrency=concurrency,
         requests_per_minute=requests_per_minute,
         timeout=timeout,
         retries=retries,
+        columns=columns or [],  # type: ignore[arg-type]  # read by the model
+        hub_config=hub_config,
     )
     typer.echo(run_expansion(options, Console(stderr=True)))
 

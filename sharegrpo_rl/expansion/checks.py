@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sharegrpo_rl.data.messages import IMAGE_MARK
 from sharegrpo_rl.data.rows import are_closed, needs_visible_choices, with_choices
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.expansion import facts
-from sharegrpo_rl.expansion.endpoint import Request
 from sharegrpo_rl.expansion.prompts import solve_prompt
-from sharegrpo_rl.expansion.session import Session
+from sharegrpo_rl.expansion.session import Request, Session
 from sharegrpo_rl.grader import content_words, grade, letters_named, named_options, parse_boolean, question_key
 
-# ---- Words that a rewording must neither lose nor exchange: negations, directions, colours, shapes, opposites.
-
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_SHORTEST, _LONGEST, _SLACK = 0.2, 3.0, 60  # of the original's characters; the slack lets short questions grow
+_FEWEST_CHARACTERS = 6
+_META = re.compile(
+    r"^\W*(?:here (?:is|are) )?(?:the |an? |another )?(?:variant|version|rewording|rewritten|rephrased|paraphrase)"
+    r"[^?.:]{0,30}:",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"(?<![\w])\(?([A-J])[).:](?=\s)")
 _NEGATION = re.compile(r"\b(?:not|no|never|none|without|neither|nor|cannot|nothing|nobody)\b|n['’]t\b", re.IGNORECASE)
-_NEUTRAL = re.compile(r"\b(?:whether )?or not\b|\bno(?=\.\s*\d)", re.IGNORECASE)  # "No. 5" counts, it denies nothing
+_NEUTRAL = re.compile(r"\b(?:whether )?or not\b|\bno(?=\.\s*\d)", re.IGNORECASE)  # "No. 5" numbers, it does not deny
 _REMAINING = re.compile(r"(?<!the )(?<!your )\bleft(?=\s*(?:over\b|[?.!,]|$))", re.IGNORECASE)  # how many are left?
 _SIDES = re.compile(r"\b(left|right|anti-?clockwise|counter-?clockwise|clockwise)(?:most)?\b", re.IGNORECASE)
 _COLOURS = re.compile(
@@ -35,7 +41,7 @@ _SHAPES = re.compile(
     re.IGNORECASE,
 )
 _SAME_SHAPE = {"disc": "circle", "disk": "circle", "ball": "sphere"}
-# Each line holds kinds of words that exclude each other. A rewording may say them otherwise, but not exchange them.
+# Each line holds kinds of words that exclude each other. A rewording may paraphrase them, but not exchange them.
 _OPPOSITES = tuple(
     tuple(re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for words in line.split(" / "))
     for line in (
@@ -58,83 +64,6 @@ _OPPOSITES = tuple(
 )
 
 
-def is_negated(text: str) -> bool:
-    """Whether a negation stands there, "or not" left out."""
-    return _NEGATION.search(_NEUTRAL.sub(" ", text)) is not None
-
-
-def sides(text: str) -> Counter[str]:
-    """Left, right and the two ways to turn."""
-    folded = (word.casefold().replace("-", "") for word in _SIDES.findall(_REMAINING.sub(" ", text)))
-    return Counter("counterclockwise" if word == "anticlockwise" else word for word in folded)
-
-
-def colours(text: str) -> set[str]:
-    """Named colours."""
-    return {word.casefold().replace("grey", "gray") for word in _COLOURS.findall(text)}
-
-
-def shapes(text: str) -> set[str]:
-    """Named shapes; a disc is a circle and a ball a sphere."""
-    folded = (word.casefold() for word in _SHAPES.findall(text))
-    return {_SAME_SHAPE.get(word, word) for word in folded}
-
-
-def exchanged(text: str, other: str) -> tuple[str, str] | None:
-    """A word of `text` and the one of `other` that stands for its opposite; None where nothing was exchanged."""
-    for kinds in _OPPOSITES:
-        had, has = ([kind.search(t) for kind in kinds] for t in (text, other))
-        new = next((b for a, b in zip(had, has, strict=True) if b and not a), None)
-        gone = next((a for a, b in zip(had, has, strict=True) if a and not b), None)
-        if new and gone:
-            return gone.group(), new.group()
-    return None
-
-
-# ---- `--verify`: the model answers the original and the rewording; the package's grader says whether the answers agree.
-
-
-async def disagreement(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str | None:
-    """Why the two answers disagree, None where they agree: both right, or equal to each other. Unanswered may be raised."""
-    first = await _solve(session, question, question.question, max_tokens)
-    again = await _solve(session, question, text, max_tokens)
-    # The grader may wait for a child process; the other requests go on meanwhile.
-    return await asyncio.to_thread(_compare, first, again, question)
-
-
-async def _solve(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str:
-    if needs_visible_choices(question.answer, question.answer_type, question.choices):
-        text = with_choices(text, question.choices)
-    reply = await session.ask(Request(solve_prompt(text), 0.0, max_tokens, 0, question.images))
-    return reply.text
-
-
-def _compare(first: str, again: str, question: SeedQuestion) -> str | None:
-    truth = question_key(question)
-    verdict = grade(again, truth)
-    if verdict.score >= 0.5 and verdict.error is None:
-        return None
-    said, meant = verdict.extracted, grade(first, truth)
-    if said is None:
-        return "the model gave no answer to it"
-    if meant.extracted is None:
-        return "the model gave no answer to the original"
-    if meant.score < 0.5 and meant.error is None and grade(again, question_key(question, meant.extracted)).score >= 0.5:
-        return None  # the same mistake twice: the two ask the same
-    return f"the model answers {said[:40]!r} to it and {meant.extracted[:40]!r} to the original"
-
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_SHORTEST, _LONGEST, _SLACK = 0.2, 3.0, 60  # of the original's characters; the slack lets short questions grow
-_FEWEST_CHARACTERS = 6
-_META = re.compile(
-    r"^\W*(?:here (?:is|are) )?(?:the |an? |another )?(?:variant|version|rewording|rewritten|rephrased|paraphrase)"
-    r"[^?.:]{0,30}:",
-    re.IGNORECASE,
-)
-_LABEL = re.compile(r"(?<![\w])\(?([A-J])[).:](?=\s)")
-
-
 @dataclass(frozen=True)
 class Original:
     """The question that is reworded: its text without choices that only stand in their own column."""
@@ -154,21 +83,58 @@ class Fault:
 
 
 def find_fault(text: str, original: Original, siblings: Iterable[str]) -> Fault | None:
-    """The first check that the rewording fails; None where it passes all. `siblings` are the wordings there are."""
+    """The first check that the rewording fails; None where it passes all. `siblings` are the other wordings."""
     wording = facts.plain(text)
     if wording == facts.plain(original.text):
         return Fault("identical", "the same as the original")
     if wording in map(facts.plain, siblings):
         return Fault("identical", "the same as another wording")
-    for name, check in CHECKS.items():
+    for name, check in _CHECKS.items():
         if reason := check(text, original):
             return Fault(name, reason)
     return None
 
 
+async def disagreement(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str | None:
+    """`--verify`: the model answers the original and the rewording, and the package's grader compares the answers.
+
+    Why they disagree; None where both are right, or equal to each other. Unanswered may be raised.
+    """
+    first = await _solve(session, question, question.question, max_tokens)
+    again = await _solve(session, question, text, max_tokens)
+    # The grader may wait for a child process; the other requests go on meanwhile.
+    return await asyncio.to_thread(_compare, first, again, question)
+
+
+async def _solve(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str:
+    if needs_visible_choices(question.answer, question.answer_type, question.choices):
+        text = with_choices(text, question.choices)
+    reply = await session.ask(Request(solve_prompt(text), 0.0, max_tokens, 0, question.images))
+    return reply.text
+
+
+def _compare(first: str, again: str, question: SeedQuestion) -> str | None:
+    truth = question_key(question)
+    of_rewording = grade(again, truth)
+    if of_rewording.score >= 0.5 and of_rewording.error is None:
+        return None
+    of_original = grade(first, truth)
+    if of_rewording.extracted is None:
+        return "the model gave no answer to it"
+    if of_original.extracted is None:
+        return "the model gave no answer to the original"
+    wrong = of_original.score < 0.5 and of_original.error is None
+    if wrong and grade(again, question_key(question, of_original.extracted)).score >= 0.5:
+        return None  # the same mistake twice: the two ask the same
+    return f"the model answers {of_rewording.extracted[:40]!r} to it and {of_original.extracted[:40]!r} to the original"
+
+
 def has_options(text: str) -> bool:
     """Whether the text lists options by letter."""
     return bool(_option_parts(text))
+
+
+# The checks: each returns why a rewording fails it, or None
 
 
 def _text(text: str, original: Original) -> str | None:
@@ -182,18 +148,18 @@ def _text(text: str, original: Original) -> str | None:
 
 
 def _length(text: str, original: Original) -> str | None:
-    size, whole = len(text), len(original.text)
-    if size < _FEWEST_CHARACTERS or size < _SHORTEST * whole:
-        return f"{size} characters, too short for an original of {whole}"
-    if size > _LONGEST * whole + _SLACK:
-        return f"{size} characters, too long for an original of {whole}"
+    length, usual = len(text), len(original.text)
+    if length < _FEWEST_CHARACTERS or length < _SHORTEST * usual:
+        return f"{length} characters, too short for an original of {usual}"
+    if length > _LONGEST * usual + _SLACK:
+        return f"{length} characters, too long for an original of {usual}"
     return None
 
 
 def _images(text: str, original: Original) -> str | None:
-    marks, wanted = text.count(IMAGE_MARK), original.text.count(IMAGE_MARK)
-    if marks != wanted:
-        return f"{marks} {IMAGE_MARK} mark(s) instead of {wanted}"
+    marks, expected = text.count(IMAGE_MARK), original.text.count(IMAGE_MARK)
+    if marks != expected:
+        return f"{marks} {IMAGE_MARK} mark(s) instead of {expected}"
     had, has = facts.image_words(original.text), facts.image_words(text)
     if had and not has:
         return f"no word for the {'/'.join(sorted(had))}"
@@ -206,33 +172,32 @@ def _numbers(text: str, original: Original) -> str | None:
     had, has = facts.numbers(original.text), facts.numbers(text)
     if had != has:
         return _difference({str(n): c for n, c in had.items()}, {str(n): c for n, c in has.items()})
-    (written, worded), (now_written, now_worded) = facts.ones(original.text), facts.ones(text)
-    if now_written + now_worded < written:
+    (digits, words), (new_digits, new_words) = facts.ones(original.text), facts.ones(text)
+    if new_digits + new_words < digits:
         return "lost 1"
-    return "added 1" if written + worded < now_written else None
+    return "added 1" if digits + words < new_digits else None
 
 
 def _units(text: str, original: Original) -> str | None:
     had, has = facts.units(original.text), facts.units(text)
-    lost, added = (had.keys() - has.keys(), has.keys() - had.keys())
-    return _difference({had[unit]: 1 for unit in lost}, {has[unit]: 1 for unit in added}) or None
+    lost, added = had.keys() - has.keys(), has.keys() - had.keys()
+    return _difference({had[unit] for unit in lost}, {has[unit] for unit in added}) or None
 
 
 def _symbols(text: str, original: Original) -> str | None:
     squeezed = facts.squeezed_formula(text)
     if lost := [formula for formula in facts.formulas(original.text) if formula not in squeezed]:
         return f"lost {', '.join(sorted(lost))}"
-    had, has = facts.names(original.text), facts.names(text)
-    return None if had == has else _difference(dict.fromkeys(had, 1), dict.fromkeys(has, 1))
+    return _difference(facts.names(original.text), facts.names(text)) or None
 
 
 def _choices(text: str, original: Original) -> str | None:
-    parts = _option_parts(original.text)
+    parts, new_parts = _option_parts(original.text), _option_parts(text)
     squeezed = facts.plain(text).replace(" ", "")
     if lost := [part for part in parts if facts.plain(part).replace(" ", "") not in squeezed]:
         return f"lost the option {lost[0][:40]!r}"
-    if len(parts) != len(_option_parts(text)):
-        return f"{len(_option_parts(text))} options instead of {len(parts)}"
+    if len(parts) != len(new_parts):
+        return f"{len(new_parts)} options instead of {len(parts)}"
     if are_closed(original.choices):
         return None
     lost = [choice for choice in original.choices if _stands_in(choice, original.text) and not _stands_in(choice, text)]
@@ -240,17 +205,18 @@ def _choices(text: str, original: Original) -> str | None:
 
 
 def _meaning(text: str, original: Original) -> str | None:
-    if is_negated(text) != is_negated(original.text):
-        return f"{'added' if is_negated(text) else 'lost'} a negation"
-    had, has = sides(original.text), sides(text)
-    if had != has:
-        return _difference(had, has)
-    for read in (colours, shapes):
-        named, now = read(original.text), read(text)
-        if named != now:
-            return _difference(dict.fromkeys(named, 1), dict.fromkeys(now, 1))
-    if words := exchanged(original.text, text):
-        return f"{words[1]} instead of {words[0]}"
+    was_negated, is_negated = _is_negated(original.text), _is_negated(text)
+    if was_negated != is_negated:
+        return f"{'added' if is_negated else 'lost'} a negation"
+    for read in (_directions, _colours, _shapes):
+        if difference := _difference(read(original.text), read(text)):
+            return difference
+    for kinds in _OPPOSITES:
+        had, has = ([kind.search(t) for kind in kinds] for t in (original.text, text))
+        new = next((b for a, b in zip(had, has, strict=True) if b and not a), None)
+        gone = next((a for a, b in zip(had, has, strict=True) if a and not b), None)
+        if new and gone:
+            return f"{new.group()} instead of {gone.group()}"
     return None
 
 
@@ -263,8 +229,7 @@ def _answer(text: str, original: Original) -> str | None:
     return "gives the answer away" if _stands_in(gold, text) and not _stands_in(gold, original.text) else None
 
 
-Check = Callable[[str, Original], str | None]
-CHECKS: dict[str, Check] = {
+_CHECKS: dict[str, Callable[[str, Original], str | None]] = {
     "text": _text,
     "length": _length,
     "images": _images,
@@ -277,33 +242,47 @@ CHECKS: dict[str, Check] = {
 }
 
 
+def _is_negated(text: str) -> bool:
+    return _NEGATION.search(_NEUTRAL.sub(" ", text)) is not None
+
+
+def _directions(text: str) -> Counter[str]:
+    """Left, right and the two ways to turn."""
+    words = (word.casefold().replace("-", "") for word in _SIDES.findall(_REMAINING.sub(" ", text)))
+    return Counter("counterclockwise" if word == "anticlockwise" else word for word in words)
+
+
+def _colours(text: str) -> set[str]:
+    return {word.casefold().replace("grey", "gray") for word in _COLOURS.findall(text)}
+
+
+def _shapes(text: str) -> set[str]:
+    words = (word.casefold() for word in _SHAPES.findall(text))
+    return {_SAME_SHAPE.get(word, word) for word in words}
+
+
 def _option_parts(text: str) -> list[str]:
     """The options that a text lists by letter from A on, each with its letter; [] for fewer than two."""
-    labels = [match for match in _LABEL.finditer(text)]
-    run: list[re.Match[str]] = []
-    for match in labels:
-        if match.group(1) == "ABCDEFGHIJ"[len(run)]:
-            run.append(match)
-    if len(run) < 2:
+    labels: list[re.Match[str]] = []
+    for match in _LABEL.finditer(text):
+        if ord(match.group(1)) - ord("A") == len(labels):
+            labels.append(match)
+    if len(labels) < 2:
         return []
-    ends = [match.start() for match in run[1:]]
-    last = text.find("\n", run[-1].start())
-    ends.append(len(text) if last < 0 else last)
-    return [text[match.start() : end].strip() for match, end in zip(run, ends, strict=True)]
+    line_end = text.find("\n", labels[-1].start())
+    ends = [*(match.start() for match in labels[1:]), len(text) if line_end < 0 else line_end]
+    return [text[match.start() : end].strip() for match, end in zip(labels, ends, strict=True)]
 
 
 def _stands_in(phrase: str, text: str) -> bool:
-    """Do the phrase's words stand in the text one after the other?"""
-    wanted, words = content_words(phrase), content_words(text)
-    return bool(wanted) and any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1))
+    """Do the phrase's words occur in the text one after the other?"""
+    searched, words = content_words(phrase), content_words(text)
+    last = len(words) - len(searched)
+    return bool(searched) and any(words[i : i + len(searched)] == searched for i in range(last + 1))
 
 
-def _difference(had: Counter[str] | dict[str, int], has: Counter[str] | dict[str, int]) -> str:
-    lost, added = _more(had, has), _more(has, had)
-    return " and ".join(
-        f"{word} {', '.join(sorted(found))}" for word, found in (("lost", lost), ("added", added)) if found
-    )
-
-
-def _more(one: Counter[str] | dict[str, int], other: Counter[str] | dict[str, int]) -> Sequence[str]:
-    return [key for key, count in one.items() if count > other.get(key, 0)]
+def _difference(had: Iterable[str] | Mapping[str, int], has: Iterable[str] | Mapping[str, int]) -> str:
+    """What was lost and what was added, with how often it counts; an empty text where nothing was."""
+    before, after = Counter(had), Counter(has)
+    changes = (("lost", before - after), ("added", after - before))
+    return " and ".join(f"{verb} {', '.join(sorted(words))}" for verb, words in changes if words)

@@ -1,4 +1,7 @@
-"""What is asked of a language model and what comes back, whichever way it is reached."""
+"""Any OpenAI-compatible endpoint through the `openai` package: its retries and back-off, our pace and deadline.
+
+The key goes into the Authorization header and nowhere else: replies and error messages pass through `_redacted`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,8 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Any, Protocol
+from collections.abc import Awaitable
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -18,76 +19,12 @@ import openai
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import ImageSource
 from sharegrpo_rl.errors import UserError
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt; `<image>` marks in it stand for `images`. Temperature 0 is greedy; `seed` below 2**31."""
-
-    prompt: str
-    temperature: float
-    max_tokens: int
-    seed: int
-    images: tuple[ImageSource, ...] = ()
-
-    def key(self, model: str) -> str:
-        """Digest of everything that the reply depends on."""
-        pictures = [image.fingerprint() for image in self.images]
-        parts = [model, self.prompt, self.temperature, self.max_tokens, self.seed, pictures]
-        return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The text of a reply; `truncated` where the limit of tokens cut it."""
-
-    text: str
-    truncated: bool = False
-
-
-class Unanswered(Exception):
-    """This one request got no usable reply, after all tries; says why. Others may still succeed."""
-
-
-class Asker(Protocol):
-    """A language model that answers requests, several at a time."""
-
-    @property
-    def identity(self) -> str:
-        """What replies depend on besides the request: the model's name, or its folder's content."""
-
-    @property
-    def name(self) -> str:
-        """What messages and provenance call it; never holds a key."""
-
-    async def check(self) -> None:
-        """UserError where the model cannot be reached at all or is unknown; called before the first request."""
-
-    async def ask(self, request: Request) -> Reply:
-        """Unanswered where this request fails, UserError where every other one would fail too."""
-
-    async def close(self) -> None:
-        """Let go of connections."""
-
-
-def one_line(text: object, most: int = 200) -> str:
-    """A message on one line, cut to `most` characters."""
-    plain = " ".join(str(text).split())
-    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-# ---- Any OpenAI-compatible endpoint, through the `openai` package: its retries and back-off, our pace and deadline.
-#
-# The key goes into the Authorization header and nowhere else: replies and error messages pass through `_redacted`.
+from sharegrpo_rl.expansion.options import DEFAULT_KEY_ENV
+from sharegrpo_rl.expansion.session import Reply, Request, Unanswered, one_line
 
 _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
-_SECRET_LENGTH = 8  # a shorter key is a placeholder such as EMPTY, which may stand in any text
+_SECRET_LENGTH = 8  # a shorter key is a placeholder such as EMPTY, which may occur in any text
+_MODELS_SHOWN = 5
 
 
 class Endpoint:
@@ -102,18 +39,20 @@ class Endpoint:
         timeout: float = 120.0,
         retries: int = 4,
         requests_per_minute: float | None = None,
-        key_env: str = "OPENAI_API_KEY",
+        key_env: str = DEFAULT_KEY_ENV,
     ) -> None:
         self.address = checked_address(address)
         self.model = model
-        self._key, self._key_env = _checked_key(key, key_env), key_env
+        self._key, self._key_env = key.strip(), key_env
+        if not self._key.isascii() or not self._key.isprintable():
+            raise UserError(f"the key in {key_env} holds characters that no header can carry; set it again")
         self._timeout, self._retries = timeout, retries
         self._limit_name = _OLD_LIMIT
         self._client = openai.AsyncOpenAI(
             base_url=self.address,
             api_key=self._key or "none",  # left empty, the client would take one from the environment by itself
             max_retries=retries,
-            http_client=_PacedClient(_Pace(requests_per_minute), timeout),
+            http_client=_PacedClient(requests_per_minute, timeout),
         )
 
     @property
@@ -129,37 +68,47 @@ class Endpoint:
     async def check(self) -> None:
         """Ask for the list of models; UserError where nothing answers, the key is refused or the model is not listed."""
         try:
-            raw = await self._send(self._client.models.with_raw_response.list())
-        except (_NotOffered, _ErrorStatus):
-            return  # a server that gives no such list says at the first request what it does not know
+            body = await self._send(self._client.models.with_raw_response.list())
+        except _ErrorStatus:
+            return  # a server without such a list says at the first request what it does not know
         except Unanswered as error:
             raise UserError(f"--endpoint {self.address}: {error}; check the address and that the server runs") from None
-        names = _model_names(raw)
+        names = _model_names(body)
         if names and self.model not in names:
-            raise UserError(f"--model {self.model}: {self.address} does not offer it; it has {listed(names)}")
+            more = f" and {len(names) - _MODELS_SHOWN} more" if len(names) > _MODELS_SHOWN else ""
+            listed = ", ".join(names[:_MODELS_SHOWN]) + more
+            raise UserError(f"--model {self.model}: {self.address} does not offer it; it has {listed}")
 
     async def ask(self, request: Request) -> Reply:
         """The reply's text; a body that is no chat completion is asked for again, like a failed connection."""
-        reason = ""
+        reason: object = ""
         for _ in range(self._retries + 1):
             try:
-                return self._reply(await self._post(request))
-            except _NotOffered as error:
+                body = await self._post(request)
+            except _ErrorStatus as error:
+                if error.status != 404:
+                    raise
                 raise UserError(
-                    f"--endpoint {self.address}, --model {self.model}: not found (HTTP 404: {error}); "
+                    f"--endpoint {self.address}, --model {self.model}: not found ({error}); "
                     "check the address (most end in /v1) and the name"
                 ) from None
-            except _BadBody as error:
-                reason = str(error)
+            try:
+                return _read_completion(body)
+            except ValueError as error:
+                reason = error
         raise Unanswered(f"{reason}, {self._retries + 1} times")
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
     async def _post(self, request: Request) -> str:
-        """The body of the response. The limit's old name is the one that every server knows but OpenAI's newer models."""
-        limit = self._limit_name
+        """The body of the response. Every server knows the limit's old name, but for OpenAI's newer models."""
+        limit_name = self._limit_name
         try:
-            return await self._send(self._create(request, limit))
+            return await self._send(self._create(request, limit_name))
         except _ErrorStatus as error:
-            if limit != _OLD_LIMIT or _NEW_LIMIT not in str(error):
+            if limit_name != _OLD_LIMIT or _NEW_LIMIT not in str(error):
                 raise
             self._limit_name = _NEW_LIMIT
             return await self._send(self._create(request, _NEW_LIMIT))
@@ -175,97 +124,57 @@ class Endpoint:
         )
         return created
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
-
     async def _send(self, sending: Awaitable[Any]) -> str:
         """The body of a response; the client's exceptions in our words."""
+        tries = f"{self._retries + 1} times"
         try:
-            raw = await sending
-            return self._redacted(raw.text)
+            return self._redacted((await sending).text)
         except openai.APITimeoutError:
-            raise Unanswered(f"no answer within {self._timeout:g} s, {self._retries + 1} times") from None
+            raise Unanswered(f"no answer within {self._timeout:g} s, {tries}") from None
         except openai.APIConnectionError as error:
             reason = self._redacted(one_line(error.__cause__ or error)) or type(error.__cause__).__name__
-            raise Unanswered(f"the connection failed ({reason}), {self._retries + 1} times") from None
-        except openai.NotFoundError as error:
-            raise _NotOffered(self._message(error)) from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            state = (
-                f"the key in {self._key_env} was refused" if self._key else f"it wants a key, {self._key_env} has none"
-            )
-            raise UserError(
-                f"--endpoint {self.address}: {state} (HTTP {error.status_code}: {self._message(error)}); "
-                "set the variable, or name another one with --key-env"
-            ) from None
+            raise Unanswered(f"the connection failed ({reason}), {tries}") from None
         except openai.APIStatusError as error:
-            tries = f", {self._retries + 1} times" if error.status_code == 429 or error.status_code >= 500 else ""
-            raise _ErrorStatus(f"HTTP {error.status_code}: {self._message(error)}{tries}") from None
-
-    def _reply(self, body: str) -> Reply:
-        try:
-            completion = json.loads(body)
-        except (ValueError, RecursionError):
-            raise _BadBody("the endpoint's answer is no JSON") from None
-        choices = completion.get("choices") if isinstance(completion, dict) else None
-        if not isinstance(choices, list):
-            raise _BadBody("the endpoint's answer is no chat completion")
-        if not choices or not isinstance(choices[0], dict):
-            raise _BadBody("the endpoint's answer has no choices")
-        message = choices[0].get("message")
-        text = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(text, str) or not text.strip():
-            raise _BadBody("the endpoint's answer has no text")
-        return Reply(text, choices[0].get("finish_reason") == "length")
-
-    def _message(self, error: openai.APIStatusError) -> str:
-        body = error.body
-        said = body.get("message") if isinstance(body, dict) else body
-        return self._redacted(one_line(said or error.message))
+            said = error.body.get("message") if isinstance(error.body, dict) else error.body
+            message = f"HTTP {error.status_code}: {self._redacted(one_line(said or error.message))}"
+            if error.status_code in (401, 403):
+                refused = f"the key in {self._key_env} was refused"
+                raise UserError(
+                    f"--endpoint {self.address}: {refused if self._key else f'it wants a key, {self._key_env} has none'} "
+                    f"({message}); set the variable, or name another one with --key-env"
+                ) from None
+            retried = error.status_code == 429 or error.status_code >= 500
+            raise _ErrorStatus(f"{message}, {tries}" if retried else message, error.status_code) from None
 
     def _redacted(self, text: str) -> str:
         """The text without the key: some servers repeat it when they refuse it."""
         return text.replace(self._key, "***") if len(self._key) >= _SECRET_LENGTH else text
 
 
-class _NotOffered(Exception):
-    """HTTP 404: the address or the model does not exist."""
-
-
 class _ErrorStatus(Unanswered):
-    """Another HTTP error than a wrong key, address or model."""
+    """An HTTP error other than a refused key."""
 
-
-class _BadBody(Exception):
-    """HTTP 200 with a body that is no chat completion."""
-
-
-class _Pace:
-    """Starts of requests, evenly spaced; None = no limit."""
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._interval = 60.0 / per_minute if per_minute else 0.0
-        self._next = 0.0
-
-    async def turn(self) -> None:
-        """Return when the next request may start."""
-        if self._interval:
-            now = asyncio.get_running_loop().time()
-            start = max(now, self._next)
-            self._next = start + self._interval
-            await asyncio.sleep(start - now)
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _PacedClient(openai.DefaultAsyncHttpxClient):
-    """Each attempt, retries too, waits for its turn and has one deadline: a read timeout alone lets a body drip for ever."""
+    """Evenly spaces the starts of all attempts, retries too, and gives each one deadline: a read timeout alone lets a
+    body drip for ever."""
 
-    def __init__(self, pace: _Pace, seconds: float) -> None:
+    def __init__(self, requests_per_minute: float | None, seconds: float) -> None:
         super().__init__(timeout=seconds)
-        self._pace, self._seconds = pace, seconds
+        self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
+        self._next_start = 0.0
+        self._seconds = seconds
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
-        await self._pace.turn()
+        if self._interval:
+            now = asyncio.get_running_loop().time()
+            start = max(now, self._next_start)
+            self._next_start = start + self._interval
+            await asyncio.sleep(start - now)
         try:
             async with asyncio.timeout(self._seconds):
                 return await super().send(request, **options)
@@ -281,18 +190,26 @@ def checked_address(address: str) -> str:
     except ValueError:
         sound = False
     if not sound:
-        raise UserError("--endpoint is no address; write it like http://localhost:8000/v1")
+        raise UserError("--endpoint is not an address; write it like http://localhost:8000/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise UserError("--endpoint holds a user name, a query or a fragment; give the key by --key-env instead")
-    path = parts.path.rstrip("/") or "/v1"
-    return f"{parts.scheme}://{parts.netloc}{path}"
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 
-def _checked_key(key: str, variable: str) -> str:
-    key = key.strip()
-    if not key.isascii() or not key.isprintable():
-        raise UserError(f"the key in {variable} holds characters that no header can carry; set it again")
-    return key
+def _read_completion(body: str) -> Reply:
+    """ValueError saying what is wrong with a body that is no chat completion with a text."""
+    try:
+        completion = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("the endpoint's answer is not JSON") from None
+    match completion:
+        case {"choices": [{"message": {"content": str(text)}, **choice}, *_]} if text.strip():
+            return Reply(text, choice.get("finish_reason") == "length")
+        case {"choices": [{}, *_]}:
+            raise ValueError("the endpoint's answer has no text")
+        case {"choices": [*_]}:
+            raise ValueError("the endpoint's answer has no choices")
+    raise ValueError("the endpoint's answer is not a chat completion")
 
 
 def _model_names(body: str) -> list[str]:
@@ -302,11 +219,8 @@ def _model_names(body: str) -> list[str]:
     except (ValueError, RecursionError):
         return []
     models = listing.get("data") if isinstance(listing, dict) else None
-    return (
-        [m["id"] for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
-        if isinstance(models, list)
-        else []
-    )
+    entries = models if isinstance(models, list) else []
+    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
 def _content(request: Request) -> str | list[dict[str, Any]]:

@@ -58,31 +58,31 @@ def plain(text: str) -> str:
 def units(text: str) -> dict[Unit, str]:
     """Units after numbers, signs such as % and °, spelled-out units anywhere, each as it is written; cm is centimetres."""
     body = replace_number_words(text)
-    return {unit: body[start:end].strip() for unit, (start, end) in _unit_places(body)}
+    return {unit: body[start:end].strip() for unit, (start, end) in _unit_spans(body)}
 
 
 def numbers(text: str) -> Counter[Fraction]:
     """Every number but 1, in digits or words, powers of units left out. "Half" is 1/2 and "second" is 2."""
-    values = (Fraction(found.replace(",", "")) for found in _NUMBER.findall(_digits(text)))
+    values = (Fraction(number.replace(",", "")) for number in _NUMBER.findall(_digits(text)))
     return Counter(value for value in values if value != 1)
 
 
 def ones(text: str) -> tuple[int, int]:
-    """How often 1 stands there in digits, and how often in words, where it may be a mere pronoun."""
+    """How often 1 occurs in digits, and how often in words, where it may be a mere pronoun."""
     written = len(_ONE.findall(_without_unit_powers(text)))
     return written, max(0, len(_ONE.findall(_digits(text))) - written)
 
 
 def formulas(text: str) -> set[str]:
     """Equations and calculations, without spaces, dollars and multiplication signs."""
-    found = set()
+    formulas = set()
     text = re.sub(rf"{IMAGE_MARK}|\$|\\[()]", " ", text.replace("−", "-"))
     for chunk in _TIGHT_MINUS.sub("-", _TIGHT.sub(r"\1", text)).split():
         chunk = chunk.strip(".,;:?!\"'“”")
         calculated = _CALCULATED.search(chunk) and re.search(r"\d", chunk)
         if re.search(r"\w", chunk) and (_RELATION.search(chunk) or calculated or _MINUS.fullmatch(chunk)):
-            found.add(squeezed_formula(chunk))
-    return found
+            formulas.add(squeezed_formula(chunk))
+    return formulas
 
 
 def squeezed_formula(text: str) -> str:
@@ -103,16 +103,15 @@ def image_words(text: str) -> set[str]:
     return {word.casefold().removesuffix("s") for word in _PICTURE.findall(text)}
 
 
-def _unit_places(text: str) -> list[tuple[Unit, tuple[int, int]]]:
-    found: dict[int, tuple[Unit, tuple[int, int]]] = {}
+def _unit_spans(text: str) -> list[tuple[Unit, tuple[int, int]]]:
+    spans: list[tuple[Unit, tuple[int, int]]] = []
     for pattern in (_MEASURED, _SIGN, _SPELLED, _AREAS):
         for match in pattern.finditer(text):
             group = "unit" if match.groupdict().get("unit") else "money"
             unit = _unit(match.group(group))
-            inside = any(start <= match.start(group) < end for _, (start, end) in found.values())
-            if unit is not None and not inside:
-                found[match.start(group)] = (unit, match.span(group))
-    return list(found.values())
+            if unit is not None and not any(start <= match.start(group) < end for _, (start, end) in spans):
+                spans.append((unit, match.span(group)))
+    return spans
 
 
 def _unit(written: str) -> Unit | None:
@@ -124,14 +123,15 @@ def _unit(written: str) -> Unit | None:
 
 
 def _without_units(text: str) -> str:
-    for _, (start, end) in sorted(_unit_places(text), key=lambda place: -place[1][0]):
-        text = f"{text[:start]} {text[end:]}"
+    """The text with a space in place of each unit."""
+    for _, (start, end) in sorted(_unit_spans(text), key=lambda unit: -unit[1][0]):
+        text = text[:start] + " " + text[end:]
     return text
 
 
 def _without_unit_powers(text: str) -> str:
     """cm^2 without its 2, which counts nothing."""
-    for _, (start, end) in sorted(_unit_places(text), key=lambda place: -place[1][0]):
+    for _, (start, end) in sorted(_unit_spans(text), key=lambda unit: -unit[1][0]):
         text = text[:start] + re.sub(r"[\d²³]", " ", text[start:end]) + text[end:]
     return text
 

@@ -1,4 +1,4 @@
-"""What the model is told. A change of wording changes the version, which is stored with the data that came of it."""
+"""The prompts. A change of wording changes the version, which is stored with the data made with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sharegrpo_rl.data.messages import IMAGE_MARK
 REWRITE_VERSION = "rewrite-1"
 KEY_STEPS_VERSION = "key-steps-1"
 SOLVE_VERSION = "solve-1"
-SHOWN_MARK = "[IMAGE]"  # to vision-language servers `<image>` is a place that needs a picture, not a word
+SHOWN_MARK = "[IMAGE]"  # vision-language servers expect a picture for each `<image>`
 
 _REWRITE = """Say a question in {count} other ways.
 Somebody who reads only your version{and_sees} must arrive at exactly the answer of the original.
@@ -81,7 +81,7 @@ def solve_prompt(question: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text as the model reads it where it only talks about images."""
+    """The text as the model reads it where no image comes with it."""
     return text.replace(IMAGE_MARK, SHOWN_MARK)
 
 

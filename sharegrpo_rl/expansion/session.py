@@ -1,38 +1,97 @@
-"""Asks once and never again: replies come from the journal where it has them, and go into it where it has not."""
+"""Requests to a language model, whichever way it is reached. Each is asked once: replies are kept in a file, keyed by
+everything they depend on, so that a killed run continues where it stopped."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any, Protocol
 
+from sharegrpo_rl.data.types import ImageSource
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.expansion.endpoint import Asker, Reply, Request, Unanswered, one_line
+from sharegrpo_rl.files import JsonLines, locked, storage_errors
 
-# ---- An append-only file of replies, keyed by what was asked: a killed run goes on where it stopped, and asks nothing twice.
+FAILURES_IN_A_ROW = 5
 
 
-class Journal:
-    """One JSON line a reply, written at once. A last line that a kill cut short is dropped when the file is opened."""
+@dataclass(frozen=True)
+class Request:
+    """One prompt; `<image>` marks in it stand for `images`. Temperature 0 is greedy; `seed` below 2**31."""
+
+    prompt: str
+    temperature: float
+    max_tokens: int
+    seed: int
+    images: tuple[ImageSource, ...] = ()
+
+    def key(self, model: str) -> str:
+        """Digest of everything that the reply depends on."""
+        pictures = [image.fingerprint() for image in self.images]
+        parts = [model, self.prompt, self.temperature, self.max_tokens, self.seed, pictures]
+        return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The text of a reply; `truncated` where the token limit cut it."""
+
+    text: str
+    truncated: bool = False
+
+
+class Unanswered(Exception):
+    """This one request got no usable reply after all its tries; says why. Others may still succeed."""
+
+
+class LanguageModel(Protocol):
+    """A language model that answers several requests at a time."""
+
+    @property
+    def identity(self) -> str:
+        """What replies depend on besides the request: the model's name, or its folder's content."""
+
+    @property
+    def name(self) -> str:
+        """What messages and provenance call it; never holds a key."""
+
+    async def check(self) -> None:
+        """UserError where the model cannot be reached or is unknown; called before the first request."""
+
+    async def ask(self, request: Request) -> Reply:
+        """Unanswered where this request fails, UserError where every other one would fail too."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+class ReplyJournal:
+    """The replies so far, one JSON object a line; each is in the file when `add` returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = JsonLines(path, sync=False)
         self._replies: dict[str, Reply] = {}
-        try:
+        self._file.read(self._take, "damaged; delete that line and run again")
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[ReplyJournal]:
+        """Read the file and lock it for this process; an empty one is not left behind. UserError where it is in use."""
+        with storage_errors(path, REMEDY):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise self._unwritable(error) from None
-        try:
-            self._lock()
-            self._read()
-        except BaseException:  # Ctrl-C too: an open file would keep its lock; raised again below
-            os.close(self._file)
-            raise
+            path.touch()
+        with locked(path, f"{path} is in use by another `expand`; wait until it ends, or choose another --out"):
+            journal = cls(path)
+            try:
+                yield journal
+            finally:
+                if not len(journal):
+                    path.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self._replies)
@@ -42,103 +101,57 @@ class Journal:
         return self._replies.get(key)
 
     def add(self, key: str, reply: Reply) -> None:
-        """Keep a reply; it is in the file when this returns. UserError where the disk is full."""
-        line = json.dumps({"key": key, "text": reply.text, "truncated": reply.truncated}).encode() + b"\n"
-        try:
-            written = os.write(self._file, line)
-            if written < len(line):
-                raise OSError(f"{written} of {len(line)} bytes written")
-        except OSError as error:
-            raise self._unwritable(error) from None
-        self._replies[key] = reply
+        """Keep a reply. UserError where the disk is full."""
+        row = {"key": key, "text": reply.text, "truncated": reply.truncated}
+        with storage_errors(self.path, REMEDY):
+            self._file.append(row)
+        self._take(row)
 
-    def close(self) -> None:
-        """Close the file and give up the lock; an empty file is not left behind."""
-        if not self._replies:
-            self.path.unlink(missing_ok=True)
-        os.close(self._file)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{self.path} is in use by another `expand`; wait until it ends, or choose another --out"
-            ) from None
-
-    def _read(self) -> None:
-        end = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break
-                self._take(line, number)
-                end += len(line)
-        if end < self.path.stat().st_size:
-            os.ftruncate(self._file, end)
-
-    def _take(self, line: bytes, number: int) -> None:
-        try:
-            entry = json.loads(line)
-            self._replies[entry["key"]] = Reply(entry["text"], entry["truncated"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise UserError(f"{self.path} line {number} is damaged; delete that line and run again") from None
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"cannot write {self.path}: {one_line(error.strerror or error)}; free some space or choose another --out"
-        )
+    def _take(self, row: Any) -> None:
+        self._replies[row["key"]] = Reply(row["text"], row["truncated"])
 
 
-FAILURES_IN_A_ROW = 5
+REMEDY = "free some space or choose another --out"
 
 
 class Session:
-    """Counts what was asked and how many replies served again; ends the run where nothing is answered any more."""
+    """Asks a model, or serves a reply again; ends the run when nothing is answered any more."""
 
-    def __init__(self, asker: Asker, journal: Journal) -> None:
-        self.asker, self._journal = asker, journal
+    def __init__(self, model: LanguageModel, journal: ReplyJournal) -> None:
+        self.model, self._journal = model, journal
         self.asked = self.reused = 0
-        self._failures = 0
+        self._failures = 0  # in a row
         self._checked = False
         self._locks: dict[str, asyncio.Lock] = {}
-        self._check_lock = asyncio.Lock()
 
     async def ask(self, request: Request) -> Reply:
-        """The reply; equal requests are asked once, also at the same time. Unanswered where this one fails.
+        """The reply; equal requests are asked once, even at the same time. Unanswered where this one fails.
 
         UserError where several in a row have failed, or where the model cannot be reached at all.
         """
-        key = request.key(self.asker.identity)
+        key = request.key(self.model.identity)
         async with self._alone(key):
             if (known := self._journal.get(key)) is not None:
                 self.reused += 1
                 return known
-            await self._check_once()
-            reply = await self._ask(request)
+            async with self._alone("check"):
+                if not self._checked:
+                    await self.model.check()
+                    self._checked = True
+            try:
+                reply = await self.model.ask(request)
+            except Unanswered as error:
+                self._failures += 1
+                if self._failures < FAILURES_IN_A_ROW:
+                    raise
+                raise UserError(
+                    f"{self.model.name}: {self._failures} requests in a row failed, most recently: {error}; "
+                    "the replies so far are kept: run the same command again when the cause is gone"
+                ) from None
+            self._failures = 0
             self._journal.add(key, reply)
             self.asked += 1
             return reply
-
-    async def _ask(self, request: Request) -> Reply:
-        try:
-            reply = await self.asker.ask(request)
-        except Unanswered as error:
-            self._failures += 1
-            if self._failures >= FAILURES_IN_A_ROW:
-                raise UserError(
-                    f"{self.asker.name}: {self._failures} requests in a row failed, the last one so: {error}; "
-                    "the replies so far are kept: run the same command again when the cause is gone"
-                ) from None
-            raise
-        self._failures = 0
-        return reply
-
-    async def _check_once(self) -> None:
-        async with self._check_lock:
-            if not self._checked:
-                await self.asker.check()
-                self._checked = True
 
     @asynccontextmanager
     async def _alone(self, key: str) -> AsyncIterator[None]:
@@ -149,3 +162,9 @@ class Session:
         finally:
             if not lock.locked():
                 self._locks.pop(key, None)
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """A message on one line, cut to `limit` characters."""
+    plain = " ".join(str(text).split())
+    return plain if len(plain) <= limit else f"{plain[: limit - 3]}..."

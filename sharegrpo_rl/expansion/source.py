@@ -15,8 +15,7 @@ from sharegrpo_rl.data.tables import HubTable, JsonlTable, ParquetTable, Table, 
 from sharegrpo_rl.data.types import ImageSource, SeedQuestion
 from sharegrpo_rl.errors import UserError
 
-SPLITS = ("train", "test", "all")
-_ANY_SHARE = 0.5  # where one file holds both splits, all of it is expanded, however it will be divided
+_ANY_SHARE = 0.5  # where one file holds both splits, all of it is expanded, however it is divided later
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A row of a file, raw and read; `text` is the question as the row has it, without choices of another column."""
+    """A row of a file, raw and parsed; `text` is the question as the row has it, without choices of another column."""
 
     number: int
     raw: dict[str, Any]
     question: SeedQuestion
     text: str
-    own: tuple[str, ...]  # the row's own rewordings
+    rewordings: tuple[str, ...]  # that the row has already
 
 
 @dataclass(frozen=True)
@@ -68,21 +67,16 @@ class Source:
 
     def row(self, file: SourceFile, number: int) -> SourceRow:
         """One row; UserError names the file, the row and the column."""
-        raw = file.table[number]
-        where = file.table.location(number)
-        question = self.reader.read(
-            raw,
-            default_id=f"{file.split}-{file.first + number}",
-            where=where,
-            folder=file.table.folder(number),
-        )
+        raw, where = file.table[number], file.table.location(number)
+        default_id = f"{file.split}-{file.first + number}"
+        question = self.reader.read(raw, default_id=default_id, where=where, folder=file.table.folder(number))
         column, value = self.columns.require(raw, "question", where)
         text = question_text(value, f"{where}: {column}")
         column, value = self.columns.pick(raw, "variants")
         return SourceRow(number, raw, question, text, string_list(value, f"{where}: {column}"))
 
     def check(self) -> str:
-        """Read every row and every image once, before anything is asked; the digest of questions, answers and images.
+        """Read every row and image once, before anything is asked; returns a digest of questions, answers and images.
 
         UserError names the row and what is wrong with it.
         """
@@ -94,7 +88,7 @@ class Source:
                     pictures = [_fingerprint(image, file.on_disk) for image in question.images]
                 except UserError as error:
                     raise UserError(f"{file.table.location(row.number)}, id {question.id}: {error}") from None
-                parts = (question.id, row.text, question.answer, question.solution or "", *row.own, *pictures)
+                parts = (question.id, row.text, question.answer, question.solution or "", *row.rewordings, *pictures)
                 digest.update("\0".join(parts).encode("utf-8", "surrogatepass") + b"\1")
         return digest.hexdigest()
 
@@ -132,32 +126,32 @@ def open_source(
 
 def _local_tables(path: Path, root: Path, split: str) -> list[tuple[str, Path, Table]]:
     """(split, path in the new data set, table) of every file; a file that holds both splits counts as train."""
-    found: dict[str, SplitFiles] = {}
-    missing: dict[str, UserError] = {}
+    splits: dict[str, SplitFiles] = {}
+    errors: dict[str, UserError] = {}
     for name in ("train", "test"):
         try:
-            found[name] = find_split(path, name, _ANY_SHARE)
+            splits[name] = find_split(path, name, _ANY_SHARE)
         except UserError as error:
-            missing[name] = error
-    if split in missing or not found:
-        raise missing.get(split) or missing["train"]
-    if "test" in found and found["test"].shared:
+            errors[name] = error
+    if split in errors or not splits:
+        raise errors.get(split) or errors["train"]
+    if "test" in splits and splits["test"].shared:
         if split == "test":
             raise UserError(f"{path} has no file of its own for the test split; expand --split train, or all")
-        del found["test"]
+        del splits["test"]
     return [
         (name, file.absolute().relative_to(root), JsonlTable(file) if file.suffix == ".jsonl" else ParquetTable(file))
-        for name, files in found.items()
+        for name, files in splits.items()
         for file in files.files
     ]
 
 
 def _hub_tables(data: str, config: str | None) -> tuple[Path, list[tuple[str, Path, Table]]]:
     splits = load_hub(data, config)
-    tables: list[tuple[str, Path, Table]] = []
-    for name in ("train", "test"):
-        if (table := hub_split(splits, name)) is not None:
-            tables.append((name, Path(f"{name}.parquet"), table))
+    named = [(name, hub_split(splits, name)) for name in ("train", "test")]
+    tables: list[tuple[str, Path, Table]] = [
+        (n, Path(f"{n}.parquet"), table) for n, table in named if table is not None
+    ]
     if not tables:
         raise UserError(f"hub data set {data} has neither a train nor a test split (found {', '.join(splits)})")
     return next(iter(splits.values())).folder(0), tables

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from expansion_parts import KEY, WANTED, question_row
+from expansion_parts import KEY, question_row
 from fake_endpoint import FakeEndpoint, running
 from PIL import Image
 from rich.console import Console
 
-from sharegrpo_rl.expansion.expand import ExpandOptions, expand
-from sharegrpo_rl.expansion.question import Wanted
+from sharegrpo_rl.expansion.expand import expand
+from sharegrpo_rl.expansion.options import ExpandOptions
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,9 @@ def run_expand(tmp_path: Path, endpoint: FakeEndpoint) -> Callable[..., str]:
     """run_expand(data, variants=..., split=..., ...): the summary; the new data set is tmp_path/new."""
 
     def run(data: Path | str, **changes: Any) -> str:
-        wanted = Wanted(**{**WANTED, **{k: v for k, v in changes.items() if k in WANTED}})
-        others = {k: v for k, v in changes.items() if k not in WANTED}
-        model = {} if "local" in others else {"endpoint": endpoint.url, "model": "good-model"}
-        settings = {"timeout": 5.0, "retries": 1, **model, **others}
-        options = ExpandOptions(str(data), tmp_path / "new", wanted, **settings)
+        model = {} if "local" in changes else {"endpoint": endpoint.url, "model": "good-model"}
+        settings = {"variants": 2, "max_tokens": 256, "timeout": 5.0, "retries": 1, **model, **changes}
+        options = ExpandOptions(data=str(data), out=tmp_path / "new", **settings)
         return expand(options, Console(stderr=True))
 
     return run

@@ -1,4 +1,4 @@
-"""Rows, settings and a key that the tests of expansion share."""
+"""Rows and a key that the tests of expansion share."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ from pathlib import Path
 from typing import Any
 
 KEY = "sk-test-3f9a77c1d2e84b"
-WANTED = {
-    "variants": 2,
-    "attempts": 2,
-    "temperature": 1.0,
-    "max_tokens": 256,
-    "seed": 0,
-    "verify": False,
-    "key_steps": False,
-}
 
 
 def question_row(number: int, **changes: Any) -> dict[str, Any]:

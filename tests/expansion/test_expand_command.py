@@ -332,7 +332,7 @@ def test_an_endpoint_that_dies_ends_the_run_and_keeps_the_replies(
 ) -> None:
     endpoint.script = lambda number, body: rewording(body) if number < 4 else error(503, "gone")
     data = make_set([question_row(n) for n in range(20)])
-    with pytest.raises(UserError, match=r"5 requests in a row failed, the last one so: HTTP 503: gone") as caught:
+    with pytest.raises(UserError, match=r"5 requests in a row failed, most recently: HTTP 503: gone") as caught:
         run_expand(data, retries=0, concurrency=1)
     assert KEY not in str(caught.value)
     assert not (tmp_path / "new").exists()
@@ -428,7 +428,7 @@ def refused(capfd: pytest.CaptureFixture, *arguments: str) -> str:
         (["DATA", "--out", "OUT", "--local", "no/such/folder"], "no such folder"),
         (["DATA", "--out", "OUT", "--endpoint", "URL", "--model", "bad"], "does not offer it"),
         (["DATA", "--out", "OUT", "--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--retries", "0"], "connection failed"),
-        (["DATA", "--out", "OUT", "--endpoint", "nonsense", "--model", "m"], "is no address"),
+        (["DATA", "--out", "OUT", "--endpoint", "nonsense", "--model", "m"], "is not an address"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--variants", "0"], "nothing to do"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "question"], "write FIELD=NAME"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "questoin=q"], "did you mean 'question'"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.expansion.key_steps import MOST_STEPS, sound_steps, stands_in
+from sharegrpo_rl.expansion.key_steps import MAX_STEPS, sound_steps, stands_in
 
 SOLUTION = (
     "By the angle sum, a + b = 180. Half of it is 0.5 of 180, so $2x = 90$. The side is 12 cm long. Hence x = 45."
@@ -76,8 +76,8 @@ def test_a_step_counts_once_and_there_is_an_end() -> None:
     assert kept(["angle sum"], ["Angle  Sum"]) == [["angle sum"]]
     solution = " ".join(f"step{n}" for n in range(40))
     steps, dropped = sound_steps([[f"step{n}"] for n in range(40)], solution, "yes")
-    assert len(steps) == MOST_STEPS
-    assert len(dropped) == 40 - MOST_STEPS
+    assert len(steps) == MAX_STEPS
+    assert len(dropped) == 40 - MAX_STEPS
 
 
 def test_places_are_whole_words_and_numbers() -> None:

@@ -12,8 +12,8 @@ from expansion_parts import json_lines, question_row
 
 from sharegrpo_rl.data.images import EncodedImage
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.expansion.endpoint import Reply, Request, Unanswered
 from sharegrpo_rl.expansion.local import LocalModel
+from sharegrpo_rl.expansion.session import Reply, Request, Unanswered
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ from PIL import Image
 
 from sharegrpo_rl.data.images import EncodedImage
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.expansion.endpoint import Endpoint, Reply, Request, Unanswered, checked_address
+from sharegrpo_rl.expansion.endpoint import Endpoint, checked_address
+from sharegrpo_rl.expansion.session import Reply, Request, Unanswered
 
 REQUEST = Request("Say it.", temperature=0.7, max_tokens=99, seed=3)
 
@@ -122,7 +123,7 @@ def test_one_misstep_is_forgiven(endpoint: FakeEndpoint, first: Callable[..., No
         (cut, "the connection failed"),
         (error(500, "out of memory"), "HTTP 500: out of memory, 2 times"),
         (error(429, "slow down", Retry_After="0.1"), "HTTP 429: slow down, 2 times"),
-        (send("garbage"), "is no JSON, 2 times"),
+        (send("garbage"), "is not JSON, 2 times"),
         (send_json({"choices": []}), "has no choices, 2 times"),
         (error(400, "prompt too long"), "HTTP 400: prompt too long"),
         (error(413, "too large"), "HTTP 413: too large"),
