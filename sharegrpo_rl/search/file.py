@@ -1,11 +1,13 @@
-"""`tune --dry-run`: the resolved search as YAML, its space key by key, its trials and their work."""
+"""A run file with a search space: checked, resolved for each trial's values, and described for `tune --dry-run`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from math import prod
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,9 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json
 from sharegrpo_rl.runs.run_file import RunSpec, read_run, read_table, resolve_run
 
-# ---- A run file with a search space, checked: every candidate against its option, the combinations against each other.
-
 MAX_COMBINATIONS = 500  # resolved and checked one by one, about 2 ms each; of more, each value by itself
+
+IN_ALL = ("iterations", "completions", "taught targets", "optimizer steps")  # counts that trials add up to
 
 Values = dict[tuple[str, ...], Any]
 
@@ -61,11 +63,12 @@ def load_search(path: Path, sets: Sequence[str] = ()) -> SearchSpec:
 
 
 def resolve_search(name: str, tree: dict[str, Any]) -> SearchSpec:
-    """Check a run's tree with its search space and `tune:` block; messages begin with the dotted key."""
+    """Check every candidate against its option and the combinations against each other; messages begin with the key."""
     options = read_search_options(tree.get("tune"))
     for part in ("run", "env", "stop"):
-        if found := find_search_space(tree.get(part), part):
-            raise UserError(f"{found[0]}: {found[1]} outside config; search spaces stand under config only")
+        if space_outside := find_search_space(tree.get(part), part):
+            key, word = space_outside
+            raise UserError(f"{key}: {word} outside config; search spaces belong under config")
     space = tuple(find_search_keys(read_table(tree, "config")))
     if not space:
         raise UserError(
@@ -98,8 +101,8 @@ def _base(name: str, tree: Mapping[str, Any], space: Sequence[SearchKey]) -> Run
     try:
         return resolve_run(name, with_values(tree, {key.path: key.values[0] for key in space}))
     except UserError as error:
-        wanted = [f"{key.key}: expected {kind}" for key in space if key.word in RANGES for kind in ("a whole",)]
-        if str(error).startswith(tuple(wanted)):
+        int_errors = [f"{key.key}: expected a whole" for key in space if key.word in RANGES]
+        if str(error).startswith(tuple(int_errors)):
             raise UserError(f"{error}; whole numbers are drawn by quniform with whole bounds and step") from None
         raise
 
@@ -110,9 +113,6 @@ def _check_trial(spec: SearchSpec, values: Values) -> None:
     except UserError as error:
         chosen = ", ".join(f"{'.'.join(path)} = {value!r}" for path, value in values.items())
         raise UserError(f"{error} (in a trial with {chosen})") from None
-
-
-IN_ALL = ("iterations", "completions", "taught targets", "optimizer steps")  # counts that trials add up to
 
 
 def describe_search(spec: SearchSpec) -> str:
@@ -132,9 +132,8 @@ def describe_search(spec: SearchSpec) -> str:
 
 def _dependent_keys(spec: SearchSpec, singles: Sequence[RunSpec]) -> list[str]:
     """Keys that the file leaves open and that differ between trials: a preset's, or planned steps."""
-    given = set(spec.tree["config"])
-    base = spec.base.config
-    return [key for key in base if key not in given and any(run.config[key] != base[key] for run in singles)]
+    in_file, base = set(spec.tree["config"]), spec.base.config
+    return [key for key in base if key not in in_file and any(run.config[key] != base[key] for run in singles)]
 
 
 def _search_tree(spec: SearchSpec, dependent: Sequence[str]) -> dict[str, Any]:
@@ -146,67 +145,57 @@ def _search_tree(spec: SearchSpec, dependent: Sequence[str]) -> dict[str, Any]:
 
 
 def _typed(spec: SearchSpec, key: SearchKey) -> list[Any]:
-    """Candidates as their option takes them; bounds of a range as they are given."""
+    """Candidates as their option takes them; bounds of a range as the file has them."""
     if key.word not in LISTS:
         return list(key.arguments)
-    typed = []
-    for value in key.values:
-        found: Any = {"config": spec.trial({key.path: value}).config}
-        for part in key.path:
-            found = found[part]
-        typed.append(found)
-    return typed
+    resolved = [{"config": spec.trial({key.path: value}).config} for value in key.values]
+    return [reduce(getitem, key.path, tree) for tree in resolved]
 
 
 def _describe_key(spec: SearchSpec, key: SearchKey) -> str:
     if key.word in LISTS:
-        values = _typed(spec, key)
-        return f"{key.key}: {'each' if key.is_grid else 'one'} of {len(values)}: {', '.join(map(_short, values))}"
+        values = [
+            yaml.safe_dump(as_json(value), default_flow_style=True, width=1000).splitlines()[0]
+            for value in _typed(spec, key)
+        ]
+        return f"{key.key}: {'each' if key.is_grid else 'one'} of {len(values)}: {', '.join(values)}"
     bounds = ", ".join(f"{name} {value}" for name, value in zip(RANGES[key.word], key.arguments, strict=True))
     return f"{key.key}: {key.word}, {bounds}"
 
 
-def _short(value: Any) -> str:
-    return yaml.safe_dump(as_json(value), default_flow_style=True, width=1000).splitlines()[0]
-
-
 def _work(spec: SearchSpec) -> list[str]:
     """The number of trials, and the counts of a trial and of all; a range where they differ or are yet to be drawn."""
-    times = spec.options["num_samples"]
-    lines = [f"# {spec.trials} trials: {spec.grid_points} grid points x {times}"]
+    lines = [f"# {spec.trials} trials: {spec.grid_points} grid points x {spec.options['num_samples']}"]
     counts = _counts(spec)
     if counts is None:
         return [*lines, f"# their sizes combine in more than {MAX_COMBINATIONS} ways, too many to count"]
-    everything = [one for point in counts for one in point]
-    lines += ["# a trial"]
-    lines += [_line(name, *_ends([c[name] for c in everything])) for name in everything[0]]
-    lines += ["# all trials"]
-    each = spec.trials // len(counts)
-    for name in IN_ALL:
-        if name in everything[0]:
-            ends = [_ends([c[name] for c in point]) for point in counts]
-            lines.append(_line(name, each * sum(low for low, _ in ends), each * sum(high for _, high in ends)))
+    names = counts[0][0]
+
+    def line(name: str, low: int, high: int) -> str:
+        return f"# {name:<44} {f'{low:,}' if low == high else f'{low:,} .. {high:,}':>14}"
+
+    lines.append("# a trial")
+    for name in names:
+        values = [draw[name] for point in counts for draw in point]
+        lines.append(line(name, min(values), max(values)))
+    lines.append("# all trials")
+    repeats = spec.trials // len(counts)
+    for name in (name for name in IN_ALL if name in names):
+        low, high = (sum(end(draw[name] for draw in point) for point in counts) for end in (min, max))
+        lines.append(line(name, repeats * low, repeats * high))
     return lines
 
 
 def _counts(spec: SearchSpec) -> list[list[Mapping[str, int]]] | None:
     """Batch arithmetic of [grid point][what may be drawn there], over the keys that change it; None if too many."""
+
+    def arithmetic(values: Values) -> dict[str, int]:
+        run = spec.trial(values)
+        return run.options.work(run.iterations).counts()
+
     base = spec.base.options.work(spec.base.iterations).counts()
-    sizing = [key for key in spec.space if any(_arithmetic(spec, {key.path: v}) != base for v in key.values)]
-    grid, drawn = [key for key in sizing if key.is_grid], [key for key in sizing if not key.is_grid]
+    sizing = [key for key in spec.space if any(arithmetic({key.path: value}) != base for value in key.values)]
     if prod(len(key.values) for key in sizing) > MAX_COMBINATIONS:
         return None
-    return [[_arithmetic(spec, point | draw) for draw in combinations_of(drawn)] for point in combinations_of(grid)]
-
-
-def _arithmetic(spec: SearchSpec, values: Mapping[tuple[str, ...], Any]) -> dict[str, int]:
-    run = spec.trial(values)
-    return run.options.work(run.iterations).counts()
-
-
-def _ends(values: Sequence[int]) -> tuple[int, int]:
-    return min(values), max(values)
-
-
-def _line(name: str, low: int, high: int) -> str:
-    return f"# {name:<44} {f'{low:,}' if low == high else f'{low:,} .. {high:,}':>14}"
+    grid, drawn = [key for key in sizing if key.is_grid], [key for key in sizing if not key.is_grid]
+    return [[arithmetic(point | draw) for draw in combinations_of(drawn)] for point in combinations_of(grid)]

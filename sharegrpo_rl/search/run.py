@@ -1,4 +1,4 @@
-"""`tune`: a whole search through Ray Tune, in a folder that a killed search goes on from."""
+"""`tune`: a whole search through Ray Tune, in a folder from which a killed search continues."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import ray
+from ray import tune
+from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from sharegrpo_rl.config import user_code
@@ -21,14 +23,23 @@ from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.folder import choose_name
 from sharegrpo_rl.runs.run_file import RunSpec, check_data
 from sharegrpo_rl.runs.train import Interruption, TrainOptions, quiet_libraries
+from sharegrpo_rl.search.display import SearchDisplay
+from sharegrpo_rl.search.draws import OptunaDraws, PlannedDraws
 from sharegrpo_rl.search.file import SearchSpec, single_values
-from sharegrpo_rl.search.journal import PARAMS, Journal, SearchFolder, decide_search, search_params
-from sharegrpo_rl.search.results import ALL_TRIALS, BUDGET, INTERRUPTED, SearchDisplay, write_results
-from sharegrpo_rl.search.scheduler import planned_values
-from sharegrpo_rl.search.trial import needs, trials_at_once
-
-if TYPE_CHECKING:
-    from sharegrpo_rl.search.trial import TrialPlan
+from sharegrpo_rl.search.journal import (
+    ALL_TRIALS,
+    BUDGET,
+    EVENTS,
+    INTERRUPTED,
+    PARAMS,
+    Journal,
+    SearchFolder,
+    decide_search,
+    search_params,
+)
+from sharegrpo_rl.search.results import write_results
+from sharegrpo_rl.search.scheduler import JournaledScheduler, TrialSource, make_scheduler
+from sharegrpo_rl.search.trial import SLOT, SearchTrial, SharedSettings, largest_demand, trials_at_once
 
 # Read by Tune: its own loggers and reports stay off, Ctrl-C is ours, a missing metric is no error of a trial.
 TUNE_SETTINGS = {
@@ -65,74 +76,73 @@ class SearchRunOptions(TrainOptions):
 
 def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) -> int:
     """Run one search to its end in `storage/name`. Returns the exit code: 0, 1 where every trial failed, 130 or 143."""
-    for values in ({}, *single_values(spec.space)):
-        config = spec.trial(values).config
+    samples = [spec.trial(values).config for values in ({}, *single_values(spec.space))]
+    for config in samples:
         check_engine(config.get("engine", "hf"))
         check_data(config["env_config"])
-    if spec.options["searcher"] == "random":
-        planned_values(spec, options.seed)  # its complaints come before anything is written
+    # Too small a space is refused here, before anything is written.
+    draws = (OptunaDraws if spec.options["searcher"] == "optuna" else PlannedDraws)(spec, options.seed)
     params = search_params(spec, options.seed, options.imports)
     name = options.name or choose_name(options.storage, spec.base.name, params, options.resume, SearchFolder, PARAMS)
-    with SearchFolder.claim(options.storage, name) as claimed:
-        assert isinstance(claimed, SearchFolder)
-        state = decide_search(claimed, params, spec.options, options.resume)
+    with SearchFolder.claim(options.storage, name) as folder:
+        assert isinstance(folder, SearchFolder)
+        state = decide_search(folder, params, spec.options, options.resume)
         if state == "finished":
             text = "this search is finished, see search.json and best.yaml; a new one needs another --name"
-            say(console, f"{claimed.path}: {text}")
+            say(console, f"{folder.path}: {text}")
             return 0
         if state == "new":
-            claimed.clear()
-        claimed.write_json(PARAMS, params)
-        return _Search(spec, options, claimed, console).run()
+            folder.clear()
+        folder.write_json(PARAMS, params)
+        demand = largest_demand(samples)
+        at_once = min(spec.options["max_concurrent"] or trials_at_once(demand), spec.trials)
+        return _Search(spec, options, folder, draws, console).run(at_once, demand["CPU"])
 
 
 class _Search:
     """One process's work on a claimed folder."""
 
-    def __init__(self, spec: SearchSpec, options: SearchRunOptions, folder: SearchFolder, console: Console) -> None:
-        self.spec, self.options, self.folder = spec, options, folder
-        self.journal = Journal(folder.path / "events.jsonl", spec.base.iterations)
+    def __init__(
+        self,
+        spec: SearchSpec,
+        options: SearchRunOptions,
+        folder: SearchFolder,
+        draws: PlannedDraws,
+        console: Console,
+    ) -> None:
+        self.spec, self.options, self.folder, self.draws = spec, options, folder, draws
+        self.journal = Journal(folder.path / EVENTS, spec.base.iterations)
         self.journal.repair()
-        self.started = time.monotonic() - self.journal.seconds
         self.display = SearchDisplay(console, self.journal, spec)
+        self.interruption = Interruption()
 
-    def seconds(self) -> float:
-        """Wall seconds of the search, those of earlier processes included."""
-        return time.monotonic() - self.started
-
-    def run(self) -> int:
+    def run(self, at_once: int, cores: float) -> int:
         """Search to the end, the budget's end, or a signal; the exit code."""
-        where = f"{self.spec.base.run} on {self.spec.base.env}, seed {self.options.seed}, in {self.folder.path}"
-        over = sum(record.is_over for record in self.journal.trials.values())
-        known = f"going on: {over} of {self.spec.trials} trials are over" if self.journal.events else "new search"
-        self.display.line(f"{where}: {self.spec.trials} trials, {known}")
+        spec = self.spec
+        where = f"{spec.base.run} on {spec.base.env}, seed {self.options.seed}, in {self.folder.path}"
+        state = "new search"
+        if self.journal.events:
+            state = f"continuing: {self.journal.trials_over} of {spec.trials} trials are over"
+        self.display.line(f"{where}: {spec.trials} trials, {state}")
         os.environ.update(TUNE_SETTINGS)
         quiet_libraries()
-        with Interruption() as interruption:
+        with self.interruption:
             try:
-                self._through_tune(interruption)
+                with _local_ray(at_once, cores), tempfile.TemporaryDirectory(prefix="sharegrpo_rl-") as scratch:
+                    self._prepare_warm_start()
+                    if self.interruption.code is None:
+                        self._tune(scratch, at_once)
             except KeyboardInterrupt:
-                interruption.code = interruption.code or 130
+                self.interruption.code = self.interruption.code or 130
             finally:
-                self.display.stop()
-        return self._finish(interruption.code)
+                self.display.close()
+        return self._finish(self.interruption.code)
 
-    def _through_tune(self, interruption: Interruption) -> None:
-        with (
-            _local_ray(self.at_once(), self._needs()["CPU"]),
-            tempfile.TemporaryDirectory(prefix="sharegrpo_rl-") as scratch,
-        ):
-            self._prepare()
-            if interruption.code is None:
-                _tune(self, Path(scratch), interruption)
-
-    def _prepare(self) -> None:
-        """The warm start, once and before trials could make it side by side; all of them have the search's seed."""
-        if self.options.prepare is None or not (self.spec.base.config["warm_start"] or self._is_tiny()):
+    def _prepare_warm_start(self) -> None:
+        """Once, before trials could make it side by side; all of them have the search's seed."""
+        config = self.spec.base.config
+        if self.options.prepare is None or not (config["warm_start"] or config["model"] == "tiny"):
             return
-        import ray
-        from ray.exceptions import RayTaskError
-
         self.display.line("preparing the warm start that the trials share")
         task = ray.remote(num_cpus=1, max_retries=0)(self.options.prepare)
         try:
@@ -140,29 +150,31 @@ class _Search:
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, UserError) else error from None
 
-    def _is_tiny(self) -> bool:
-        return self.spec.base.config["model"] == "tiny"
+    def _tune(self, scratch: str, at_once: int) -> None:
+        """Hand trials and scheduler to Ray Tune. What it writes is scratch; the folder is written by the trials."""
+        spec, shared = self.spec, self._shared_settings()
+        scheduler = JournaledScheduler(make_scheduler(spec, shared), self.journal, self.options.seed)
+        tune.run(
+            SearchTrial,
+            name="search",
+            storage_path=scratch,
+            search_alg=TrialSource(shared, self.draws, scheduler, spec.trials, at_once),
+            scheduler=scheduler,
+            stop=_EndOfSearch(lambda: self.interruption.code is not None or self._budget_is_spent()),
+            callbacks=[self.display],
+            max_failures=spec.options["max_failures"],
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
 
-    def _needs(self) -> dict[str, float]:
-        """Cores and GPUs of a trial, with its env runners and learners."""
-        return needs(self.spec.trial(values).config for values in ({}, *single_values(self.spec.space)))
-
-    def at_once(self) -> int:
-        """Trials that may run side by side."""
-        return min(self.spec.options["max_concurrent"] or trials_at_once(self._needs()), self.spec.trials)
-
-    def plan(self) -> TrialPlan:
-        """What the trials share."""
-        from sharegrpo_rl.search.trial import TrialPlan
-
+    def _shared_settings(self) -> SharedSettings:
         spec, keep = self.spec, self.spec.base.config["checkpoints_to_keep"]
         if spec.options["scheduler"] == "pbt":
             # A donor's checkpoint must outlast the round after it, in which its taker may yet start.
-            between = (
-                spec.options["scheduler_options"]["perturbation_interval"] + spec.base.config["evaluation_interval"]
-            )
-            keep = max(keep, 2 * between + 1)
-        return TrialPlan(
+            interval = spec.options["scheduler_options"]["perturbation_interval"]
+            keep = max(keep, 2 * (interval + spec.base.config["evaluation_interval"]) + 1)
+        return SharedSettings(
             name=spec.base.name,
             tree=spec.tree,
             paths=tuple(key.path for key in spec.space),
@@ -175,40 +187,49 @@ class _Search:
             build=self.options.build,
         )
 
-    def budget_is_spent(self) -> bool:
-        """Has the search used up what `tune.budget` allows?"""
-        budget = self.spec.options["budget"] or {}
-        seconds, completions = budget.get("seconds"), budget.get("completions")
-        late = seconds is not None and self.seconds() >= seconds
-        return late or (completions is not None and self.journal.completions >= completions)
+    def _budget_is_spent(self) -> bool:
+        budget = {"seconds": None, "completions": None, **(self.spec.options["budget"] or {})}
+        spent = {"seconds": self.journal.elapsed(), "completions": self.journal.completions}
+        return any(limit is not None and spent[key] >= limit for key, limit in budget.items())
 
     def _finish(self, code: int | None) -> int:
-        trials = self.journal.trials.values()
-        complete = len(trials) == self.spec.trials and all(trial.is_over for trial in trials)
-        ended = ALL_TRIALS if complete else INTERRUPTED if code else BUDGET
+        trials, total, say_line = self.journal.trials.values(), self.spec.trials, self.display.line
         if not any(trial.iterations or trial.is_over for trial in trials):
-            self.display.line("stopped before the first iteration; nothing was kept. Start again with the same command")
+            say_line("stopped before the first iteration; nothing was kept. Start again with the same command")
             return code or 0
+        complete = len(trials) == total == self.journal.trials_over
+        ended = ALL_TRIALS if complete else INTERRUPTED if code else BUDGET
         write_results(self.spec, self.options.seed, self.folder, self.journal, ended, self.display.console)
         if not complete:
             why = "stopped" if code else "the budget is spent"
-            same = f"the same command with --name {self.folder.path.name} --resume auto"
-            self.display.line(f"{why}. To go on: {same}{'' if code else ' and a larger tune.budget'}")
-        if code and not complete:
-            return code
-        if complete and all(trial.score is None for trial in trials):
-            self.display.line(f"no trial came to a result; {self.folder.path / 'errors'} says why")
+            command = f"the same command with --name {self.folder.path.name} --resume auto"
+            say_line(f"{why}. To continue: {command}{'' if code else ' and a larger tune.budget'}")
+            return code or 0
+        if all(trial.score is None for trial in trials):
+            say_line(f"no trial came to a result; {self.folder.path / 'errors'} says why")
             return 1
         return 0
+
+
+class _EndOfSearch(tune.Stopper):
+    """Ends all trials once `is_over` says so."""
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self.is_over = is_over
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.is_over()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # for Tune's own snapshots, from which nothing is ever restored
 
 
 @contextlib.contextmanager
 def _local_ray(at_once: int, cores: float) -> Iterator[None]:
     """Ray on this machine, with a slot for each trial at once."""
-    import ray
-
-    from sharegrpo_rl.search.trial import SLOT
-
     if ray.is_initialized():
         raise RuntimeError("a search starts a Ray of its own; call ray.shutdown() before")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -225,41 +246,3 @@ def _local_ray(at_once: int, cores: float) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _tune(search: _Search, scratch: Path, interruption: Interruption) -> None:
-    """Hand plan, trials and scheduler to Ray Tune. What it writes is scratch; the folder is written by the trials."""
-    from ray import tune
-
-    from sharegrpo_rl.search.scheduler import (
-        EndOfSearch,
-        JournaledScheduler,
-        OptunaDraws,
-        PlannedDraws,
-        TrialSource,
-        make_scheduler,
-    )
-    from sharegrpo_rl.search.trial import SearchTrial
-
-    spec, plan = search.spec, search.plan()
-
-    scheduler = JournaledScheduler(make_scheduler(spec, plan), search.journal, search.options.seed, search.seconds)
-    seed = search.options.seed
-    draws: OptunaDraws | PlannedDraws
-    draws = (
-        OptunaDraws(spec, seed) if spec.options["searcher"] == "optuna" else PlannedDraws(planned_values(spec, seed))
-    )
-    source = TrialSource(plan, draws, scheduler, spec.trials, search.at_once(), search.seconds)
-    tune.run(
-        SearchTrial,
-        name="search",
-        storage_path=str(scratch),
-        search_alg=source,
-        scheduler=scheduler,
-        stop=EndOfSearch(lambda: interruption.code is not None or search.budget_is_spent()),
-        callbacks=[search.display.callback(scheduler, search.seconds)],
-        max_failures=spec.options["max_failures"],
-        reuse_actors=True,
-        raise_on_failed_trial=False,
-        verbose=0,
-    )

@@ -12,8 +12,8 @@ import pytest
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.runs.run_file import list_examples, load_run
+from sharegrpo_rl.search.draws import planned_values
 from sharegrpo_rl.search.file import load_search
-from sharegrpo_rl.search.scheduler import planned_values
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = list_examples()

@@ -20,10 +20,10 @@ from sharegrpo_rl.cli import run
 from sharegrpo_rl.config.search import SearchKey
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.runs.run_file import load_run
+from sharegrpo_rl.search.draws import on_step, planned_values
 from sharegrpo_rl.search.file import SearchSpec, load_search
 from sharegrpo_rl.search.journal import Journal, SearchFolder, decide_search, search_params
 from sharegrpo_rl.search.results import best_trial, write_results
-from sharegrpo_rl.search.scheduler import on_step, planned_values
 
 SEARCH = """
 mine:
@@ -191,13 +191,8 @@ class Controller:
     """Tune's loop without processes: trials one after another, `figure(values, iteration)` for their scores."""
 
     def __init__(self, spec: SearchSpec, path: Path, figure: Callable[[dict[str, Any], int], float]) -> None:
-        from sharegrpo_rl.search.scheduler import (
-            JournaledScheduler,
-            OptunaDraws,
-            PlannedDraws,
-            TrialSource,
-            make_scheduler,
-        )
+        from sharegrpo_rl.search.draws import OptunaDraws, PlannedDraws
+        from sharegrpo_rl.search.scheduler import JournaledScheduler, TrialSource, make_scheduler
 
         class Source(TrialSource):
             def _trial(self, name: str) -> Any:
@@ -206,14 +201,14 @@ class Controller:
         self.spec, self.figure = spec, figure
         self.journal = Journal(path, spec.base.iterations)
         self.journal.repair()
-        self.scheduler = JournaledScheduler(make_scheduler(spec, None), self.journal, 0, lambda: 0.0)
+        self.scheduler = JournaledScheduler(make_scheduler(spec, None), self.journal, 0)
         optuna = spec.options["searcher"] == "optuna"
-        draws = OptunaDraws(spec, 0) if optuna else PlannedDraws(planned_values(spec, 0))
-        self.source = Source(None, draws, self.scheduler, spec.trials, 1, lambda: 0.0)
+        draws = OptunaDraws(spec, 0) if optuna else PlannedDraws(spec, 0)
+        self.source = Source(None, draws, self.scheduler, spec.trials, 1)
 
     def run(self, most: int = 10**9) -> bool:
         """Go on until the end (True), or until the journal has `most` events (False)."""
-        self.source.begin()
+        self.source.replay()
         while (trial := self.source.next_trial()) is not None:
             self.scheduler.on_trial_add(self, trial)
             for iteration in range(self.journal.trials[trial.trial_id].iterations + 1, self.spec.base.iterations + 1):
@@ -290,13 +285,13 @@ def test_values_that_another_version_would_draw_are_named(tmp_path: Path) -> Non
 
 
 def make_trial(spec: SearchSpec, folder: Path, name: str = "0001", delivered: int = 0, **more: Any) -> Any:
-    from sharegrpo_rl.search.trial import SearchTrial, TrialPlan
+    from sharegrpo_rl.search.trial import SearchTrial, SharedSettings
 
     paths, metric = tuple(key.path for key in spec.space), spec.options["metric"]
-    plan = TrialPlan("mine", spec.tree, paths, metric, 0, str(folder), 4, {}, (), StandIn)
+    shared = SharedSettings("mine", spec.tree, paths, metric, 0, str(folder), 4, {}, (), StandIn)
     values = {"config.num_generations": 4, "config.lr": 1e-3, "config.clip_high": 0.3, "config.minibatch_size": 4}
     values |= {"config.env_config.kinds": ["counting"], **more.pop("values", {})}
-    return SearchTrial(config={"plan": plan, "trial": name, "delivered": delivered, **values, **more})
+    return SearchTrial(config={"shared": shared, "trial": name, "delivered": delivered, **values, **more})
 
 
 def test_a_trial_tells_what_is_stored_and_then_goes_on(tmp_path: Path) -> None:
@@ -367,7 +362,7 @@ def test_a_failing_trial_leaves_its_traceback(tmp_path: Path) -> None:
         raise ValueError("no such luck")
 
     trial = make_trial(load(tmp_path), tmp_path / "s")
-    trial.plan = replace(trial.plan, build=broken)
+    trial.shared = replace(trial.shared, build=broken)
     with pytest.raises(ValueError, match="luck"):
         trial.step()
     trial.cleanup()

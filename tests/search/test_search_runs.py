@@ -17,8 +17,8 @@ import pytest
 from stand_in_search import SEARCH_FILE
 
 from sharegrpo_rl.runs.run_file import load_run
+from sharegrpo_rl.search.draws import planned_values
 from sharegrpo_rl.search.file import load_search
-from sharegrpo_rl.search.scheduler import planned_values
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 HERE = Path(__file__).parent
