@@ -50,7 +50,8 @@ class Host:
     take_part = VLLMEnvRunner.take_part
 
     def __init__(self, folder: str) -> None:
-        from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
+        from sharegrpo_rl.config.run import VLLMOptions
+        from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
         self.engine = VLLMEngine(
             folder,
@@ -58,7 +59,7 @@ class Host:
             dtype="float32",
             max_completion_tokens=LIMIT,
             images_per_prompt=0,
-            settings=VLLMSettings(kv_cache_gb=0.1),
+            settings=VLLMOptions(kv_cache_gb=0.1),
         )
         self.copies: dict[str, np.ndarray] = {}
 

@@ -22,10 +22,9 @@ from sharegrpo_rl.learners.module import VLMRLModule, model_settings
 from sharegrpo_rl.models.loading import load_policy
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
+from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.checkpoint import export_pretrained, full_weights, load, save
-from sharegrpo_rl.training.optimizer import whole
-from sharegrpo_rl.training.plan import UpdateShare
-from sharegrpo_rl.training.sharding import FSDP2, Ranks, shard
+from sharegrpo_rl.training.sharding import FSDP2, Ranks, full_tensor, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 
@@ -102,7 +101,7 @@ class VLMLearner(TorchLearner):
             arrays = {}
             for name, tensor in bucket:
                 loaded = tensor.detach().to(policy.loaded_dtypes.get(name, tensor.dtype))
-                gathered = whole(loaded)
+                gathered = full_tensor(loaded)
                 if first:
                     arrays[name] = to_array(gathered)
             yield arrays, last

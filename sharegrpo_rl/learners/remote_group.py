@@ -24,7 +24,7 @@ from sharegrpo_rl.learners.learner import training_settings
 from sharegrpo_rl.learners.local_group import VLMLearnerGroup
 from sharegrpo_rl.learners.mailbox import Command, Ended, Gone, Group, Late
 from sharegrpo_rl.learners.placement import learner_bundle, shortage_now
-from sharegrpo_rl.training.plan import UpdateShare, gather_kl, plan_kl, plan_update
+from sharegrpo_rl.training.batching import UpdateShare, gather_kl, plan_kl, plan_update
 
 SLACK_SECONDS = 60.0  # beyond the mailbox's own deadlines
 STOP_SECONDS = 20.0

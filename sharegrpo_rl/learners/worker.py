@@ -21,7 +21,7 @@ from sharegrpo_rl.learners.learner import VLMLearner, export, read_checkpoint, w
 from sharegrpo_rl.learners.local_group import fetch_pixels
 from sharegrpo_rl.learners.mailbox import Member
 from sharegrpo_rl.models.loading import keep_freed_memory, parameter_table
-from sharegrpo_rl.training.plan import UpdateShare
+from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.sharding import Ranks
 
 # ---- What runs in each worker of Ray Train: build a learner, take up the committed state, do what the mailbox says.

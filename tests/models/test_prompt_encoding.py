@@ -9,7 +9,8 @@ from small_families import llava, text_only
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.policy import VISION_TOKENS, Policy, banned_ids
+from sharegrpo_rl.models.families import VISION_TOKENS, banned_ids
+from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, Question, picture_key
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sharegrpo_rl.models.measured_sizes import known_sizes
+from sharegrpo_rl.models.sizes import known_sizes
 from sharegrpo_rl.planning.plan import Request, make_plan
 from sharegrpo_rl.planning.remedies import remedies
 from sharegrpo_rl.planning.workload import GPUS
