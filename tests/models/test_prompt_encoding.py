@@ -1,4 +1,4 @@
-"""Prompts: image places, limits, bounds, text-only models, banned ids."""
+"""Prompts: image placeholders, limits, bounds, text-only models, banned ids."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_pictures_are_processed_once_and_told_apart_by_key(policy):
     np.testing.assert_array_equal(alone.images[0].tensors["pixel_values"], second.images[0].tensors["pixel_values"])
 
 
-def test_wrong_number_of_image_places(policy):
+def test_wrong_number_of_image_placeholders(policy):
     with pytest.raises(UserError):
         policy.encoder.encode([Question("One <image>, two <image>.", (picture(),))])
 
