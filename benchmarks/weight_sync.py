@@ -30,8 +30,7 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 from timing import Sample, Stopwatch, tell
 
 from sharegrpo_rl.generation.generator import engine_version
-from sharegrpo_rl.learners.learner import VLMLearner
-from sharegrpo_rl.learners.learner import VLMLearnerGroup
+from sharegrpo_rl.learners.learner import VLMLearner, VLMLearnerGroup
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings

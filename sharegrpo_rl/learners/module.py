@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.models.weights import to_array
+from sharegrpo_rl.models.weights import to_array, to_tensor
 
 State = dict[str, np.ndarray]
 SETTINGS_FILE = "sharegrpo_rl.json"
@@ -50,7 +50,7 @@ class VLMRLModule(TorchRLModule):
         """Copy weights in place."""
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
-                tensor.copy_(_from_numpy(state[name], tensor.dtype))
+                tensor.copy_(to_tensor(state[name]))
 
     @override(TorchRLModule)
     def save_to_path(self, path: Any = None, *, state: State | None = None, **kwargs: Any) -> str:
@@ -85,6 +85,3 @@ def model_settings(model_config: dict[str, Any]) -> ModelSettings:
     return ModelSettings(**settings | {"prompts": PromptSettings(**settings["prompts"])})
 
 
-def _from_numpy(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    tensor = torch.from_numpy(np.array(array))
-    return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
