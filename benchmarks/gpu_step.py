@@ -27,7 +27,7 @@ from gpu_sides import Step, make_side
 from real_sizes import TEXT
 from workload import Work, counts, off_policy, packs
 
-from sharegrpo_rl.models.measured_sizes import measure as measure_sizes
+from sharegrpo_rl.models.sizes import measure as measure_sizes
 from sharegrpo_rl.planning.seconds import model_operations
 from sharegrpo_rl.planning.workload import Workload
 

@@ -33,12 +33,13 @@ Tokens = list[list[list[int]]]
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The measurement as its JSON fields; `overhead` is the share that our layer adds to the CPU seconds."""
-    from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
+    from sharegrpo_rl.config.run import VLLMOptions
+    from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
     work, folder = work_of(options), checkpoint(options.vocabulary, options.small)
     policy = endless_policy(folder)
     policy.encoder.settings = replace(policy.encoder.settings, max_prompt_tokens=LONGEST)
-    settings = VLLMSettings(kv_cache_gb=1.0)
+    settings = VLLMOptions(kv_cache_gb=1.0)
     engine = VLLMEngine(
         str(folder), policy, dtype="float32", max_completion_tokens=work.tokens, images_per_prompt=1, settings=settings
     )

@@ -30,8 +30,7 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 from timing import Sample, Stopwatch, tell
 
 from sharegrpo_rl.generation.generator import engine_version
-from sharegrpo_rl.learners.learner import VLMLearner
-from sharegrpo_rl.learners.local_group import VLMLearnerGroup
+from sharegrpo_rl.learners.learner import VLMLearner, VLMLearnerGroup
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
@@ -50,7 +49,8 @@ class Host:
     take_part = VLLMEnvRunner.take_part
 
     def __init__(self, folder: str) -> None:
-        from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
+        from sharegrpo_rl.config.run import VLLMOptions
+        from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
         self.engine = VLLMEngine(
             folder,
@@ -58,7 +58,7 @@ class Host:
             dtype="float32",
             max_completion_tokens=LIMIT,
             images_per_prompt=0,
-            settings=VLLMSettings(kv_cache_gb=0.1),
+            settings=VLLMOptions(kv_cache_gb=0.1),
         )
         self.copies: dict[str, np.ndarray] = {}
 

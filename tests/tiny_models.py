@@ -10,12 +10,13 @@ CORPUS = ("How many red circles are there? 0 1 2 3 4 5 6 7 8 9", "<think>I look.
 def tiny_policy(temperature: float = 1.0, dtype: str = "float32", seed: int = 0, **limits: int) -> Any:
     import torch
 
+    from sharegrpo_rl.config.run import TinyModelOptions
     from sharegrpo_rl.models.policy import Policy
     from sharegrpo_rl.models.prompts import PromptSettings
-    from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+    from sharegrpo_rl.models.tiny import build_tiny
 
     torch.set_num_threads(1)
-    sizes = TinyConfig(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=1, vocab_size=300)
+    sizes = TinyModelOptions(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=1, vocab_size=300)
     model, processor = build_tiny(sizes, CORPUS, seed, 784, 3136)
     settings = PromptSettings(**{"max_prompt_tokens": 512, "min_pixels": 784, "max_pixels": 3136, **limits})
     return Policy(model.to(getattr(torch, dtype)), processor, settings, temperature)

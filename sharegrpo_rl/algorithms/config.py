@@ -21,8 +21,7 @@ from sharegrpo_rl.config.user_code import find_callbacks
 from sharegrpo_rl.envs.registry import check_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine, sends_adapters
-from sharegrpo_rl.learners.learner import VLMLearner
-from sharegrpo_rl.learners.local_group import VLMLearnerGroup
+from sharegrpo_rl.learners.learner import VLMLearner, VLMLearnerGroup
 from sharegrpo_rl.learners.module import VLMRLModule
 from sharegrpo_rl.learners.remote_group import TrainLearnerGroup
 from sharegrpo_rl.rollouts.env_runner import QAEnvRunner

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config.run import TinyModelOptions, TrainingSettings
 from sharegrpo_rl.data.cache import cache_folder
 from sharegrpo_rl.data.transforms import TRANSFORMS
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack, QuestionBank, SeedQuestion
@@ -36,8 +36,8 @@ from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.ops.schedules import lr_multiplier
 from sharegrpo_rl.rollouts.groups import fitting_questions, keep_fitting
+from sharegrpo_rl.training.batching import micro_batches
 from sharegrpo_rl.training.optimizer import build_optimizer
-from sharegrpo_rl.training.plan import micro_batches
 
 # ---- Where a run's model comes from: the tiny one built here, or a checkpoint; with the warm start, kept in a cache.
 
@@ -123,11 +123,15 @@ def _loaded_policy(config: Any) -> Policy:
 
 def tiny_policy(config: Any) -> Policy:
     """A fresh tiny model with a tokenizer of the run's own questions."""
-    from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+    from sharegrpo_rl.models.tiny import build_tiny
 
     bank = make_bank(config.env, config.env_config, "train", check=False)
     model, processor = build_tiny(
-        TinyConfig(**config.model_config), _corpus(bank, config), config.seed or 0, config.min_pixels, config.max_pixels
+        TinyModelOptions(**config.model_config),
+        _corpus(bank, config),
+        config.seed or 0,
+        config.min_pixels,
+        config.max_pixels,
     )
     return Policy(model, processor, prompt_settings(config))
 

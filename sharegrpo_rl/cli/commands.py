@@ -264,8 +264,9 @@ def plan(
     weights. Exit code 0: it fits, or there is no GPU to compare with; 1: it does not fit."""
     from rich.console import Console
 
+    from sharegrpo_rl.config.run import TinyModelOptions
     from sharegrpo_rl.config.user_code import import_user_files
-    from sharegrpo_rl.models.measured_sizes import model_sizes
+    from sharegrpo_rl.models.sizes import model_sizes
     from sharegrpo_rl.planning.describe import as_json as estimate_as_json
     from sharegrpo_rl.planning.describe import print_estimate
     from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
@@ -278,7 +279,7 @@ def plan(
     request = EstimateRequest(
         spec.config,
         spec.iterations,
-        model_sizes(spec.config["model"], spec.config["model_config"]),
+        model_sizes(spec.config["model"], TinyModelOptions(**spec.config["model_config"])),
         choose_gpu(gpu, gpu_memory),
         prompt_tokens,
         completion_tokens,

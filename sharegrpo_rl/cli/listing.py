@@ -16,7 +16,7 @@ from sharegrpo_rl.config.option import type_words
 from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json
-from sharegrpo_rl.models.measured_sizes import known_sizes
+from sharegrpo_rl.models.sizes import known_sizes
 from sharegrpo_rl.planning.describe import short_lines
 from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
 from sharegrpo_rl.planning.gpus import choose_gpu

@@ -1,4 +1,4 @@
-"""Which engines there are, and whether the one that is asked for is installed. Imports none of them."""
+"""What every generation engine offers, and which engines are installed. Imports none of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any, Protocol
 from sharegrpo_rl.data.types import Completion, Prompt
 from sharegrpo_rl.errors import UserError
 
-# ---- What every generation engine offers: completions of prompts, replayable by seed.
-
 PromptDone = Callable[[int, tuple[Completion, ...]], None]
-"""Called with a prompt's place among the prompts and its completions, as soon as the last of them has ended."""
+"""Called with a prompt's index and its completions, as soon as the last of them has ended."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Generator(Protocol):
     ) -> list[tuple[Completion, ...]]:
         """`num_generations` completions of each prompt; `seeds` holds one seed for each prompt.
 
-        `on_prompt_done` hears of every prompt once, in the order in which they end.
+        `on_prompt_done` is called once for every prompt, in the order in which they end.
         """
 
 
@@ -51,7 +49,7 @@ ENGINES = ("hf", "vllm")
 
 
 def check_engine(engine: str, key: str = "config.engine") -> None:
-    """UserError, beginning with `key`, where vLLM is asked for and not installed."""
+    """UserError, beginning with `key`, where the engine is vllm and vLLM is not installed."""
     if engine == "vllm" and find_spec("vllm") is None:
         raise UserError(
             f"{key}: vLLM is not installed; on a GPU machine install the extra `vllm` (uv sync --extra vllm), without a GPU "
@@ -68,9 +66,9 @@ def engine_version() -> str:
 
 
 def sends_adapters(lora: Mapping[str, Any] | None, vllm: Mapping[str, Any]) -> bool:
-    """Is an engine sent LoRA adapters alone, instead of the weights that they are merged into?
+    """Does an engine get LoRA adapters alone, instead of the weights that they are merged into?
 
-    By default where all of them are in the language model: vLLM runs none in a vision tower unless told to.
+    By default where all of them are in the language model: vLLM runs none in a vision tower by default.
     """
     if lora is None:
         return False

@@ -20,19 +20,19 @@ from sharegrpo_rl.learners.worker import learner_loop
 
 KEPT_COMMITS = 2  # a report is committed when Ray Train's controller has polled it, so the last may be missing
 PLACEMENT_SECONDS = 300
-# How Ray Train runs here; one that the user has set stays.
+# Ray Train's environment variables; those that the user has set win.
 SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # 2 s by default, which every commit would wait for
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a YAML are relative to where the run was started
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # every iteration is committed; there is nothing to save in a hurry
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # every iteration is committed; nothing to save in a hurry
 }
 
 
 @dataclass(frozen=True)
-class TrainPlan:
-    """The worker group: how many, what each asks of its node, how often it may be lost, where it commits.
+class WorkerGroupSpec:
+    """The worker group: how many, what resources each needs, how often it may be lost, where it commits.
 
-    learner: a reference to the (RunConfig, module spec) that each builds its learner from.
+    learner: a reference to the (RunConfig, module spec) that each worker builds its learner from.
     """
 
     learner: ray.ObjectRef
@@ -44,7 +44,7 @@ class TrainPlan:
 
 
 class Watcher(UserCallback):
-    """Lives in Ray Train's controller, and tells the mailbox of deaths and commits."""
+    """Runs in Ray Train's controller and reports deaths and commits to the mailbox."""
 
     def __init__(self, host: Any) -> None:
         self.host = host
@@ -58,58 +58,58 @@ class Watcher(UserCallback):
 
 
 class TrainHost(Mailbox):
-    """A mailbox that also runs the TorchTrainer. Its end is that of controller and workers: they are its children."""
+    """A mailbox that also runs the TorchTrainer. Controller and workers are its children, and end with it."""
 
-    async def start(self, plan: TrainPlan) -> None:
+    async def start(self, spec: WorkerGroupSpec) -> None:
         """Run the trainer beside the mailbox; returns at once."""
         host = ray.get_runtime_context().current_actor
-        self._fit = asyncio.create_task(self._run(plan, host))
+        self._fit = asyncio.create_task(self._run(spec, host))
 
-    async def _run(self, plan: TrainPlan, host: Any) -> None:
+    async def _run(self, spec: WorkerGroupSpec, host: Any) -> None:
         reason = ""
         try:
-            await asyncio.to_thread(fit, plan, host)
-        except Exception as error:  # a RayTaskError or one of Ray Train's; the driver is told its text
+            await asyncio.to_thread(fit, spec, host)
+        except Exception as error:  # a RayTaskError or one of Ray Train's; the driver gets its text
             reason = f"{type(error).__name__}: {error}"
         await self.end(reason)
 
 
-def fit(plan: TrainPlan, host: Any) -> None:
-    """Ray Train's V2 trainer over the learners' loop, until the mailbox sends them home."""
-    placement = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(min(PLACEMENT_SECONDS, plan.timeout_s))}
+def fit(spec: WorkerGroupSpec, host: Any) -> None:
+    """Ray Train's V2 trainer over the learners' loop, until the mailbox ends it."""
+    placement = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(min(PLACEMENT_SECONDS, spec.timeout_s))}
     for name, value in (SETTINGS | placement).items():
         os.environ.setdefault(name, value)
     TorchTrainer(
         learner_loop,
-        train_loop_config={"learner": plan.learner, "host": host},
+        train_loop_config={"learner": spec.learner, "host": host},
         scaling_config=ScalingConfig(
-            num_workers=plan.workers,
-            use_gpu=plan.resources.get("GPU", 0) > 0,
-            resources_per_worker=dict(plan.resources),
+            num_workers=spec.workers,
+            use_gpu=spec.resources.get("GPU", 0) > 0,
+            resources_per_worker=dict(spec.resources),
         ),
         torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if plan.resources.get("GPU", 0) > 0 else "gloo", timeout_s=ceil(plan.timeout_s)
+            backend="cpu:gloo,cuda:nccl" if spec.resources.get("GPU", 0) > 0 else "gloo", timeout_s=ceil(spec.timeout_s)
         ),
         run_config=RunConfig(
             name="learners",
-            storage_path=plan.folder,
-            failure_config=FailureConfig(max_failures=plan.restarts, controller_failure_limit=plan.restarts),
+            storage_path=spec.folder,
+            failure_config=FailureConfig(max_failures=spec.restarts, controller_failure_limit=spec.restarts),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT_COMMITS),
             callbacks=[Watcher(host)],
         ),
     ).fit()
 
 
-def start_host(plan: TrainPlan) -> Any:
+def start_host(spec: WorkerGroupSpec) -> Any:
     """The host, on the driver's node, with the trainer started."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     host = ray.remote(num_cpus=0)(TrainHost).options(scheduling_strategy=here).remote()
-    ray.get(host.start.remote(plan))
+    ray.get(host.start.remote(spec))
     return host
 
 
-def own_folder(commit_folder: str | None) -> str:
-    """A fresh folder for this run's commits, under the user's where one is given."""
+def commit_root(commit_folder: str | None) -> str:
+    """A fresh folder for this run's commits, under `commit_folder` where it is set."""
     if commit_folder is not None:
         os.makedirs(commit_folder, exist_ok=True)
     return tempfile.mkdtemp(prefix="learners-", dir=commit_folder and os.path.abspath(commit_folder))

@@ -1,36 +1,42 @@
-"""The RLlib Learner: a thin wrap of `training/`, so that optimizer and weights live where RLlib looks for them."""
+"""RLlib's Learner and LearnerGroup over prompt packs: thin wraps of `training/`; here one Learner, in the driver."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 import torch.distributed as dist
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.config.run import TrainingSettings
-from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.module import VLMRLModule, model_settings
-from sharegrpo_rl.models.loading import load_policy
+from sharegrpo_rl.models.loading import load_policy, parameter_table
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
+from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.checkpoint import export_pretrained, full_weights, load, save
-from sharegrpo_rl.training.optimizer import whole
-from sharegrpo_rl.training.plan import UpdateShare
-from sharegrpo_rl.training.sharding import FSDP2, Ranks, shard
+from sharegrpo_rl.training.sharding import FSDP2, Ranks, full_tensor, shard
 from sharegrpo_rl.training.step import TrainingStep
+
+MODEL = Path("learner/rl_module/default_policy")  # RLlib's layout
+SHARDS = "shards"
+FACTS_FILE = "learner.json"
 
 
 def training_settings(config: Any) -> TrainingSettings:
-    """What of a RunConfig the training step needs to know."""
+    """The training step's settings among a run's options."""
     options = {name: getattr(config, name) for name in config.option_names()}
     return replace(TrainingSettings.pick(options), objective=config.objective)
 
@@ -52,7 +58,7 @@ class VLMLearner(TorchLearner):
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Make the training step and register its optimizer; in a worker group, shard the policy before."""
+        """Build the training step and register its optimizer; in a worker group the policy is sharded first."""
         settings = training_settings(self.config)
         policy = self.rl_module.policy
         self._shard(policy)
@@ -62,12 +68,12 @@ class VLMLearner(TorchLearner):
 
     @property
     def rl_module(self) -> VLMRLModule:
-        """The one module that is trained."""
+        """The module that is trained."""
         return self.module[DEFAULT_MODULE_ID].unwrapped()
 
     @property
     def version(self) -> int:
-        """How many updates the weights have seen."""
+        """Number of updates that the weights have seen."""
         return self._weights_seq_no
 
     @version.setter
@@ -93,27 +99,28 @@ class VLMLearner(TorchLearner):
         return {name: to_array(tensor) for name, tensor in full_weights(self.rl_module.policy)}
 
     def weight_parts(self, everything: bool) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
-        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last; empty but
-        on rank 0. Each step is collective: a bucket is gathered when it is asked for."""
+        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last.
+
+        Empty on all ranks but 0. Each step is collective: a bucket is gathered when the iterator reaches it.
+        """
         policy, first = self.rl_module.policy, self.step.ranks.rank == 0
         model = policy.model
         weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
         for bucket, last in in_buckets(weights):
             arrays = {}
             for name, tensor in bucket:
-                loaded = tensor.detach().to(policy.loaded_dtypes.get(name, tensor.dtype))
-                gathered = whole(loaded)
+                gathered = full_tensor(tensor.detach().to(policy.loaded_dtypes.get(name, tensor.dtype)))
                 if first:
                     arrays[name] = to_array(gathered)
             yield arrays, last
 
     def _reference(self, policy: Policy) -> Policy | AdaptersOff:
-        """The frozen policy that the KL term looks at, the model as it was before RL: with LoRA the same without adapters."""
+        """The frozen policy of the KL term, the model as it was before RL; with LoRA the same model without adapters."""
         if self.config.lora is not None:
             return policy.adapters_off()
         reference = load_policy(model_settings(self.rl_module.model_config))
         reference.model.requires_grad_(False).eval()
-        if not self._spreads():
+        if not self._uses_fsdp():
             reference.model.to(self.device)
         self._shard(reference)
         return reference
@@ -122,13 +129,13 @@ class VLMLearner(TorchLearner):
         if _in_a_group():
             shard(policy, self.config.sharding, self.config.cpu_offload)
 
-    def _spreads(self) -> bool:
+    def _uses_fsdp(self) -> bool:
         return _in_a_group() and self.config.sharding == FSDP2
 
     @override(TorchLearner)
     def _map_module_to_device(self, module: Any) -> None:
-        """Not under FSDP2, which brings each layer onto the GPU when it spreads it: the whole need not fit there."""
-        if not self._spreads():
+        """Not under FSDP2, which moves each layer to the GPU when it shards it: the full model need not fit there."""
+        if not self._uses_fsdp():
             super()._map_module_to_device(module)
 
     @override(TorchLearner)
@@ -137,7 +144,7 @@ class VLMLearner(TorchLearner):
 
     @override(TorchLearner)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Always take the given weights: RLlib would ignore an older checkpoint by its sequence number."""
+        """Always load the weights: RLlib would ignore an older checkpoint by its sequence number."""
         self._weights_seq_no = 0
         super().set_state(state)
 
@@ -154,15 +161,8 @@ def _in_a_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-# ---- A learner's checkpoint on disk: shards of its state, which load on any number of ranks, and a Hugging Face folder.
-
-MODEL = Path("learner/rl_module/default_policy")  # RLlib's layout
-SHARDS = "shards"
-FACTS_FILE = "learner.json"
-
-
 def write_checkpoint(learner: VLMLearner, folder: Path, model: bool = True) -> None:
-    """Every rank writes its shards, rank 0 also the facts and the `model`. The folder has no shards yet. Collective."""
+    """Every rank writes its shards, rank 0 also the version and the `model`. The folder has no shards yet. Collective."""
     folder.mkdir(parents=True, exist_ok=True)
     save(learner.step, folder / SHARDS)
     if model:
@@ -172,7 +172,7 @@ def write_checkpoint(learner: VLMLearner, folder: Path, model: bool = True) -> N
 
 
 def read_checkpoint(learner: VLMLearner, folder: Path) -> None:
-    """Take up what any number of ranks have written. Collective."""
+    """Continue from what any number of ranks have written. Collective."""
     load(learner.step, folder / SHARDS)
     learner.version = json.loads((folder / FACTS_FILE).read_text())["version"]
 
@@ -191,3 +191,85 @@ def export(learner: VLMLearner, folder: Path) -> None:
             module.write_settings(folder)
     elif Ranks.current().rank == 0:
         module.save_pretrained(folder)
+
+
+class VLMLearnerGroup(LearnerGroup):
+    """RLlib's group with `update(packs)`; state, weights and checkpoints are RLlib's."""
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        if config.num_learners:
+            raise UserError(
+                "num_learners: remote learners live in a TrainLearnerGroup; config.build_learner_group() makes it"
+            )
+        super().__init__(config=config, **kwargs)
+
+    @property
+    def local_learner(self) -> VLMLearner:
+        """The Learner of this process."""
+        return self._learner
+
+    @override(LearnerGroup)
+    def update(self, packs: Sequence[PromptPack], **kwargs: Any) -> dict[str, float]:
+        """Train on the packs; pixels that env runners left in the object store are fetched here."""
+        return self.local_learner.update_packs(fetch_pixels(packs))
+
+    def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
+        """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
+        return self.local_learner.reference_kl(fetch_pixels(packs))
+
+    def parameter_table(self) -> list[tuple[str, int, int]]:
+        """(part, parameters, trainable parameters) of the model."""
+        return parameter_table(self.local_learner.rl_module.model)
+
+    def export(self, folder: Path) -> None:
+        """The model as a Hugging Face folder with `sharegrpo_rl.json`."""
+        export(self.local_learner, folder)
+
+    @override(LearnerGroup)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """Shards that any number of learners can continue from, and a Hugging Face folder."""
+        shutil.rmtree(Path(path) / SHARDS, ignore_errors=True)  # of an earlier attempt
+        self._write(Path(path).absolute())
+        return str(path)
+
+    @override(LearnerGroup)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Continue from the checkpoint of any number of learners, or from one in RLlib's own form."""
+        if has_checkpoint(Path(path)):
+            self._read(Path(path).absolute())
+        else:
+            super().restore_from_path(path, *args, **kwargs)
+
+    def _write(self, folder: Path) -> None:
+        write_checkpoint(self.local_learner, folder)
+
+    def _read(self, folder: Path) -> None:
+        read_checkpoint(self.local_learner, folder)
+
+    @property
+    def weights_version(self) -> int:
+        """How many updates the weights have seen."""
+        return self.local_learner._weights_seq_no
+
+    def module_state(self) -> ray.ObjectRef:
+        """The module's whole state, as an env runner's `set_state` takes it."""
+        return ray.put({DEFAULT_MODULE_ID: self.local_learner.rl_module.get_state()})
+
+    def weight_parts(self, everything: bool) -> Iterator[tuple[ray.ObjectRef, bool]]:
+        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last; the
+        object store holds one at a time."""
+        for arrays, last in self.local_learner.weight_parts(everything):
+            yield ray.put(arrays), last
+
+
+def fetch_pixels(packs: Sequence[PromptPack]) -> list[PromptPack]:
+    """The packs with every object reference replaced by its pixels, each distinct picture fetched once."""
+    refs = {i.key: i.tensors for p in packs for i in p.prompt.images if isinstance(i.tensors, ray.ObjectRef)}
+    if not refs:
+        return list(packs)
+    tensors = dict(zip(refs, ray.get(list(refs.values())), strict=True))
+
+    def with_pixels(prompt: Prompt) -> Prompt:
+        return replace(prompt, images=tuple(PixelInput(i.key, tensors.get(i.key, i.tensors)) for i in prompt.images))
+
+    return [replace(p, prompt=with_pixels(p.prompt)) for p in packs]

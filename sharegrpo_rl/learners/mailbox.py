@@ -1,7 +1,7 @@
 """The mailbox between the driver and the learners of a Ray Train worker group: commands one way, answers the other.
 
-Ray Train starts the workers and starts them again; it offers no way to call them. So each worker asks here for its next
-command, and hands in the answer to the last one in the same call.
+Ray Train starts and restarts the workers but offers no way to call them. So each worker asks here for its next command, and
+hands in the answer to the last one in the same call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PEER_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Member:
-    """A worker that has its model and waits for commands. `iteration`: after which its committed state was taken."""
+    """A worker that is ready for commands. `iteration`: the one whose committed state it started from."""
 
     rank: int
     node: str
@@ -35,7 +35,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Command:
-    """What to do, and each rank's own arguments."""
+    """A command's name, and the arguments of each rank."""
 
     name: str
     arguments: tuple[Mapping[str, Any], ...]
@@ -43,38 +43,38 @@ class Command:
 
 @dataclass(frozen=True)
 class Group:
-    """A whole worker group. `attempt` is its own: a group that was started again has another."""
+    """A complete worker group. `attempt` identifies it: a group that is restarted gets another."""
 
     attempt: str
     members: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
-class Gone:
-    """The group that was asked is no more."""
+class GroupLost:
+    """The group that was called no longer exists."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Late:
-    """The deadline has passed; who had not answered."""
+class TimedOut:
+    """The deadline passed; `members` had not answered."""
 
     members: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """Ray Train has given the group up (`reason`), or has ended it because it was closed."""
+class RunEnded:
+    """Ray Train gave the group up (`reason`), or ended it because the mailbox was closed."""
 
     reason: str
 
 
-Outcome = list[Any] | Failure | Gone | Late | Ended
+Outcome = list[Any] | Failure | GroupLost | TimedOut | RunEnded
 
 
 class Mailbox:
-    """One command is under way at a time. All methods run in one event loop."""
+    """Carries one command at a time. All methods run in one event loop."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
@@ -84,22 +84,22 @@ class Mailbox:
         self._command: Command | None = None
         self._number = -1
         self._answers: dict[int, Any] = {}
-        self._losses: list[str] = []  # of the group that is there or was last there
+        self._losses: list[str] = []  # of the current or last group
         self._build_failure: Failure | None = None
-        self._ended: Ended | None = None
+        self._ended: RunEnded | None = None
         self._closed = False
-        self._workers: list[Any] = []  # actors of all groups, the dead ones too
+        self._workers: list[Any] = []  # actors of all groups, dead ones included
         self._committed = 0
 
-    # ---- for the workers
+    # Called by the workers.
 
     async def arrive(self, worker: Any) -> bool:
-        """A worker's process is there, an actor; False: it is not wanted."""
+        """A worker's process, an actor, has started; False: the mailbox is closed, it should end."""
         self._workers.append(worker)
         return not self._closed
 
     async def join(self, attempt: str, world: int, member: Member) -> bool:
-        """A worker is ready. False: it is no longer wanted."""
+        """A worker is ready; False: the mailbox is closed, it should end."""
         async with self._changed:
             if attempt != self._attempt:
                 self._begin(attempt, world)
@@ -116,7 +116,7 @@ class Mailbox:
             self._changed.notify_all()
 
     async def exchange(self, attempt: str, rank: int, number: int, answer: Any) -> tuple[str, Mapping[str, Any]] | None:
-        """Hand in the answer to command `number` - 1 and wait for command `number`. None: the worker shall end."""
+        """Hand in the answer to command `number` - 1 and wait for command `number`. None: the worker should end."""
         async with self._changed:
             if attempt == self._attempt and number == self._number + 1 and number > 0:
                 self._answers[rank] = answer
@@ -126,10 +126,10 @@ class Mailbox:
                 return None
             return self._command.name, self._command.arguments[rank]
 
-    # ---- for Ray Train's controller
+    # Called by Ray Train's controller.
 
     async def lost(self, texts: Mapping[int, str]) -> None:
-        """Workers died, or raised out of their loop; what Ray says about each rank."""
+        """Workers died or raised out of their loop; `texts`: what Ray says about each rank."""
         async with self._changed:
             for rank, text in texts.items():
                 member = self._members.get(rank)
@@ -137,85 +137,83 @@ class Mailbox:
             self._changed.notify_all()
 
     async def committed(self, iteration: int) -> None:
-        """The learners' state after this iteration can be returned to."""
+        """The learners' state after this iteration is committed: a restart can return to it."""
         async with self._changed:
             self._committed = iteration
             self._changed.notify_all()
 
     async def end(self, reason: str) -> None:
-        """The run is over; where workers were lost before, over that."""
+        """The run is over, because of lost workers where there are any."""
         async with self._changed:
-            self._ended = Ended("; ".join(self._losses) or reason)
+            self._ended = RunEnded("; ".join(self._losses) or reason)
             self._changed.notify_all()
 
-    # ---- for the driver
+    # Called by the driver.
 
-    async def ready(self, timeout_s: float) -> Group | Failure | Late | Ended:
-        """The next whole group."""
+    async def ready(self, timeout_s: float) -> Group | Failure | TimedOut | RunEnded:
+        """The next complete group."""
         deadline = time.monotonic() + timeout_s
         async with self._changed:
             while await self._until(
-                lambda: self._ended or self._build_failure or self._whole(), deadline - time.monotonic()
+                lambda: self._ended or self._build_failure or self._complete(), deadline - time.monotonic()
             ):
                 failure = self._build_failure
                 if failure and not failure.carried:
                     await self._until(lambda: self._ended or self._losses, PEER_SECONDS)
                 if failure and not failure.carried and self._losses and not self._ended:
-                    self._build_failure = None  # it failed because another died: Ray Train starts them all again
+                    self._build_failure = None  # it failed because another died: Ray Train restarts them all
                     continue
                 return failure or self._ended or Group(self._attempt, self._sorted())
-            return Late(())
+            return TimedOut(())
 
     async def call(self, attempt: str, command: Command, timeout_s: float) -> Outcome:
-        """Every rank's answer to a command, in the order of ranks; or why there are none."""
+        """Every rank's answer to a command, in rank order; or why there are none."""
         async with self._changed:
-            if gone := self._gone(attempt):
-                return gone
+            if outcome := self._lost_or_ended(attempt):
+                return outcome
             self._number, self._command, self._answers = self._number + 1, command, {}
             self._changed.notify_all()
             answered = await self._until(
-                lambda: self._gone(attempt) or self._failure() or len(self._answers) == self._world, timeout_s
+                lambda: self._lost_or_ended(attempt) or self._failure() or len(self._answers) == self._world, timeout_s
             )
             failure = self._failure()
             if failure and not failure.carried:
-                await self._until(lambda: self._gone(attempt), PEER_SECONDS)
-            if gone := self._gone(attempt):
-                return gone
-            self._command = None  # its arguments hold what lies in the object store
+                await self._until(lambda: self._lost_or_ended(attempt), PEER_SECONDS)
+            if outcome := self._lost_or_ended(attempt):
+                return outcome
+            self._command = None  # its arguments keep objects in the object store alive
             if failure:
                 return failure
             if not answered:
-                return Late(tuple(m for m in self._sorted() if m.rank not in self._answers))
+                return TimedOut(tuple(m for m in self._sorted() if m.rank not in self._answers))
             return [self._answers[rank] for rank in range(self._world)]
 
     async def last_commit(self) -> int:
-        """The iteration whose committed state is known to be there; 0 before the first."""
+        """The last iteration whose state is known to be committed; 0 before the first."""
         return self._committed
 
     async def wait_for_commit(self, iteration: int, timeout_s: float) -> bool:
-        """Has the state after this iteration been committed, in time?"""
+        """Was the state after this iteration committed in time?"""
         async with self._changed:
             return await self._until(lambda: self._committed == iteration or self._losses, timeout_s)
 
     async def close(self, timeout_s: float) -> bool:
-        """Send the workers home; was the run over in time?"""
+        """Let the workers end; did the run end in time?"""
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
             return await self._until(lambda: self._ended, timeout_s)
 
     async def arrived(self) -> list[Any]:
-        """The actors of all workers that there have been."""
+        """The actors of all workers that ever started."""
         return self._workers
-
-    # ----
 
     def _begin(self, attempt: str, world: int) -> None:
         self._attempt, self._world = attempt, world
         self._members, self._answers, self._losses = {}, {}, []
         self._command, self._number, self._build_failure = None, -1, None
 
-    def _whole(self) -> bool:
+    def _complete(self) -> bool:
         return bool(self._members) and len(self._members) == self._world and not self._losses
 
     def _sorted(self) -> tuple[Member, ...]:
@@ -225,11 +223,11 @@ class Mailbox:
         failures = [a for a in self._answers.values() if isinstance(a, Failure)]
         return next((f for f in failures if f.carried), failures[0] if failures else None)
 
-    def _gone(self, attempt: str) -> Gone | Ended | None:
+    def _lost_or_ended(self, attempt: str) -> GroupLost | RunEnded | None:
         if self._ended:
             return self._ended
         if self._losses or attempt != self._attempt:
-            return Gone("; ".join(self._losses) or "the learners were lost")
+            return GroupLost("; ".join(self._losses) or "the learners were lost")
         return None
 
     async def _until(self, holds: Callable[[], Any], timeout_s: float) -> bool:

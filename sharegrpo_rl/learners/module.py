@@ -1,4 +1,4 @@
-"""The RLModule around a Policy: RLlib's name for weights, with state that survives bfloat16 and is saved as safetensors."""
+"""The RLModule around a Policy: what RLlib moves, saves and restores; its state survives bfloat16, as safetensors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.models.weights import to_array, to_tensor
 
 State = dict[str, np.ndarray]
 SETTINGS_FILE = "sharegrpo_rl.json"
@@ -33,7 +34,7 @@ class VLMRLModule(TorchRLModule):
         """
         try:
             self.policy = load_policy(model_settings(self.model_config))
-        except AttributeError as error:  # RLlib would read it as an old-style constructor and hide it
+        except AttributeError as error:  # RLlib would take it for an old-style constructor and hide it
             raise RuntimeError(f"building the model failed: {error}") from error
         self.model = self.policy.model
         if self.inference_only and (device := self.model_config.get("generates_on")):
@@ -41,15 +42,15 @@ class VLMRLModule(TorchRLModule):
 
     @override(TorchRLModule)
     def get_state(self, *args: Any, **kwargs: Any) -> State:
-        """Trainable and frozen weights as numpy arrays; bfloat16 travels as uint16, which numpy has."""
-        return {name: _to_numpy(tensor) for name, tensor in self.model.state_dict().items()}
+        """Trainable and frozen weights as numpy arrays; bfloat16, which numpy lacks, as uint16."""
+        return {name: to_array(tensor).copy() for name, tensor in self.model.state_dict().items()}
 
     @override(TorchRLModule)
     def set_state(self, state: State) -> None:
         """Copy weights in place."""
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
-                tensor.copy_(_from_numpy(state[name], tensor.dtype))
+                tensor.copy_(to_tensor(state[name]))
 
     @override(TorchRLModule)
     def save_to_path(self, path: Any = None, *, state: State | None = None, **kwargs: Any) -> str:
@@ -82,13 +83,3 @@ def model_settings(model_config: dict[str, Any]) -> ModelSettings:
     """ModelSettings from the plain dict that RLlib carries."""
     settings = dict(model_config["settings"])
     return ModelSettings(**settings | {"prompts": PromptSettings(**settings["prompts"])})
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.view(torch.uint16).numpy().copy() if tensor.dtype == torch.bfloat16 else tensor.numpy().copy()
-
-
-def _from_numpy(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    tensor = torch.from_numpy(np.array(array))
-    return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
@@ -17,35 +17,30 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.train import Checkpoint, CheckpointUploadMode
 
 from sharegrpo_rl.learners.failures import Failure
-from sharegrpo_rl.learners.learner import VLMLearner, export, read_checkpoint, write_checkpoint
-from sharegrpo_rl.learners.local_group import fetch_pixels
+from sharegrpo_rl.learners.learner import VLMLearner, export, fetch_pixels, read_checkpoint, write_checkpoint
 from sharegrpo_rl.learners.mailbox import Member
 from sharegrpo_rl.models.loading import keep_freed_memory, parameter_table
-from sharegrpo_rl.training.plan import UpdateShare
+from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.sharding import Ranks
 
-# ---- What runs in each worker of Ray Train: build a learner, take up the committed state, do what the mailbox says.
-#
-# Host and controller load this file too, so what a learner needs is imported where it is built.
-
-if TYPE_CHECKING:
-    pass
+COMMIT_FILE = "iteration.json"
 
 
-def learner_loop(given: dict[str, Any]) -> None:
-    """The train loop. `given`: the `host`, and a reference to the `learner`'s config and module spec.
+def learner_loop(config: dict[str, Any]) -> None:
+    """Runs in each worker of Ray Train: build a learner, load the committed state, execute the mailbox's commands.
 
-    Exceptions are answers, not raised: Ray Train would start the group again over any, and a mistake be made again.
+    config: the `host`, and a reference to the `learner`'s config and module spec. Exceptions are answers, not raised: Ray
+    Train would restart the group over any of them, and a mistake would be made again.
     """
-    host = given["host"]
+    host = config["host"]
     if not ray.get(host.arrive.remote(ray.get_runtime_context().current_actor)):
         return
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    attempt = _agreed(uuid.uuid4().hex)
+    attempt = _broadcast(uuid.uuid4().hex)
     try:
-        config, module_spec = ray.get(given["learner"])
-        worker = LearnerWorker(config, module_spec, attempt)
+        run_config, module_spec = ray.get(config["learner"])
+        worker = LearnerWorker(run_config, module_spec, attempt)
         member = _member(rank, worker)
     except Exception as error:  # an answer: see above
         ray.get(host.fail_to_join.remote(attempt, Failure.of(rank, error)))
@@ -65,7 +60,7 @@ def _serve(worker: LearnerWorker, host: Any, attempt: str, rank: int) -> None:
         number += 1
 
 
-def _agreed(value: str) -> str:
+def _broadcast(value: str) -> str:
     """Rank 0's value, on every rank."""
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -77,9 +72,6 @@ def _member(rank: int, worker: LearnerWorker) -> Member:
     return Member(rank, ray.util.get_node_ip_address(), os.getpid(), worker.iteration, facts)
 
 
-COMMIT_FILE = "iteration.json"
-
-
 class LearnerWorker:
     """A VLMLearner in a worker of Ray Train. `attempt` names the worker group, of which a run may have several."""
 
@@ -87,17 +79,15 @@ class LearnerWorker:
 
     def __init__(self, config: Any, module_spec: Any, attempt: str) -> None:
         keep_freed_memory()
-        own = config.copy(copy_frozen=False)
-        own.num_learners = (
-            0  # for RLlib this is a local Learner: it shall not wrap the module for its own data parallelism
-        )
+        local = config.copy(copy_frozen=False)
+        local.num_learners = 0  # a local Learner to RLlib, which must not wrap the module for its own data parallelism
         self.ranks = Ranks.current()
-        self.learner: VLMLearner = own.learner_class(config=own, module_spec=module_spec)
+        self.learner: VLMLearner = local.learner_class(config=local, module_spec=module_spec)
         self.learner.build()
         self._attempt = attempt
         self._commits = 0
         self._parts: Iterator[Any] = iter(())
-        self.iteration = self._take_up()
+        self.iteration = self._resume()
 
     def do(self, command: str, arguments: Mapping[str, Any]) -> Any:
         """The answer to a command."""
@@ -107,32 +97,28 @@ class LearnerWorker:
 
     @property
     def version(self) -> int:
-        """How many updates the weights have seen."""
+        """Number of updates that the weights have seen."""
         return self.learner.version
 
     def parameter_table(self) -> list[tuple[str, int, int]]:
         """(part, parameters, trainable parameters) of the whole model."""
         return parameter_table(self.learner.rl_module.model)
 
-    # ---- training
-
     def update(self, share: list[ray.ObjectRef]) -> tuple[dict[str, float], dict[str, float]]:
         """Train on this rank's share; the metrics of the whole update, and this rank's seconds."""
         began = time.perf_counter()
-        fetched = self._fetched(share)
+        fetched = self._fetch(share)
         started = time.perf_counter()
         metrics = self.learner.update_share(fetched)
         return metrics, {"fetch": started - began, "step": time.perf_counter() - started}
 
     def reference_kl(self, share: list[ray.ObjectRef]) -> tuple[float, dict[int, float]]:
         """The KL's weight at the next optimizer step, and the KL of this rank's pairs, nats."""
-        return self.learner.step.kl_weight(), self.learner.step.kl_of(self._fetched(share))
+        return self.learner.step.kl_weight(), self.learner.step.kl_of(self._fetch(share))
 
-    def _fetched(self, share: list[ray.ObjectRef]) -> UpdateShare:
-        found: UpdateShare = ray.get(share[0])
-        return found.with_packs(fetch_pixels(found.packs))
-
-    # ---- weights
+    def _fetch(self, share: list[ray.ObjectRef]) -> UpdateShare:
+        fetched: UpdateShare = ray.get(share[0])
+        return fetched.with_packs(fetch_pixels(fetched.packs))
 
     def module_state(self) -> list[ray.ObjectRef]:
         """The whole state, in the object store; from rank 0 only."""
@@ -146,14 +132,12 @@ class LearnerWorker:
         arrays, last = next(self._parts)
         return (ray.put(arrays), last) if self.ranks.rank == 0 else None
 
-    # ---- state
-
     def save(self, folder: str) -> None:
         """This rank's part of a checkpoint."""
         write_checkpoint(self.learner, Path(folder))
 
     def restore(self, folder: str) -> int:
-        """Take up a checkpoint; returns the weights' version."""
+        """Load a checkpoint; returns the weights' version."""
         read_checkpoint(self.learner, Path(folder))
         return self.version
 
@@ -162,7 +146,7 @@ class LearnerWorker:
         export(self.learner, Path(folder))
 
     def commit(self, iteration: int) -> None:
-        """Have Ray Train note the state after an iteration: what this group goes on from when it is started again."""
+        """Have Ray Train record the state after an iteration, from which the group continues when it is restarted."""
         self._commits += 1
         root = Path(ray.train.get_context().get_storage().experiment_fs_path)
         folder = root / f"commit-{self._attempt[:8]}-{self._commits:06d}"
@@ -175,8 +159,8 @@ class LearnerWorker:
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
 
-    def _take_up(self) -> int:
-        """Go on from what an earlier group committed last; the iteration it stood at, 0 without a commit."""
+    def _resume(self) -> int:
+        """Load what an earlier group committed last; returns its iteration, 0 without a commit."""
         committed = ray.train.get_checkpoint()
         if committed is None:
             return 0

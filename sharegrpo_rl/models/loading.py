@@ -1,4 +1,4 @@
-"""Activations computed again in the backward pass, all of them or only the cheap ones (1604.06174, 2205.05198)."""
+"""Loading a checkpoint folder or hub model as a Policy: frozen parts, LoRA adapters, activation checkpointing, compiling."""
 
 from __future__ import annotations
 
@@ -18,40 +18,11 @@ from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.smollm2 import NAME
 
-# ---- torch.compile where it pays: norms and MLPs, whose many small passes over memory become one.
-
-
-def compile_blocks(model: Any) -> int:
-    """Compile every norm and MLP in place, for any number of tokens; returns how many. Names of weights stay.
-
-    Attention stays as it is: its layout changes with every micro-batch.
-    """
-    found = [m for name, m in model.named_modules() if name.endswith("mlp") or type(m).__name__.endswith("RMSNorm")]
-    for module in found:
-        module.compile(dynamic=True)
-    return len(found)
-
-
-# ---- The C library's allocator, told to keep large blocks: a tensor in fresh memory costs a page fault every 4 KB.
-
-# Of glibc's mallopt: above which size a block is mapped by itself, how much freed memory is kept, how much is added.
-_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
-_LARGEST = 32 << 20  # glibc takes no higher threshold
-
-
-def keep_freed_memory() -> bool:
-    """Let this process use freed memory again instead of handing it back; False where the C library is not glibc.
-
-    A training step on a CPU makes and frees the same tensors over and over.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return all(mallopt(*s) for s in ((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, _LARGEST)))
-
-
-Contexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
 NONE, SELECTIVE, FULL = "none", "selective", "full"
+LANGUAGE = "language model"
+VISION_PARTS = ("visual", "vision_tower", "vision_model")
+PROJECTOR_PARTS = ("merger", "deepstack_merger_list", "multi_modal_projector", "connector", "mm_projector")
+# The operators whose results `selective` keeps.
 _PRODUCTS = (
     "mm",
     "addmm",
@@ -62,58 +33,16 @@ _PRODUCTS = (
     "_scaled_dot_product_cudnn_attention",
     "_flash_attention_forward",
 )
+# Of glibc's mallopt: above which size a block is mapped by itself, how much freed memory is kept, how much is added.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
+_LARGEST = 32 << 20  # glibc takes no higher threshold
 
-
-def enable_checkpointing(model: Any, mode: str) -> None:
-    """Recompute each layer in the backward pass from its input (full), or all of it but matrix products and attention,
-    which are most of the time and about half of the memory (selective)."""
-    if mode not in (SELECTIVE, FULL):
-        raise ValueError(f"mode is {SELECTIVE} or {FULL}, not {mode!r}")
-    contexts = _keep_products if mode == SELECTIVE else _keep_nothing
-    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": _with_layout(contexts)})
-
-
-def _keep_nothing() -> Contexts:
-    return nullcontext(), nullcontext()
-
-
-def _keep_products() -> Contexts:
-    kept = {getattr(torch.ops.aten, name).default for name in _PRODUCTS}
-
-    def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
-
-    forward, again = create_selective_checkpoint_contexts(policy)
-    return forward, again
-
-
-def _with_layout(contexts: Callable[[], Contexts]) -> Callable[[], Contexts]:
-    """A layer that runs again in the backward pass follows the layout that it ran with: the context has ended then."""
-
-    def both() -> Contexts:
-        forward, again = contexts()
-        layout = current_layout()
-        return forward, again if layout is None else _joined(again, layout)
-
-    return both
-
-
-@contextmanager
-def _joined(again: AbstractContextManager[None], layout: Layout) -> Iterator[None]:
-    with again, use_layout(layout):
-        yield
-
-
-# ---- Loading a checkpoint folder or hub model as a Policy: frozen parts, LoRA adapters, a table of what trains.
-
-VISION_PARTS = ("visual", "vision_tower", "vision_model")
-LANGUAGE = "language model"
-PROJECTOR_PARTS = ("merger", "deepstack_merger_list", "multi_modal_projector", "connector", "mm_projector")
+Contexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model, and how it is made ready for training."""
+    """Which model, and how it is prepared for training."""
 
     path: str
     dtype: str = "float32"
@@ -138,6 +67,38 @@ def load_policy(settings: ModelSettings) -> Policy:
     if settings.lora is not None:
         model = _add_lora(model, settings)
     return Policy(model, processor, settings.prompts, settings.temperature)
+
+
+def _freeze(model: Any, settings: ModelSettings) -> None:
+    frozen = {"vision tower": settings.freeze_vision_tower, "projector": settings.freeze_projector}
+    for name, parameter in model.named_parameters():
+        if frozen.get(part_of(name), False):
+            parameter.requires_grad_(False)
+
+
+def _add_lora(model: Any, settings: ModelSettings) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = settings.lora or {}
+    targets: Sequence[str] = lora.get("target_modules", ["language"])
+    parts = {"language": LANGUAGE, "vision": "vision tower", "projector": "projector"}
+    chosen = {parts[t] for t in targets}
+    modules = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and part_of(name) in chosen
+    ]
+    if not modules:
+        raise UserError(f"lora.target_modules: {list(targets)} match no linear layer of this model")
+    config = LoraConfig(
+        r=lora.get("r", 16),
+        lora_alpha=lora.get("alpha", 32.0),
+        lora_dropout=lora.get("dropout", 0.0),
+        target_modules=modules,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return get_peft_model(model, config)
 
 
 def load_model(path: str, dtype: str) -> tuple[Any, Any]:
@@ -173,7 +134,7 @@ def part_of(name: str) -> str:
 
 
 def layers(model: Any) -> list[Any]:
-    """Every layer of the language model and of the vision tower: what runs one after the other."""
+    """Every transformer layer of the language model and of the vision tower."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
@@ -210,33 +171,62 @@ def save_pretrained(policy: Policy, folder: Path) -> None:
     policy.processor.save_pretrained(folder)
 
 
-def _freeze(model: Any, settings: ModelSettings) -> None:
-    frozen = {"vision tower": settings.freeze_vision_tower, "projector": settings.freeze_projector}
-    for name, parameter in model.named_parameters():
-        if frozen.get(part_of(name), False):
-            parameter.requires_grad_(False)
+def compile_blocks(model: Any) -> int:
+    """Compile every norm and MLP in place, for any number of tokens; returns how many. Weights keep their names.
+
+    There torch.compile pays: many small passes over memory become one. Attention's layout changes with every micro-batch.
+    """
+    blocks = [m for name, m in model.named_modules() if name.endswith("mlp") or type(m).__name__.endswith("RMSNorm")]
+    for module in blocks:
+        module.compile(dynamic=True)
+    return len(blocks)
 
 
-def _add_lora(model: Any, settings: ModelSettings) -> Any:
-    from peft import LoraConfig, get_peft_model
+def enable_checkpointing(model: Any, mode: str) -> None:
+    """Recompute activations in the backward pass: each layer from its input (`full`, 1604.06174), or all of it but matrix
+    products and attention, which are most of the time and about half of the memory (`selective`, 2205.05198)."""
+    if mode not in (SELECTIVE, FULL):
+        raise ValueError(f"mode is {SELECTIVE} or {FULL}, not {mode!r}")
+    contexts = _keep_products if mode == SELECTIVE else _keep_nothing
+    model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": _with_layout(contexts)})
 
-    lora = settings.lora or {}
-    wanted: Sequence[str] = lora.get("target_modules", ["language"])
-    parts = {"language": LANGUAGE, "vision": "vision tower", "projector": "projector"}
-    chosen = {parts[t] for t in wanted}
-    modules = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and part_of(name) in chosen
-    ]
-    if not modules:
-        raise UserError(f"lora.target_modules: {list(wanted)} match no linear layer of this model")
-    config = LoraConfig(
-        r=lora.get("r", 16),
-        lora_alpha=lora.get("alpha", 32.0),
-        lora_dropout=lora.get("dropout", 0.0),
-        target_modules=modules,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        return get_peft_model(model, config)
+
+def _keep_nothing() -> Contexts:
+    return nullcontext(), nullcontext()
+
+
+def _keep_products() -> Contexts:
+    kept = {getattr(torch.ops.aten, name).default for name in _PRODUCTS}
+
+    def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    forward, recompute = create_selective_checkpoint_contexts(policy)
+    return forward, recompute
+
+
+def _with_layout(contexts: Callable[[], Contexts]) -> Callable[[], Contexts]:
+    """A layer that is recomputed follows the layout it first ran with: that context has ended by then."""
+
+    @contextmanager
+    def joined(recompute: AbstractContextManager[None], layout: Layout) -> Iterator[None]:
+        with recompute, use_layout(layout):
+            yield
+
+    def both() -> Contexts:
+        forward, recompute = contexts()
+        layout = current_layout()
+        return forward, recompute if layout is None else joined(recompute, layout)
+
+    return both
+
+
+def keep_freed_memory() -> bool:
+    """Let this process reuse freed memory instead of handing it back; False where the C library is not glibc.
+
+    A training step on a CPU makes and frees the same tensors over and over, and fresh memory costs a page fault every 4 KB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return all(mallopt(*s) for s in ((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, _LARGEST)))

@@ -1,85 +1,44 @@
-"""Which model families take the shared-prefix forward, and what keeps the others from it."""
+"""A policy: a model with its processor, and the log-probs of completions in one forward that runs each prompt once."""
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from sharegrpo_rl.data.types import Prompt, PromptPack
+from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.branch_attention import NAME, register
-from sharegrpo_rl.models.pack_forward import TokenValues, branch_logprobs, padded_logprobs
+from sharegrpo_rl.models.branch_attention import Layout, use_layout
+from sharegrpo_rl.models.families import banned_ids, end_ids, logit_rule, obstacle, unwrapped, use_branch_attention
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
-from sharegrpo_rl.models.vision import ImageBank, accepts_features, use_matrix_products, use_window_attention
-
-# Tested against one row per completion, log-probs and gradients: tests/models/test_shared_prefix_families.py
-SHARED_PREFIX = (
-    "qwen2_vl",
-    "qwen2_5_vl",
-    "qwen3_vl",
-    "llava",
-    "idefics3",
-    "smolvlm",
-    "qwen2",
-    "qwen3",
-    "llama",
-    "mistral",
+from sharegrpo_rl.models.vision import (
+    Features,
+    ImageBank,
+    accepts_features,
+    encode_prompts,
+    encoder_output,
+    stack_images,
+    use_matrix_products,
+    use_window_attention,
 )
-# What a model does to its logits besides the head; training and sampling would disagree about it.
-LOGIT_RULES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+from sharegrpo_rl.ops.logprobs import chunk_rows, head_logprobs, mask_logits, token_logprobs
+
+TokenIds = NDArray[np.int64]
 
 
-def obstacle(model: Any) -> str | None:
-    """Why this model runs one row per completion instead of sharing the prompt; None where it shares."""
-    text = model.config.get_text_config()
-    families = {model.config.model_type, text.model_type.removesuffix("_text")}
-    if unknown := sorted(families - set(SHARED_PREFIX)):
-        return f"the family {unknown[0]} is not among those it is tested for"
-    layers = getattr(text, "layer_types", None)
-    if layers is not None and set(layers) != {"full_attention"}:
-        return f"its layers are {', '.join(sorted(set(layers)))}, not full attention alone"
-    if layers is None and getattr(text, "sliding_window", None) is not None:
-        return f"its attention has a sliding window ({text.sliding_window} tokens)"
-    return None
+class TokenValues(NamedTuple):
+    """Of every completion token, flat `[N]`: packs in order, completions in order inside them."""
 
-
-def logit_rule(model: Any) -> str | None:
-    """The setting by which a model caps or scales its logits after the head; None where it does neither."""
-    text = model.config.get_text_config()
-    return next((name for name in LOGIT_RULES if getattr(text, name, None) not in (None, 1.0)), None)
-
-
-def use_branch_attention(model: Any) -> None:
-    """Switch the language model (not the vision tower) to branch attention."""
-    register()
-    model.set_attn_implementation({"text_config": NAME} if hasattr(model.config, "text_config") else NAME)
-
-
-# ---- A policy: a model, its processor, the ids it may not say, and the log-probs of what it said.
-
-VISION_TOKENS = (
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<image>",
-    "<image_soft_token>",
-    "<start_of_image>",
-    "<end_of_image>",
-    "<fake_token_around_image>",
-    "<global-img>",
-)
-
-
-@cache
-def _warn_once(text: str) -> None:
-    logging.getLogger(__name__).warning(text)
+    logprobs: Tensor
+    entropy: Tensor
 
 
 class Policy:
@@ -103,21 +62,23 @@ class Policy:
         use_window_attention(inner)
         tokenizer = self.encoder.tokenizer
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
+        self.end_ids: tuple[int, ...] = end_ids(model, tokenizer)
         self.banned: Tensor = torch.tensor(banned_ids(model, tokenizer), dtype=torch.long)
-        # Set where the model is sharded: runs a function while the weights that belong to no layer are at hand.
+        # Set where the model is sharded: runs a function while the weights that belong to no layer are gathered.
         self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None
-        self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the sharded weights are held in a wider type
+        self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the shards are held in a wider type
 
     @property
     def sharded(self) -> bool:
-        """Is each weight spread over several processes? Then every pass is collective."""
+        """Is each weight sharded over several processes? Then every pass is collective."""
         return self.unsharded is not None
 
     def image_bank(self, batches: Sequence[Sequence[Prompt]]) -> ImageBank | None:
-        """The images of several batches of prompts, each to be encoded once; None where the model takes none, or runs
-        row by row: other families may want more beside their features than we know. None where the model is sharded
-        too: its vision tower must run, forward and backward, at the same times on every rank."""
+        """The images of several batches of prompts, each to be encoded once.
+
+        None where the model takes no images, runs row by row (other families may need more than the features), or is
+        sharded: its vision tower must then run, forward and backward, at the same times on every rank.
+        """
         model = unwrapped(self.model)
         possible = self.shares_prefix and accepts_features(model) and not self.sharded
         return ImageBank(model, batches) if possible else None
@@ -149,8 +110,13 @@ class Policy:
         return values() if self.unsharded is None else self.unsharded(values)
 
 
+@cache
+def _warn_once(text: str) -> None:
+    logging.getLogger(__name__).warning(text)
+
+
 class AdaptersOff:
-    """A LoRA policy as it was before training: its own model, adapters switched off. Nothing is copied."""
+    """A LoRA policy as it was before training: the same model with its adapters switched off. Nothing is copied."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -160,37 +126,180 @@ class AdaptersOff:
         return self.policy.image_bank(batches)
 
     def logprobs(self, packs: Sequence[PromptPack], images: ImageBank | None = None) -> TokenValues:
-        """As the policy's, without adapters and without gradients: a backward pass would find them switched on again."""
+        """As the policy's, but without gradients: a backward pass would find the adapters switched on again."""
         with torch.no_grad(), self.policy.model.disable_adapter():
             return self.policy.logprobs(packs, images)
 
 
-def banned_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that must never be sampled: vision specials (a later forward would look for their images), and padding of the head."""
-    vocabulary = tokenizer.get_vocab()
-    ids = {vocabulary[t] for t in VISION_TOKENS if t in vocabulary}
-    config = unwrapped(model).config
-    for name in (
-        "image_token_id",
-        "video_token_id",
-        "vision_start_token_id",
-        "vision_end_token_id",
-        "boi_token_id",
-        "eoi_token_id",
-    ):
-        value = getattr(config, name, None)
-        if isinstance(value, int):
-            ids.add(value)
-    size = unwrapped(model).get_output_embeddings().weight.shape[0]
-    return sorted(ids | set(range(len(tokenizer), size)))
+def branch_logprobs(
+    model: Any,
+    packs: Sequence[PromptPack],
+    temperature: float,
+    banned: Tensor | None,
+    images: Mapping[str, Features] | None = None,
+) -> TokenValues:
+    """The shared-prefix forward: each prompt run once and each completion token once.
+
+    images: features by image key; the images are encoded here where they are None.
+    """
+    # Under FSDP2 most weights rest elsewhere while this runs: the head's are where the model computes.
+    device, prompts = model.get_output_embeddings().weight.device, [p.prompt for p in packs]
+    trunks, branches = zip(*(_trunk_and_branches(p) for p in packs), strict=True)
+    layout = Layout([(len(t), [len(b) for b in each]) for t, each in zip(trunks, branches, strict=True)], device)
+    ids = torch.from_numpy(np.concatenate([*trunks, *(b for each in branches for b in each)])).to(device)
+    image_arguments = _image_arguments(model, ids, prompts, images)
+    with use_layout(layout):
+        out = model.model(
+            input_ids=ids[None],
+            position_ids=_row_positions(model, prompts, layout).to(device),
+            attention_mask=None,
+            use_cache=False,
+            **image_arguments,
+        )
+    hidden = out.last_hidden_state[0].index_select(0, _predictors(prompts, layout).to(device))
+    return _head(model, hidden, _labels(packs).to(device), temperature, banned)
 
 
-def unwrapped(model: Any) -> Any:
-    """The transformers model under a peft wrapper, its adapters still in place."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+def padded_logprobs(
+    model: Any, packs: Sequence[PromptPack], temperature: float, banned: Tensor | None, pad_id: int
+) -> TokenValues:
+    """One right-padded row for each completion, images repeated: the reference for tests, and the path of other families."""
+    completions = [c.token_ids for p in packs for c in p.completions]
+    prompts = [p.prompt for p in packs for _ in p.completions]
+    rows = [np.concatenate([p.input_ids, tokens]) for p, tokens in zip(prompts, completions, strict=True)]
+    inputs = model_inputs(model, rows, [p.images for p in prompts], pad_id, "right")
+    positions = rope_positions(model, inputs)
+    hidden = model.model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+    picked = []
+    for row, prompt, tokens in zip(hidden, prompts, completions, strict=True):
+        first = len(prompt.input_ids) - 1
+        picked.append(row[first : first + len(tokens)])
+    return _head(model, torch.cat(picked), _labels(packs).to(model.device), temperature, banned)
 
 
-def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = [ends] if isinstance(ends, int) else list(ends or [])
-    return tuple(dict.fromkeys([*listed, tokenizer.eos_token_id]))
+def _labels(packs: Sequence[PromptPack]) -> Tensor:
+    """All completion tokens, flat."""
+    return torch.from_numpy(np.concatenate([c.token_ids for p in packs for c in p.completions]))
+
+
+def _trunk_and_branches(pack: PromptPack) -> tuple[TokenIds, list[TokenIds]]:
+    """Tokens that run once for all, and those of each completion; a single completion simply continues its prompt.
+
+    A completion's last token predicts nothing and is left out.
+    """
+    prompt, branches = pack.prompt.input_ids, [c.token_ids[:-1] for c in pack.completions]
+    return (np.concatenate([prompt, branches[0]]), []) if len(branches) == 1 else (prompt, branches)
+
+
+def _image_arguments(
+    model: Any, ids: Tensor, prompts: Sequence[Prompt], images: Mapping[str, Features] | None
+) -> dict[str, Any]:
+    """The forward's argument with the features of every image that the prompts show, in their order; {} without any."""
+    if not any(p.images for p in prompts):
+        return {}
+    images = encode_prompts(model, prompts) if images is None else images
+    features = [images[image.key] for p in prompts for image in p.images]
+    tokens, count = int((ids == model.config.image_token_id).sum()), sum(f.count for f in features)
+    if tokens != count:
+        raise ValueError(f"{tokens} image tokens for {count} image features; a completion holds an image token")
+    return {"mm_encoder_outputs": encoder_output(features)}
+
+
+def _predictors(prompts: Sequence[Prompt], layout: Layout) -> Tensor:
+    """[N] positions in the row that predict the completion tokens: the one before each; for a first, the prompt's last."""
+    positions: list[int] = []
+    for prompt, trunk, branches in zip(prompts, layout.prompts, layout.each, strict=True):
+        end = trunk.start + len(prompt.input_ids)
+        positions += [] if branches else range(end - 1, trunk.stop)
+        for branch in branches:
+            positions += [end - 1, *range(branch.start, branch.stop)]
+    return torch.tensor(positions)
+
+
+def _row_positions(model: Any, prompts: Sequence[Prompt], layout: Layout) -> Tensor:
+    """Rope positions [3, 1, L] (or [1, L]): a completion continues from its prompt's largest position, not its length."""
+    ids, images = [p.input_ids for p in prompts], [p.images for p in prompts]
+    # On the CPU: transformers reads the grids number by number, and a GPU would have to be waited for each time.
+    inputs = model_inputs(model, ids, images, 0, "right", pixels=False, device=torch.device("cpu"))
+    padded = rope_positions(model, inputs)
+    grids = padded if padded.ndim == 3 else padded[None]
+    trunks, branches = [], []
+    for i, (prompt, trunk, each) in enumerate(zip(prompts, layout.prompts, layout.each, strict=True)):
+        on_prompt = grids[:, i, : len(prompt.input_ids)]
+        longest = max([trunk.stop - trunk.start - on_prompt.shape[1], *(b.stop - b.start for b in each)])
+        following = on_prompt.max() + 1 + torch.arange(longest, device=on_prompt.device)
+        following = following.expand(len(grids), -1)
+        trunks += [on_prompt] if each else [on_prompt, following]
+        branches += [following[:, : b.stop - b.start] for b in each]
+    flat = torch.cat([*trunks, *branches], 1)
+    return flat[:, None] if padded.ndim == 3 else flat
+
+
+def _head(model: Any, hidden: Tensor, labels: Tensor, temperature: float, banned: Tensor | None) -> TokenValues:
+    """Log-probs and entropies from hidden states [N, D], the logits in chunks."""
+    head = model.get_output_embeddings()
+    banned = None if banned is None else banned.to(hidden.device)
+    if type(head) is nn.Linear and head.bias is None:
+        return TokenValues(*head_logprobs(hidden, head.weight, labels, temperature, banned))
+
+    def values(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return token_logprobs(mask_logits(head(h), temperature, banned), y)
+
+    size = chunk_rows(len(hidden), head.weight.shape[0], hidden.device.type)
+    chunks = zip(hidden.split(size), labels.split(size), strict=True)
+    parts = [checkpoint(values, h, y, use_reentrant=False) for h, y in chunks]
+    return TokenValues(torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]))
+
+
+def model_inputs(
+    model: Any,
+    rows: Sequence[TokenIds],
+    images: Sequence[Sequence[PixelInput]],
+    pad_id: int,
+    side: str,
+    pixels: bool = True,
+    device: torch.device | None = None,
+) -> dict[str, Tensor]:
+    """Everything `model(**inputs)` needs for rows of token ids, padded on the `left` or the `right`.
+
+    Each row brings its own images, repeated where they repeat; without `pixels` only what positions are made of: ids, mask,
+    token types, grids. On the model's device by default.
+    """
+    ids, mask = _pad(rows, pad_id, side)
+    pictures = stack_images([i for row in images for i in row], None if pixels else ["image_grid_thw"])
+    inputs = {"input_ids": ids, "attention_mask": mask, **pictures}
+    accepted = inspect.signature(model.forward).parameters
+    image_token = getattr(model.config, "image_token_id", None)
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if name in accepted:
+            inputs[name] = (ids == image_token).long() if image_token is not None else torch.zeros_like(ids)
+    target = device or model.device
+    return {k: v.to(target, model.dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
+
+
+def _pad(rows: Sequence[TokenIds], pad_id: int, side: str) -> tuple[Tensor, Tensor]:
+    """Ragged ids -> ids [B, L] and attention mask [B, L]."""
+    longest = max(len(r) for r in rows)
+    ids = np.full((len(rows), longest), pad_id, np.int64)
+    mask = np.zeros((len(rows), longest), np.int64)
+    for i, row in enumerate(rows):
+        span = slice(longest - len(row), longest) if side == "left" else slice(0, len(row))
+        ids[i, span] = row
+        mask[i, span] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def rope_positions(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """Position ids of padded rows: [3, B, L] for Qwen's multimodal rope, else [B, L], counting real tokens only."""
+    mask = inputs["attention_mask"]
+    base = getattr(model, "model", model)
+    multimodal = hasattr(base, "get_rope_index")
+    if multimodal and "image_grid_thw" in inputs:
+        return base.get_rope_index(
+            inputs["input_ids"],
+            inputs["mm_token_type_ids"],
+            image_grid_thw=inputs["image_grid_thw"],
+            attention_mask=mask,
+        )[0]
+    flat = (mask.cumsum(1) - 1).clamp(min=0)
+    return flat[None].expand(3, -1, -1) if multimodal else flat

@@ -1,4 +1,4 @@
-"""The processor of a checkpoint without its weights: enough to show and count prompts."""
+"""From chat messages and pictures to token ids and pixels: the only place where templates and resizing happen."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError
 
-# ---- From chat messages and pictures to token ids and pixels: the only place where templates and resizing happen.
-
 Picture = NDArray[np.uint8]
 WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
 
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What surrounds the question, and the limits of a prompt."""
+    """The text around the question, and the limits of a prompt."""
 
     system_prompt: str = ""
     format_prompt: str = ""
@@ -52,33 +50,33 @@ class PromptEncoder:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_processor = getattr(processor, "image_processor", None)
         self.image_token: str | None = getattr(processor, "image_token", None)
-        # Qwen's processors say how many tokens an image takes by its grid; others expand placeholders themselves.
-        self._by_grid = self.image_processor is not None and hasattr(self.image_processor, "merge_size")
+        # Qwen's processors give each image's grid, and so its number of tokens; others expand placeholders themselves.
+        self._has_grids = self.image_processor is not None and hasattr(self.image_processor, "merge_size")
 
     def encode(self, questions: Sequence[Question]) -> list[Prompt]:
-        """One prompt for each question, each distinct picture processed once. Raises UserError where one is too long."""
-        if self._by_grid:
+        """One prompt for each question, each distinct picture processed once. UserError where one is too long."""
+        if self._has_grids:
             pixels = self._process_pictures(questions)
-            prompts = [self._by_grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
+            prompts = [self._grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
         else:
-            prompts = [self._whole_prompt(q) for q in questions]
+            prompts = [self._processor_prompt(q) for q in questions]
         for prompt in prompts:
             self._check_length(prompt)
         return prompts
 
     def token_ids(self, question: Question) -> NDArray[np.int64]:
-        """Ids of the question's prompt, without the limit."""
-        if self._by_grid:
+        """Ids of the question's prompt, of any length."""
+        if self._has_grids:
             pixels = self._process_pictures([question])
-            return self._by_grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
-        return self._whole_prompt(question).input_ids
+            return self._grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
+        return self._processor_prompt(question).input_ids
 
     def token_bound(self, text: str, num_images: int) -> int | None:
-        """An upper bound on a prompt's length that needs no tokenizer run; None where the processor gives none.
+        """An upper bound on a prompt's length without running the tokenizer; None where the processor gives none.
 
         A token is at least one byte of text; `most_image_tokens` bounds a picture.
         """
-        if num_images and not self._by_grid:
+        if num_images and not self._has_grids:
             return None
         length = self._frame_bytes + len(text.encode())
         if not num_images:
@@ -120,12 +118,12 @@ class PromptEncoder:
         return {key: self._process_picture(key, picture, size) for key, picture in distinct.items()}
 
     def _process_picture(self, key: str, picture: Picture, size: dict[str, int]) -> PixelInput:
-        """One at a time: the processor's steps each hold a copy of all that they are given."""
-        # As a PIL image: the processor would take an array of 1 or 3 pixels in height for one with channels first.
+        """One at a time: each of the processor's steps holds a copy of everything it gets."""
+        # As a PIL image: the processor would mistake an array of height 1 or 3 for one with channels first.
         out = self.image_processor([Image.fromarray(picture)], size=size, return_tensors="np")  # type: ignore[misc]
         return PixelInput(key, {name: np.asarray(out[name]) for name in ("pixel_values", "image_grid_thw")})
 
-    def _by_grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
+    def _grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
         text = self.template(question)
         token = self.image_token
         if images:
@@ -133,7 +131,7 @@ class PromptEncoder:
             pieces = text.split(token)
             if len(pieces) != len(images) + 1:
                 raise UserError(
-                    f"the prompt has {len(pieces) - 1} image places for {len(images)} images: {question.text[:60]!r}"
+                    f"the prompt has {len(pieces) - 1} image placeholders for {len(images)} images: {question.text[:60]!r}"
                 )
             merged = self.image_processor.merge_size**2  # type: ignore[union-attr]
             counts = [int(i.tensors["image_grid_thw"].prod()) // merged for i in images]
@@ -141,7 +139,7 @@ class PromptEncoder:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return Prompt(np.asarray(ids, np.int64), tuple(images), text)
 
-    def _whole_prompt(self, question: Question) -> Prompt:
+    def _processor_prompt(self, question: Question) -> Prompt:
         text = self.template(question)
         if not question.pictures:
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -160,9 +158,9 @@ class PromptEncoder:
 
 
 def most_image_tokens(side: int, min_pixels: int, max_pixels: int) -> int:
-    """Most tokens that Qwen's resizing makes of any one picture; `side`: pixels of a token's edge.
+    """The most tokens that Qwen's resizing makes of any picture; `side`: pixels of a token's edge.
 
-    Beyond the area limits, a narrow picture's short edge is one token at least, and an enlarged one is rounded up.
+    Beyond the area limits: a narrow picture's short edge is at least one token, and an enlarged one is rounded up.
     """
     smallest, largest = min_pixels / side**2, max_pixels / side**2
     narrow = sqrt(WIDEST * largest)
@@ -174,7 +172,7 @@ def _check_shapes(question: Question) -> None:
     for height, width, _ in (p.shape for p in question.pictures):
         if max(height, width) > WIDEST * min(height, width):
             raise UserError(
-                f"a picture of {width} x {height} pixels is narrower than the model can take (aspect ratio above "
+                f"a picture of {width} x {height} pixels is narrower than the model accepts (aspect ratio above "
                 f"{WIDEST}; the question begins {question.text[:60]!r}); crop it or leave the question out"
             )
 

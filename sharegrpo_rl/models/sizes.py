@@ -1,9 +1,18 @@
-"""How large a model is: layers, widths, parameters by part. Plain numbers; torch is not needed to hold them."""
+"""How large a model is: layers, widths, parameters by part. Known models are looked up without torch, others counted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sharegrpo_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from sharegrpo_rl.models.tiny import TinySizes
+
+LANGUAGE, VISION, PROJECTOR = "language model", "vision tower", "projector"
 
 
 @dataclass(frozen=True)
@@ -31,8 +40,7 @@ class VisionSizes:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What memory and time follow from. The parts are those of `models/loading.py`: vision tower, projector, language
-    model."""
+    """What memory and time follow from. Parts are those of `models/loading.py`: vision tower, projector, language model."""
 
     family: str
     text: LayerSizes
@@ -42,7 +50,7 @@ class ModelSizes:
     parameters: Mapping[str, int]  # of each part
     lora_width: Mapping[
         str, int
-    ]  # inputs + outputs of the linear layers of each part: rank x this is an adapter's size
+    ]  # of each part: inputs + outputs of its linear layers; x rank = an adapter's parameters
 
     @property
     def total(self) -> int:
@@ -57,12 +65,113 @@ class ModelSizes:
     def layer(self) -> int:
         """Parameters of one language layer."""
         ends = self.embedding * (1 if self.tied else 2) + self.text.hidden  # the final norm
-        return (self.parameters["language model"] - ends) // self.text.layers
+        return (self.parameters[LANGUAGE] - ends) // self.text.layers
 
 
-# ---- Sizes of models on the hub, whose config files cannot be read offline. Counted once by `measured_sizes.measure`, as a
-# test does again.
+def known_sizes(model: str) -> ModelSizes | None:
+    """Sizes of a known hub name (or a path that ends in it), without torch; None for any other model."""
+    if (Path(model) / "config.json").is_file():
+        return None
+    return KNOWN.get(model) or next((s for name, s in KNOWN.items() if name.split("/")[-1] == Path(model).name), None)
 
+
+def model_sizes(model: str, tiny: TinySizes) -> ModelSizes:
+    """Sizes of `tiny`, of a folder, or of a hub name; UserError where its config file is not on this machine."""
+    return known_sizes(model) or measure(_tiny_config(tiny) if model == "tiny" else _read_config(model))
+
+
+def measure(config: Any) -> ModelSizes:
+    """The sizes of a transformers config."""
+    import torch
+
+    from sharegrpo_rl.models.loading import parameter_table, part_of
+
+    model, text = _empty_model(config), config.get_text_config()
+    width: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
+            width[part_of(name)] = width.get(part_of(name), 0) + module.in_features + module.out_features
+    layers = {(part_of(name), name.rpartition(".")[2]) for name, _ in model.named_modules()}
+    heads = text.num_attention_heads
+    stack = LayerSizes(
+        text.num_hidden_layers,
+        text.hidden_size,
+        heads,
+        getattr(text, "num_key_value_heads", None) or heads,
+        getattr(text, "head_dim", None) or text.hidden_size // heads,
+        text.intermediate_size,
+        gated=(LANGUAGE, "gate_proj") in layers,
+        head_norms=(LANGUAGE, "q_norm") in layers,
+    )
+    return ModelSizes(
+        config.model_type,
+        stack,
+        _vision(config, gated=(VISION, "gate_proj") in layers),
+        text.vocab_size,
+        model.get_output_embeddings().weight is model.get_input_embeddings().weight,
+        {part: count for part, count, _ in parameter_table(model)},
+        width,
+    )
+
+
+def _empty_model(config: Any) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    takes_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    with torch.device("meta"):
+        model = (AutoModelForImageTextToText if takes_images else AutoModelForCausalLM).from_config(config)
+    model.tie_weights()
+    return model
+
+
+def _vision(config: Any, gated: bool) -> VisionSizes | None:
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return None
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size  # in Qwen2-VL hidden_size is the output's
+    heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
+    inner = getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio)
+    layers = getattr(vision, "depth", None) or vision.num_hidden_layers
+    stack = LayerSizes(layers, width, heads, heads, width // heads, inner, gated)
+    return VisionSizes(stack, vision.patch_size, getattr(vision, "spatial_merge_size", 1))
+
+
+def _read_config(model: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model: the sizes of {model!r} are not known here ({' '.join(str(error).split())[:120]}); name a folder with its "
+            f"config.json, or fetch that file once: hf download {model} config.json"
+        ) from None
+
+
+class _Vocabulary:
+    """What the tiny model's config needs of its tokenizer: how large it will be, and its first ids."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        from sharegrpo_rl.models.tiny import SPECIAL_TOKENS
+
+        return SPECIAL_TOKENS.index(token)
+
+
+def _tiny_config(sizes: TinySizes) -> Any:
+    from sharegrpo_rl.models.tiny import tiny_config
+
+    return tiny_config(sizes, _Vocabulary(sizes.vocab_size))
+
+
+# Sizes of models on the hub, whose config files cannot be read offline; counted once by `measure`, as a test does again.
 _QWEN2_VISION = VisionSizes(LayerSizes(32, 1280, 16, 16, 80, 5120, gated=False), 14, 2)
 _QWEN2_5_VISION = VisionSizes(LayerSizes(32, 1280, 16, 16, 80, 3420), 14, 2)
 _QWEN2_5_LARGE_VISION = VisionSizes(LayerSizes(32, 1280, 16, 16, 80, 3456), 14, 2)
@@ -79,101 +188,50 @@ def _vlm(
     parameters: tuple[int, int, int],
     lora_width: tuple[int, int, int],
 ) -> ModelSizes:
-    """Counts of vision tower, projector and language model, in this order."""
-    parts = ("vision tower", "projector", "language model")
-    by_part = [dict(zip(parts, counts, strict=True)) for counts in (parameters, lora_width)]
+    """Counts are those of vision tower, projector and language model."""
+    by_part = [dict(zip((VISION, PROJECTOR, LANGUAGE), counts, strict=True)) for counts in (parameters, lora_width)]
     return ModelSizes(family, text, vision, vocabulary, tied, *by_part)
 
 
 KNOWN: dict[str, ModelSizes] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": _vlm(
-        "qwen2_5_vl",
-        LayerSizes(36, 2048, 16, 2, 128, 11008),
-        _QWEN2_5_VISION,
-        151936,
-        True,
-        (631_975_680, 36_708_608, 3_085_938_688),
-        (696_960, 17_408, 1_870_848),
+        "qwen2_5_vl", LayerSizes(36, 2048, 16, 2, 128, 11008), _QWEN2_5_VISION, 151936, True,
+        (631_975_680, 36_708_608, 3_085_938_688), (696_960, 17_408, 1_870_848),
     ),
     "Qwen/Qwen2.5-VL-7B-Instruct": _vlm(
-        "qwen2_5_vl",
-        LayerSizes(28, 3584, 28, 4, 128, 18944),
-        _QWEN2_5_VISION,
-        152064,
-        False,
-        (631_975_680, 44_574_464, 7_615_616_512),
-        (696_960, 18_944, 2_523_136),
+        "qwen2_5_vl", LayerSizes(28, 3584, 28, 4, 128, 18944), _QWEN2_5_VISION, 152064, False,
+        (631_975_680, 44_574_464, 7_615_616_512), (696_960, 18_944, 2_523_136),
     ),
     "Qwen/Qwen2.5-VL-32B-Instruct": _vlm(
-        "qwen2_5_vl",
-        LayerSizes(64, 5120, 40, 8, 128, 27648),
-        _QWEN2_5_LARGE_VISION,
-        152064,
-        False,
-        (636_401_664, 52_440_320, 32_763_876_352),
-        (700_416, 20_480, 8_388_608),
+        "qwen2_5_vl", LayerSizes(64, 5120, 40, 8, 128, 27648), _QWEN2_5_LARGE_VISION, 152064, False,
+        (636_401_664, 52_440_320, 32_763_876_352), (700_416, 20_480, 8_388_608),
     ),
     "Qwen/Qwen2.5-VL-72B-Instruct": _vlm(
-        "qwen2_5_vl",
-        LayerSizes(80, 8192, 64, 8, 128, 29568),
-        _QWEN2_5_LARGE_VISION,
-        152064,
-        False,
-        (636_401_664, 68_172_032, 72_706_203_648),
-        (700_416, 23_552, 13_158_400),
+        "qwen2_5_vl", LayerSizes(80, 8192, 64, 8, 128, 29568), _QWEN2_5_LARGE_VISION, 152064, False,
+        (636_401_664, 68_172_032, 72_706_203_648), (700_416, 23_552, 13_158_400),
     ),
     "Qwen/Qwen2-VL-2B-Instruct": _vlm(
-        "qwen2_vl",
-        LayerSizes(28, 1536, 12, 2, 128, 8960),
-        _QWEN2_VISION,
-        151936,
-        True,
-        (631_183_360, 34_087_936, 1_543_714_304),
-        (655_360, 16_896, 1_154_048),
+        "qwen2_vl", LayerSizes(28, 1536, 12, 2, 128, 8960), _QWEN2_VISION, 151936, True,
+        (631_183_360, 34_087_936, 1_543_714_304), (655_360, 16_896, 1_154_048),
     ),
     "Qwen/Qwen2-VL-7B-Instruct": _vlm(
-        "qwen2_vl",
-        LayerSizes(28, 3584, 28, 4, 128, 18944),
-        _QWEN2_VISION,
-        152064,
-        False,
-        (631_183_360, 44_575_744, 7_615_616_512),
-        (655_360, 18_944, 2_523_136),
+        "qwen2_vl", LayerSizes(28, 3584, 28, 4, 128, 18944), _QWEN2_VISION, 152064, False,
+        (631_183_360, 44_575_744, 7_615_616_512), (655_360, 18_944, 2_523_136),
     ),
     "Qwen/Qwen3-VL-2B-Instruct": _vlm(
-        "qwen3_vl",
-        LayerSizes(28, 2048, 16, 8, 128, 6144, head_norms=True),
-        _QWEN3_VISION,
-        151936,
-        True,
-        (306_242_560, 100_714_496, 1_720_574_976),
-        (393_216, 57_344, 1_089_536),
+        "qwen3_vl", LayerSizes(28, 2048, 16, 8, 128, 6144, head_norms=True), _QWEN3_VISION, 151936, True,
+        (306_242_560, 100_714_496, 1_720_574_976), (393_216, 57_344, 1_089_536),
     ),
     "Qwen/Qwen3-VL-4B-Instruct": _vlm(
-        "qwen3_vl",
-        LayerSizes(36, 2560, 32, 8, 128, 9728, head_norms=True),
-        _QWEN3_VISION,
-        151936,
-        True,
-        (306_242_560, 109_105_152, 4_022_468_096),
-        (393_216, 59_392, 2_064_384),
+        "qwen3_vl", LayerSizes(36, 2560, 32, 8, 128, 9728, head_norms=True), _QWEN3_VISION, 151936, True,
+        (306_242_560, 109_105_152, 4_022_468_096), (393_216, 59_392, 2_064_384),
     ),
     "Qwen/Qwen3-VL-8B-Instruct": _vlm(
-        "qwen3_vl",
-        LayerSizes(36, 4096, 32, 8, 128, 12288, head_norms=True),
-        _QWEN3_LARGE_VISION,
-        151936,
-        False,
-        (415_891_440, 160_496_896, 8_190_735_360),
-        (481_248, 71_680, 2_727_936),
+        "qwen3_vl", LayerSizes(36, 4096, 32, 8, 128, 12288, head_norms=True), _QWEN3_LARGE_VISION, 151936, False,
+        (415_891_440, 160_496_896, 8_190_735_360), (481_248, 71_680, 2_727_936),
     ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": ModelSizes(
-        "llama",
-        LayerSizes(30, 576, 9, 3, 64, 1536),
-        None,
-        49152,
-        True,
-        {"language model": 134_515_008},
-        {"language model": 305_280},
+        "llama", LayerSizes(30, 576, 9, 3, 64, 1536), None, 49152, True,
+        {LANGUAGE: 134_515_008}, {LANGUAGE: 305_280},
     ),
-}
+}  # fmt: skip

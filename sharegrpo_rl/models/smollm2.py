@@ -38,9 +38,9 @@ def write_smollm2(out: Path) -> None:
 
 
 def _gguf_folder() -> Path:
-    """Where the installed package keeps its file; the package itself is never imported (it needs llama.cpp)."""
+    """The folder with the installed package's file; the package itself is never imported (it needs llama.cpp)."""
     spec = find_spec(PACKAGE)
-    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec is not None else []
+    folders = [Path(path) for path in (spec.submodule_search_locations or [])] if spec is not None else []
     for folder in folders:
         if (folder / FILE).is_file():
             return folder

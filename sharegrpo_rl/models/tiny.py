@@ -1,10 +1,9 @@
-"""A Qwen2.5-VL of a few hundred thousand parameters, built from config with a tokenizer of its own: no hub, no network."""
+"""A Qwen2.5-VL of a few hundred thousand parameters, built without hub or network, with a tokenizer of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,22 +27,21 @@ CHAT_TEMPLATE = (
 )
 
 
-@dataclass(frozen=True)
-class TinyConfig:
-    """Sizes of the tiny model; `model_config` in a run file sets any of them."""
+class TinySizes(Protocol):
+    """Sizes of the tiny model: the options of `config.model_config`."""
 
-    hidden_size: int = 96
-    num_layers: int = 3
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    vision_layers: int = 2
-    patch_size: int = 7
-    vocab_size: int = 512
-    max_positions: int = 4096
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    vision_layers: int
+    patch_size: int
+    vocab_size: int
+    max_positions: int
 
 
 def build_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
-    """A byte-level BPE tokenizer trained on `corpus`; every text can be written in it."""
+    """A byte-level BPE tokenizer trained on `corpus`; it can encode any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -70,9 +68,7 @@ def build_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
     return tokenizer
 
 
-def build_tiny(
-    sizes: TinyConfig, corpus: Iterable[str], seed: int, min_pixels: int, max_pixels: int
-) -> tuple[Any, Any]:
+def build_tiny(sizes: TinySizes, corpus: Iterable[str], seed: int, min_pixels: int, max_pixels: int) -> tuple[Any, Any]:
     """A fresh model and its processor; the same arguments give the same weights and the same tokenizer."""
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
@@ -95,8 +91,8 @@ def build_tiny(
     return model, processor
 
 
-def tiny_config(sizes: TinyConfig, tokenizer: Any) -> Any:
-    """The transformers config; of the tokenizer it takes the length and the ids of special tokens."""
+def tiny_config(sizes: TinySizes, tokenizer: Any) -> Any:
+    """The transformers config; the tokenizer gives it the vocabulary's length and the ids of special tokens."""
     from transformers import Qwen2_5_VLConfig
 
     token = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL_TOKENS}

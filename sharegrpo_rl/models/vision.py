@@ -1,4 +1,4 @@
-"""Features of images: each distinct image goes through the vision tower once, however many prompts show it."""
+"""The vision tower: each distinct image goes through it once, however many prompts show it, and as fast as it can."""
 
 from __future__ import annotations
 
@@ -11,101 +11,23 @@ from itertools import accumulate, groupby, pairwise
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sharegrpo_rl.data.types import PixelInput, Prompt
-from sharegrpo_rl.models.batch import stack_images
 from sharegrpo_rl.models.branch_attention import Sequences, has_kernels, varlen_forward
 
-# ---- A patch embedding whose convolution neither overlaps nor pads is a matrix product, and several times faster as one.
-
-
-def use_matrix_products(model: Any) -> int:
-    """Replace the convolutions over ready-cut patches (Qwen's vision towers); weights stay where they are. Returns how many."""
-    found = [m for m in model.modules() if type(m).__name__.endswith("PatchEmbed") and _cuts_nothing(m)]
-    for module in found:
-        module.forward = MethodType(_embed, module)
-    return len(found)
-
-
-def _cuts_nothing(module: nn.Module) -> bool:
-    """Does every patch come alone, [patches, channels * time * height * width], so that the kernel covers all of it?"""
-    conv = getattr(module, "proj", None)
-    return (
-        isinstance(conv, nn.Conv3d) and conv.kernel_size == conv.stride and conv.groups == 1 and not any(conv.padding)
-    )
-
-
-def _embed(self: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor:
-    """[patches, values] -> [patches, width]."""
-    weight = self.proj.weight.flatten(1)
-    return F.linear(hidden_states.reshape(-1, weight.shape[1]).to(weight.dtype), weight, self.proj.bias)
-
-
-# ---- Attention of Qwen's vision towers over pictures and windows of several sizes: one launch on CUDA, few calls elsewhere.
-#
-# transformers runs each window by itself: 64 calls a layer for one picture of 1,024 tokens.
-
-NAME = "window_flash"  # transformers hands out where windows end to implementations whose name says flash
-
-
-def window_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    cu_seq_lens_q: Tensor,
-    max_length_q: int,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention function: query, key, value [1, H, L, D] -> [1, L, H, D]; a window ends at each of
-    `cu_seq_lens_q` [n + 1]."""
-    if attention_mask is not None or dropout:
-        raise ValueError("windows take no attention mask and no attention dropout")
-    if has_kernels(query):
-        windows = Sequences(cu_seq_lens_q.to(torch.int32), max_length_q)
-        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-        return varlen_forward(q, k, v, windows, windows, False, scaling)[0][None], None
-    return _by_length(module, query, key, value, cu_seq_lens_q.diff().tolist(), scaling), None
-
-
-def _by_length(module: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float) -> Tensor:
-    """Neighbours of equal length as one batch."""
-    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
-    sizes = [length * count for length, count in runs]
-    outs = []
-    for (length, count), *parts in zip(runs, *(x.split(sizes, 2) for x in (query, key, value)), strict=True):
-        windows = (x[0].unflatten(1, (count, length)).transpose(0, 1) for x in parts)
-        out, _ = sdpa_attention_forward(module, *windows, None, scaling=scale, is_causal=False)
-        outs.append(out.flatten(0, 1))
-    return torch.cat(outs)[None]
-
-
-def use_window_attention(model: Any) -> None:
-    """Switch a vision tower that works on windows of one row (Qwen's) to this attention; the model's own config, of which
-    transformers may build others, stays as it is."""
-    usual = getattr(model.config, "vision_config", None)
-    if usual is None or not usual.model_type.startswith("qwen"):
-        return
-    AttentionInterface.register(NAME, window_attention)
-    config = copy(usual)
-    config._attn_implementation = NAME
-    for module in model.modules():
-        if getattr(module, "config", None) is usual:
-            module.config = config
+WINDOW_ATTENTION = "window_flash"  # transformers passes the windows' ends to implementations with flash in their name
 
 
 @dataclass(frozen=True)
 class Features:
-    """One image's features: tokens [n, D] (or [crops, n, D]), and what some families add to later layers."""
+    """One image's features: tokens [n, D] (or [crops, n, D]), and those that some families add to later layers."""
 
     tokens: Tensor
     deepstack: tuple[Tensor, ...] = ()
@@ -116,7 +38,7 @@ class Features:
 
     @property
     def count(self) -> int:
-        """Image places in the prompt that these features fill."""
+        """Image tokens of the prompt that these features stand for."""
         return self.tokens.shape[:-1].numel()
 
 
@@ -134,7 +56,7 @@ def accepts_features(model: Any) -> bool:
 
 
 def encode(model: Any, images: Sequence[PixelInput]) -> list[Features]:
-    """The features of some images, run as one batch; pictures that are cut into crops run one by one."""
+    """The features of several images, run as one batch; pictures that are cut into crops run one by one."""
     if not images:
         return []
     shapes = {i.tensors["pixel_values"].shape[1:] for i in images}
@@ -158,15 +80,30 @@ def _encode_together(model: Any, images: Sequence[PixelInput], pictures: Sequenc
 def _run_tower(model: Any, images: Sequence[PixelInput]) -> Any:
     """The encoder's output. Several pictures of one PixelInput come out in their order."""
     accepted = inspect.signature(model.model.get_image_features).parameters
-    head = (
-        model.get_output_embeddings().weight
-    )  # of a sharded model the part that is whole: where, and in what, it runs
+    head = model.get_output_embeddings().weight  # gathered even in a sharded model: has the right device and dtype
     arguments = {
         name: value.to(head.device, head.dtype if value.is_floating_point() else value.dtype)
         for name, value in stack_images(images).items()
         if name in accepted
     }
     return model.model.get_image_features(**arguments, return_dict=True)
+
+
+def stack_images(images: Sequence[PixelInput], names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """The tensors (or those in `names`) of several images joined along their first dimension; {} without images."""
+    if not images:
+        return {}
+    chosen = images[0].tensors if names is None else [n for n in names if n in images[0].tensors]
+    return {name: torch.from_numpy(_join(name, [i.tensors[name] for i in images])) for name in chosen}
+
+
+def _join(name: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenated; pictures cut into crops [1, crops, ...] are padded with empty crops, which their models drop again."""
+    crops = {"pixel_values": 5, "pixel_attention_mask": 4}
+    if crops.get(name) == arrays[0].ndim:
+        most = max(a.shape[1] for a in arrays)
+        arrays = [np.pad(a, [(0, 0), (0, most - a.shape[1]), *[(0, 0)] * (a.ndim - 2)]) for a in arrays]
+    return np.concatenate(arrays)
 
 
 def encoder_output(features: Sequence[Features]) -> dict[str, EncoderOutput]:
@@ -179,7 +116,7 @@ def encoder_output(features: Sequence[Features]) -> dict[str, EncoderOutput]:
 
 
 def encode_prompts(model: Any, prompts: Iterable[Prompt]) -> dict[str, Features]:
-    """Key -> features of every distinct image of some prompts."""
+    """Key -> features of every distinct image that the prompts show."""
     distinct = _distinct(prompts)
     return dict(zip(distinct, encode(model, list(distinct.values())), strict=True))
 
@@ -199,19 +136,20 @@ class ImageBank:
         self.encodes = 0
 
     def of(self, prompts: Sequence[Prompt]) -> dict[str, Features]:
-        """Key -> features of every image that these prompts show; those not at hand are encoded together."""
-        wanted = _distinct(prompts)
-        missing = {key: image for key, image in wanted.items() if key not in self._features}
+        """Key -> features of every image that these prompts show; missing ones are encoded together."""
+        shown = _distinct(prompts)
+        missing = {key: image for key, image in shown.items() if key not in self._features}
         attached = dict(zip(missing, encode(self.model, list(missing.values())), strict=True))
         self.encodes += len(attached)
         for key, features in attached.items():
-            self._features[key] = Features(*_leaves(features))
+            leaves = [t.detach().requires_grad_(t.requires_grad) for t in features.tensors]
+            self._features[key] = Features(leaves[0], tuple(leaves[1:]))
         if any(t.requires_grad for f in attached.values() for t in f.tensors):
             self._encoded.append(list(attached.items()))
-        return {key: self._features[key] for key in wanted}
+        return {key: self._features[key] for key in shown}
 
     def release(self, batch: Sequence[Prompt]) -> None:
-        """Note that a batch is done; images encoded together that no later one shows run backward and are freed."""
+        """A batch is done: images encoded together that no later batch shows run backward and are freed."""
         for key in _distinct(batch):
             self._uses[key] -= 1
         waiting = []
@@ -235,15 +173,86 @@ class ImageBank:
             torch.autograd.backward([p[0] for p in pairs], [p[1] for p in pairs])
 
 
-def _leaves(features: Features) -> tuple[Tensor, tuple[Tensor, ...]]:
-    leaves = [t.detach().requires_grad_(t.requires_grad) for t in features.tensors]
-    return leaves[0], tuple(leaves[1:])
-
-
 def count_distinct(prompts: Iterable[Prompt]) -> int:
-    """How many different pictures some prompts show."""
+    """How many different images the prompts show."""
     return len(_distinct(prompts))
 
 
 def _distinct(prompts: Iterable[Prompt]) -> dict[str, PixelInput]:
     return {image.key: image for prompt in prompts for image in prompt.images}
+
+
+def use_matrix_products(model: nn.Module) -> int:
+    """Replace the convolutions over ready-cut patches (Qwen's vision towers); returns how many.
+
+    A convolution that neither overlaps nor pads is a matrix product, and several times faster as one. Weights keep their
+    names.
+    """
+    embeddings = [m for m in model.modules() if type(m).__name__.endswith("PatchEmbed") and _covers_patches(m)]
+    for module in embeddings:
+        module.forward = MethodType(_embed_patches, module)
+    return len(embeddings)
+
+
+def _covers_patches(module: nn.Module) -> bool:
+    """Does the kernel cover each patch, [patches, channels * time * height * width], exactly once?"""
+    conv = getattr(module, "proj", None)
+    return (
+        isinstance(conv, nn.Conv3d) and conv.kernel_size == conv.stride and conv.groups == 1 and not any(conv.padding)
+    )
+
+
+def _embed_patches(self: Any, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+    """[patches, values] -> [patches, width]."""
+    weight = self.proj.weight.flatten(1)
+    return F.linear(hidden_states.reshape(-1, weight.shape[1]).to(weight.dtype), weight, self.proj.bias)
+
+
+def use_window_attention(model: Any) -> None:
+    """Switch a vision tower that works on windows of one row (Qwen's) to `window_attention`.
+
+    The tower gets a copy of its config: transformers may build other models from the original.
+    """
+    original = getattr(model.config, "vision_config", None)
+    if original is None or not original.model_type.startswith("qwen"):
+        return
+    AttentionInterface.register(WINDOW_ATTENTION, window_attention)
+    config = copy(original)
+    config._attn_implementation = WINDOW_ATTENTION
+    for module in model.modules():
+        if getattr(module, "config", None) is original:
+            module.config = config
+
+
+def window_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    cu_seq_lens_q: Tensor,
+    max_length_q: int,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function over windows of several sizes: [1, H, L, D] -> [1, L, H, D].
+
+    A window ends at each of `cu_seq_lens_q` [n + 1]. One launch on CUDA, one call for each run of equal windows elsewhere;
+    transformers runs each window by itself, 64 calls a layer for one picture of 1,024 tokens.
+    """
+    if attention_mask is not None or dropout:
+        raise ValueError("windows take no attention mask and no attention dropout")
+    if has_kernels(query):
+        windows = Sequences(cu_seq_lens_q.to(torch.int32), max_length_q)
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return varlen_forward(q, k, v, windows, windows, False, scaling)[0][None], None
+    runs = [(length, len(list(same))) for length, same in groupby(cu_seq_lens_q.diff().tolist())]
+    sizes = [length * count for length, count in runs]
+    outs = []
+    for (length, count), *parts in zip(runs, *(x.split(sizes, 2) for x in (query, key, value)), strict=True):
+        windows_of_run = (x[0].unflatten(1, (count, length)).transpose(0, 1) for x in parts)
+        out, _ = sdpa_attention_forward(module, *windows_of_run, None, scaling=scaling, is_causal=False)
+        outs.append(out.flatten(0, 1))
+    return torch.cat(outs)[None], None

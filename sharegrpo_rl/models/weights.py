@@ -1,4 +1,4 @@
-"""A model's weights as an engine wants them: under checkpoint names, adapters merged or alone, in buckets of bounded size."""
+"""A model's weights for an engine: by checkpoint name, adapters merged or alone, in buckets of bounded size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharegrpo_rl.models.policy import unwrapped
+from sharegrpo_rl.models.families import unwrapped
 
 BUCKET_BYTES = 256 * 2**20
 Weights = list[tuple[str, Tensor]]
@@ -20,7 +20,7 @@ Weights = list[tuple[str, Tensor]]
 def engine_weights(model: Any, everything: bool = True) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of the model's weights; without `everything` only of modules that training changes.
 
-    LoRA is merged on the way, into copies: the model's own weights stay as they are.
+    LoRA is merged into copies: the model's own weights stay as they are.
     """
     base = unwrapped(model)
     adapters = {name: module for name, module in base.named_modules() if hasattr(module, "get_delta_weight")}
@@ -48,12 +48,12 @@ def adapter_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _plain(name: str) -> str:
-    """The checkpoint's name of a tensor; of an adapter's, the name of what it adapts."""
+    """A tensor's name in the checkpoint; for an adapter's, the name of what it adapts."""
     return f"{name.split('.lora_')[0]}.weight" if ".lora_" in name else name.replace(".base_layer.", ".")
 
 
 def _block(name: str) -> str:
-    """What is always sent together: an engine may hold a block's layers fused, such as queries, keys and values."""
+    """The module whose tensors are always sent together: an engine may hold its layers fused, such as q, k and v."""
     return name.rsplit(".", 2)[0]
 
 
@@ -71,13 +71,13 @@ def in_buckets(weights: Iterable[tuple[str, Tensor]], size: int = BUCKET_BYTES) 
 
 
 def to_array(tensor: Tensor) -> NDArray[np.generic]:
-    """A view where the tensor lies in host memory; bfloat16, which numpy lacks, as uint16."""
+    """The tensor as an array, a view where it lies in host memory; bfloat16, which numpy lacks, as uint16."""
     tensor = tensor.detach().cpu().contiguous()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def to_tensor(array: NDArray[np.generic]) -> Tensor:
-    """The tensor over an array of `to_array`, not copied: only to be read from."""
+    """A tensor over an array of `to_array`, not copied: read-only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # arrays in the object store are not writable
         tensor = torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""Log-probs and entropies from hidden states, the logits in chunks: no tensor of tokens x vocabulary is ever whole.
+"""Log-probs and entropies from hidden states, the logits in chunks: no [tokens, vocabulary] tensor exists at once.
 
 The backward pass computes each chunk's logits again. With p = softmax(z), z = logits / temperature and g the gradient of
 the log-prob of token y: d loss / d z = g (onehot(y) - p); entropies carry no gradient.
@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# ---- Log-probabilities of tokens under softmax(logits / temperature) with banned ids masked out.
+VALUES_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
+FEWEST_ROWS = 64
 
 
 def mask_logits(logits: Tensor, temperature: float, banned: Tensor | None) -> Tensor:
     """logits `[..., vocabulary]` / temperature in float32 or wider, with the ids in `banned` at -inf.
 
-    The one definition of the policy: trainer, sampler and reference all go through it.
+    The one definition of the policy, for trainer, sampler and reference alike.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if temperature != 1.0:
@@ -33,10 +34,6 @@ def token_logprobs(logits: Tensor, token_ids: Tensor) -> tuple[Tensor, Tensor]:
         # Banned ids have -inf; any finite number does, as their probability is 0.
         entropy = -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
     return logprobs.gather(-1, token_ids[:, None])[:, 0], entropy
-
-
-VALUES_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
-FEWEST_ROWS = 64
 
 
 def chunk_rows(tokens: int, vocabulary: int, device: str) -> int:

@@ -7,60 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# ---- Correcting for a sampler that is not quite the policy: other kernels, nucleus sampling, weights of a step ago.
-
-
-def correction_weights(
-    old_logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor, mode: str, level: str, cap: float
-) -> Tensor:
-    """Weight of each token's loss, `[B, T]`: pi_old / pi_sampler, bounded above; without gradient.
-
-    old_logprobs, sampler_logprobs: `[B, T]`, both under the prompt that the completion was sampled from; mask `[B, T]`.
-    level: ratio of each token, or of the whole sequence. mode `truncate`: min(ratio, cap) (Yao et al. 2025);
-    `mask`: the ratio where it is at most `cap`, else 0. Where sampler and policy agree every weight is exactly 1.
-    """
-    difference = (old_logprobs - sampler_logprobs) * mask
-    if level == "sequence":
-        difference = difference.sum(1, keepdim=True).expand_as(difference)
-    elif level != "token":
-        raise ValueError(f"unknown level of the importance correction {level!r}")
-    ratio = difference.exp()
-    if mode == "truncate":
-        return ratio.clamp(max=cap)
-    if mode == "mask":
-        return torch.where(ratio <= cap, ratio, 0.0)
-    raise ValueError(f"unknown importance correction {mode!r}")
-
-
-# ---- Estimators of KL(policy || reference) from samples of the policy (Schulman 2020).
-
-
-def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
-    """Per-token estimate, shaped like `logprobs`.
-
-    k1 = d: unbiased, but its gradient as a loss is 0 on average, so it belongs in the reward.
-    k2 = d^2 / 2: its gradient is that of the KL. k3 = exp(-d) - 1 + d: unbiased and never negative;
-    its gradient is that of the reverse direction. d = logprobs - ref_logprobs.
-    """
-    difference = logprobs - ref_logprobs
-    if estimator == "k1":
-        return difference
-    if estimator == "k2":
-        return difference.square() / 2
-    if estimator == "k3":
-        return (-difference).expm1() + difference  # exp(..) - 1 would lose the small differences of a first update
-    raise ValueError(f"unknown KL estimator {estimator!r}")
-
-
-# ---- DAPO's soft penalty on completions that come close to the length limit.
-
-
-def overlong_penalty(length: int, max_length: int, buffer: int) -> float:
-    """0 up to max_length - buffer tokens, then falling in a line to -1 at max_length (DAPO, eq. 13)."""
-    if not 0 < buffer <= max_length:
-        raise ValueError(f"the buffer must lie between 1 and {max_length} tokens, not {buffer}")
-    return min(0.0, (max_length - buffer - length) / buffer)
-
 
 class Denominator(NamedTuple):
     """What a minibatch's losses are divided by, counted once over all of it, before it is cut into micro-batches."""
@@ -137,3 +83,51 @@ def token_weights(
     if aggregation == "question_mean":
         return mask / denominator.sequences
     raise ValueError(f"unknown loss aggregation {aggregation!r}")
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
+    """Per-token estimate of KL(policy || reference) from samples of the policy (Schulman 2020), shaped like `logprobs`; O5.
+
+    k1 = d: unbiased, but its gradient as a loss is 0 on average, so it belongs in the reward.
+    k2 = d^2 / 2: its gradient is that of the KL. k3 = exp(-d) - 1 + d: unbiased and never negative;
+    its gradient is that of the reverse direction. d = logprobs - ref_logprobs.
+    """
+    difference = logprobs - ref_logprobs
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return difference.square() / 2
+    if estimator == "k3":
+        return (-difference).expm1() + difference  # exp(..) - 1 would lose the small differences of a first update
+    raise ValueError(f"unknown KL estimator {estimator!r}")
+
+
+def correction_weights(
+    old_logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor, mode: str, level: str, cap: float
+) -> Tensor:
+    """Weight of each token's loss, `[B, T]`: pi_old / pi_sampler, bounded above; without gradient.
+
+    It corrects for a sampler that is not quite the policy: other kernels, nucleus sampling, weights of a step ago.
+
+    old_logprobs, sampler_logprobs: `[B, T]`, both under the prompt that the completion was sampled from; mask `[B, T]`.
+    level: ratio of each token, or of the whole sequence. mode `truncate`: min(ratio, cap) (Yao et al. 2025);
+    `mask`: the ratio where it is at most `cap`, else 0. Where sampler and policy agree every weight is exactly 1.
+    """
+    difference = (old_logprobs - sampler_logprobs) * mask
+    if level == "sequence":
+        difference = difference.sum(1, keepdim=True).expand_as(difference)
+    elif level != "token":
+        raise ValueError(f"unknown level of the importance correction {level!r}")
+    ratio = difference.exp()
+    if mode == "truncate":
+        return ratio.clamp(max=cap)
+    if mode == "mask":
+        return torch.where(ratio <= cap, ratio, 0.0)
+    raise ValueError(f"unknown importance correction {mode!r}")
+
+
+def overlong_penalty(length: int, max_length: int, buffer: int) -> float:
+    """Soft penalty: 0 up to max_length - buffer tokens, then linearly to -1 at max_length (DAPO, eq. 13)."""
+    if not 0 < buffer <= max_length:
+        raise ValueError(f"the buffer must lie between 1 and {max_length} tokens, not {buffer}")
+    return min(0.0, (max_length - buffer - length) / buffer)

@@ -1,4 +1,4 @@
-"""Courses of a value over optimizer steps."""
+"""Schedules over optimizer steps: the learning rate, and the weight of the KL term."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import cos, pi
 def lr_multiplier(step: int, schedule: str, warmup_steps: int, total_steps: int | None) -> float:
     """Factor on the learning rate for optimizer step `step` (0 = the first): linear warm-up, then the schedule.
 
-    linear and cosine fall to 0 at `total_steps`, which they need; beyond it they stay there.
+    linear and cosine need `total_steps`, fall to 0 there, and stay at 0.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sharegrpo_rl.data.types import Group
-from sharegrpo_rl.ops.signals import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
+from sharegrpo_rl.ops.advantages import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
 
 
 def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) -> dict[str, Any]:

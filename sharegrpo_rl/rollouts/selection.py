@@ -18,7 +18,7 @@ import numpy as np
 from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, Slot, SlotRequest
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.ops.signals import dynamic_sampling, online_filter, replay_probabilities
+from sharegrpo_rl.ops.advantages import dynamic_sampling, online_filter, replay_probabilities
 
 # ---- Selection: sample batches of questions until enough groups are worth training on.
 #

@@ -40,7 +40,8 @@ class VLLMEnvRunner(QAEnvRunner):
         """The engine, started at the first call. A remote runner's own model then gives its memory back: only its
         processor and the ids of its tokens are still asked for."""
         if self.engine is None:
-            from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
+            from sharegrpo_rl.config.run import VLLMOptions
+            from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
             if self.module is None:
                 self.make_module()
@@ -51,7 +52,7 @@ class VLLMEnvRunner(QAEnvRunner):
                 dtype=c.dtype,
                 max_completion_tokens=c.max_completion_tokens,
                 images_per_prompt=most_images(self.env.bank),
-                settings=VLLMSettings(**c.vllm),
+                settings=VLLMOptions(**c.vllm),
                 adapter=c.lora if c.sends_adapters() else None,
             )
             if self.remote:

@@ -271,6 +271,7 @@ class _Model:
 
 
 def _engine(folder: Path, policy: Any, max_completion_tokens: int, env: MultimodalQAEnv) -> Any:
+    from sharegrpo_rl.config.run import VLLMOptions
     from sharegrpo_rl.generation.vllm.engine import VLLMEngine
     from sharegrpo_rl.rollouts.vllm_env_runner import most_images
 
@@ -280,6 +281,7 @@ def _engine(folder: Path, policy: Any, max_completion_tokens: int, env: Multimod
         dtype=str(policy.model.dtype).removeprefix("torch."),
         max_completion_tokens=max_completion_tokens,
         images_per_prompt=most_images(env.bank),
+        settings=VLLMOptions(),
     )
 
 

@@ -1,7 +1,7 @@
-"""A training step's state on disk, each rank its own shards (torch.distributed.checkpoint): no process ever holds all.
+"""A training step's state and a policy's weights on disk; each rank writes its shards, no process ever holds everything.
 
-Safetensors files, nothing pickled. Weights, moments and counters stand under the names of the model's parameters, so
-that a checkpoint loads on another number of ranks, with another sharding, and in a process alone.
+Safetensors, nothing pickled. Weights, moments and counters are named after the model's parameters, so a checkpoint loads on
+another number of ranks, under another sharding, and in a single process.
 """
 
 from __future__ import annotations
@@ -17,42 +17,40 @@ from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.families import unwrapped
+from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.weights import engine_weights
-from sharegrpo_rl.training.optimizer import whole
-from sharegrpo_rl.training.sharding import Ranks
+from sharegrpo_rl.training.sharding import Ranks, full_tensor
 from sharegrpo_rl.training.step import TrainingStep
 
 MARKER = "checkpoint.json"
-NO_LENGTH = -1  # of a KL schedule that has none
+NO_LENGTH = -1  # stands for a KL schedule without one
 FROZEN = "frozen."
+FILE_BYTES = 4 * 2**30
 
 
 def save(step: TrainingStep, folder: Path, everything: bool = False) -> None:
-    """Write the weights that train, the optimizer's moments and the counters; with `everything` frozen weights too.
+    """Write trained weights, the optimizer's moments and the counters; with `everything` frozen weights too.
 
-    The folder is new or empty. Ranks may each give one of their own, if their files are put together before `load`.
-    Collective; the folder is complete when all of them have returned.
+    The folder is new or empty. Ranks may each have their own, if the files are brought together before `load`. Collective;
+    the folder is complete once all ranks have returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; files of another checkpoint would be read with this one's")
-    state = _state(step)
-    if everything:
-        state |= _frozen(step)
+    state = _state(step) | (_frozen(step) if everything else {})
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     dcp.save(state, storage_writer=writer, no_dist=step.ranks.size == 1)
-    own = folder.glob(f"shard-{step.ranks.rank + 1:05d}-*")
-    (files,) = step.ranks.sum([len(list(own))])
+    (files,) = step.ranks.sum([len(list(folder.glob(f"shard-{step.ranks.rank + 1:05d}-*")))])
     if step.ranks.rank == 0:
         (folder / MARKER).write_text(json.dumps({"files": int(files)}) + "\n")
 
 
 def load(step: TrainingStep, folder: Path) -> None:
-    """Continue from `save`, by another sharding and number of ranks too; frozen weights where they were saved.
+    """Continue from `save`, under any sharding and number of ranks; frozen weights are loaded where they were saved.
 
-    Learning rates stay those of the step's settings; a KL schedule keeps the length that it began with. UserError where
-    the folder holds no complete checkpoint, or that of a model whose trained parts are others. Collective.
+    Learning rates stay those of the step's settings; a KL schedule keeps the length it began with. UserError where the
+    folder holds no complete checkpoint, or one in which other parameters are trained. Collective.
     """
     _check_complete(folder)
     reader = HuggingFaceStorageReader(str(folder))
@@ -65,35 +63,60 @@ def load(step: TrainingStep, folder: Path) -> None:
         )
     frozen = {name: tensor for name, tensor in _frozen(step).items() if name in names}
     dcp.load(state | frozen, storage_reader=reader, no_dist=step.ranks.size == 1)
-    _take(step, state)
+    for weight, steps in zip(_trained(step).values(), state["counter.adam_steps"], strict=True):
+        step.optimizer.moments(weight)["step"].copy_(steps)
+    step.optimizer.write_back()
+    optimizer_steps, skipped_steps, length = (int(n) for n in state["counter.steps"])
+    step.go_on_from(optimizer_steps, skipped_steps, None if length == NO_LENGTH else length)
 
 
 def _check_complete(folder: Path) -> None:
-    marker, found = folder / MARKER, len(list(folder.glob("shard-*.safetensors")))
+    marker, present = folder / MARKER, len(list(folder.glob("shard-*.safetensors")))
     if not marker.is_file():
-        raise UserError(
-            f"{folder}: no complete checkpoint of a training step; give the folder of one that was finished"
-        )
-    if (files := json.loads(marker.read_text())["files"]) != found:
-        raise UserError(f"{folder}: {found} of the checkpoint's {files} files are here; bring all of them together")
+        raise UserError(f"{folder}: no complete checkpoint of a training step; name the folder of a finished one")
+    if (files := json.loads(marker.read_text())["files"]) != present:
+        raise UserError(f"{folder}: {present} of the checkpoint's {files} files are here; bring all of them together")
 
 
-def full_weights(
-    source: TrainingStep | Policy, everything: bool = True, merged: bool = False
-) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor in host memory) of each weight, gathered one at a time, in the type that it was loaded in.
+def _state(step: TrainingStep) -> dict[str, Tensor]:
+    """Every tensor that changes, by its name in the checkpoint; weights and moments are the step's own tensors."""
+    state: dict[str, Tensor] = {}
+    adam_steps = []
+    for name, weight in _trained(step).items():
+        moments = step.optimizer.moments(weight)
+        state[f"weight.{name}"] = weight.detach()
+        state[f"moment.{name}"] = moments["exp_avg"]
+        state[f"second_moment.{name}"] = moments["exp_avg_sq"]
+        adam_steps.append(moments["step"].float().cpu())
+    length = step.settings.kl_schedule_steps or step.settings.total_steps
+    state["counter.adam_steps"] = torch.stack(adam_steps)
+    state["counter.steps"] = torch.tensor([step.optimizer_steps, step.skipped_steps, length or NO_LENGTH])
+    return state
 
-    Names are those of the model's state dict; `merged` gives checkpoint names, adapters merged (`engine_weights`).
-    Without `everything` only what training changes. Collective: every rank runs through to the end, and rank 0 alone is
-    given something.
+
+def _trained(step: TrainingStep) -> dict[str, Tensor]:
+    """The optimizer's tensor for each trained parameter, by name."""
+    named = step.policy.model.named_parameters()
+    return {name: step.optimizer.weight_of(p) for name, p in named if p.requires_grad}
+
+
+def _frozen(step: TrainingStep) -> dict[str, Tensor]:
+    named = step.policy.model.named_parameters()
+    return {FROZEN + name: p.detach() for name, p in named if not p.requires_grad}
+
+
+def full_weights(policy: Policy, everything: bool = True, merged: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor in host memory) of each weight, gathered one at a time, in the type it was loaded in.
+
+    Names are those of the model's state dict; `merged` gives checkpoint names, with adapters merged (`engine_weights`).
+    Without `everything` only what training changes. Collective: every rank iterates to the end, only rank 0 gets items.
     """
-    policy = source.policy if isinstance(source, TrainingStep) else source
     first = Ranks.current().rank == 0
     for name, tensor in engine_weights(policy.model, everything) if merged else _named(policy, everything):
-        kept = tensor.detach()
-        kept = whole(kept.to(policy.loaded_dtypes.get(name, kept.dtype)))
+        weight = tensor.detach()
+        weight = full_tensor(weight.to(policy.loaded_dtypes.get(name, weight.dtype)))
         if first:
-            yield name, kept.cpu()
+            yield name, weight.cpu()
 
 
 def _named(policy: Policy, everything: bool) -> Iterator[tuple[str, Tensor]]:
@@ -103,56 +126,19 @@ def _named(policy: Policy, everything: bool) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _trained(step: TrainingStep) -> dict[str, Tensor]:
-    """What the optimizer holds of each parameter that trains, by name."""
-    named = step.policy.model.named_parameters()
-    return {name: step.optimizer.weight_of(p) for name, p in named if p.requires_grad}
-
-
-def _state(step: TrainingStep) -> dict[str, Tensor]:
-    """Every tensor that changes, by its name in the checkpoint; those of weights and moments are the step's own."""
-    state: dict[str, Tensor] = {}
-    taken = []
-    for name, weight in _trained(step).items():
-        moments = step.optimizer.moments(weight)
-        state[f"weight.{name}"] = weight.detach()
-        state[f"moment.{name}"] = moments["exp_avg"]
-        state[f"second_moment.{name}"] = moments["exp_avg_sq"]
-        taken.append(moments["step"].float().cpu())
-    length = step.settings.kl_schedule_steps or step.settings.total_steps
-    state["counter.adam_steps"] = torch.stack(taken)
-    state["counter.steps"] = torch.tensor([step.optimizer_steps, step.skipped_steps, length or NO_LENGTH])
-    return state
-
-
-def _frozen(step: TrainingStep) -> dict[str, Tensor]:
-    named = step.policy.model.named_parameters()
-    return {FROZEN + name: p.detach() for name, p in named if not p.requires_grad}
-
-
-def _take(step: TrainingStep, state: dict[str, Tensor]) -> None:
-    """Put in place what is not the step's own tensor."""
-    for weight, taken in zip(_trained(step).values(), state["counter.adam_steps"], strict=True):
-        step.optimizer.moments(weight)["step"].copy_(taken)
-    step.optimizer.write_back()
-    optimizer_steps, skipped_steps, length = (int(n) for n in state["counter.steps"])
-    step.go_on_from(optimizer_steps, skipped_steps, None if length == NO_LENGTH else length)
-
-
-# ---- A Hugging Face folder from a policy on any number of ranks: weights gathered one at a time and written in files.
-
-FILE_BYTES = 4 * 2**30
-
-
 def export_pretrained(policy: Policy, folder: Path, file_bytes: int = FILE_BYTES) -> None:
-    """Write weights (LoRA merged into copies), configuration and processor; rank 0 writes, no more than a file at a time
-    in its memory. Collective."""
+    """Write a Hugging Face folder: weights (LoRA merged into copies), configuration and processor.
+
+    Rank 0 writes, with at most one file's weights in its memory. Collective.
+    """
     model = unwrapped(policy.model)
-    once = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
-    twice = {name for name, _ in model.named_parameters(remove_duplicate=False)} - once  # a head tied to its embedding
-    files = _Files(folder, file_bytes)
+    distinct = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
+    tied = {
+        name for name, _ in model.named_parameters(remove_duplicate=False)
+    } - distinct  # a head tied to its embedding
+    files = _SafetensorsFiles(folder, file_bytes)
     for name, tensor in full_weights(policy, merged=True):
-        if name not in twice:
+        if name not in tied:
             files.add(name, tensor)
     if Ranks.current().rank == 0:
         files.close()
@@ -162,7 +148,7 @@ def export_pretrained(policy: Policy, folder: Path, file_bytes: int = FILE_BYTES
         policy.processor.save_pretrained(folder)
 
 
-class _Files:
+class _SafetensorsFiles:
     """Safetensors files of bounded size with their index, under the names that transformers looks for."""
 
     def __init__(self, folder: Path, file_bytes: int) -> None:
@@ -178,16 +164,16 @@ class _Files:
         self.total += tensor.nbytes
 
     def close(self) -> None:
-        """Write what is left, and give the files their final names: only now their number is known."""
+        """Write the rest, and give the files their final names, which include their number."""
         self._write()
         count = len(self.written)
-        places = {}
+        file_of = {}
         for i, (path, names) in enumerate(self.written, 1):
             final = "model.safetensors" if count == 1 else f"model-{i:05d}-of-{count:05d}.safetensors"
             path.rename(self.folder / final)
-            places.update(dict.fromkeys(names, final))
+            file_of.update(dict.fromkeys(names, final))
         if count > 1:
-            index = {"metadata": {"total_size": self.total}, "weight_map": places}
+            index = {"metadata": {"total_size": self.total}, "weight_map": file_of}
             (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
     def _write(self) -> None:

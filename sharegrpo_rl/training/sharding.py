@@ -1,8 +1,8 @@
-"""One policy on several processes: every rank a whole copy (DDP), or each weight spread over all of them (FSDP2)."""
+"""One policy on several processes: every rank a full copy (DDP), or each weight sharded over all of them (FSDP2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -19,22 +19,26 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
+from torch.distributed.tensor import DTensor
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.families import unwrapped
 from sharegrpo_rl.models.loading import layers
-from sharegrpo_rl.models.pack_forward import TokenValues
-from sharegrpo_rl.models.policy import Policy, unwrapped
-
-# ---- The processes that train together: which one this is, and sums over all of them.
+from sharegrpo_rl.models.policy import Policy, TokenValues
 
 CPU = torch.device("cpu")
+DDP, FSDP2 = "ddp", "fsdp2"
+BUCKET_VALUES = 1 << 26
+# Their pictures are cut into crops and go through the vision tower one by one: not equally often on every rank.
+ONE_BY_ONE = ("idefics3", "smolvlm")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank `rank` of `size`; `device` is where tensors must lie to be sent. Alone, every sum is the value itself.
+    """The processes that train together: this is rank `rank` of `size`; what is sent must be on `device`.
 
-    The methods are collective: every rank calls them, in the same order, or the others wait for the process group's timeout.
+    The methods are collective: every rank calls them, in the same order, or the others wait until the process group times
+    out. A single process gets its own values back.
     """
 
     rank: int = 0
@@ -43,7 +47,7 @@ class Ranks:
 
     @classmethod
     def current(cls) -> Ranks:
-        """This process's place in torch.distributed; rank 0 of 1 where that is not initialised."""
+        """This process in torch.distributed; rank 0 of 1 where that is not initialised."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         sends_from_gpu = torch.cuda.is_available() and "nccl" in dist.get_backend_config()
@@ -52,46 +56,85 @@ class Ranks:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each value's sum over the ranks."""
-        return self._combined(values, dist.ReduceOp.SUM)
+        return self._all_reduce(values, dist.ReduceOp.SUM)
 
     def max(self, values: Sequence[float]) -> list[float]:
         """Each value's maximum over the ranks."""
-        return self._combined(values, dist.ReduceOp.MAX)
+        return self._all_reduce(values, dist.ReduceOp.MAX)
 
-    def _combined(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
+    def _all_reduce(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return list(values)
         sent = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sent, operation)
         return sent.tolist()
 
-    def largest(self, tensor: Tensor) -> None:
-        """Every element's maximum over the ranks, in place; equal shapes on all of them."""
+    def all_reduce_max(self, tensor: Tensor) -> None:
+        """Every element's maximum over the ranks, in place; shapes are equal on all of them."""
         if self.size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
 
-DDP, FSDP2 = "ddp", "fsdp2"
-# Their pictures are cut into crops and go through the vision tower one by one: not equally often on every rank.
-ONE_BY_ONE = ("idefics3", "smolvlm")
+def sum_gradients(parameters: Sequence[Tensor], ranks: Ranks) -> None:
+    """Sum each gradient over the ranks, in place; a missing one counts as 0. FSDP2 has summed sharded ones already.
+
+    One all-reduce for each bucket and optimizer step, after all micro-batches. torch's DDP wrapper would start it in the
+    backward pass, but it must see the one forward and the one backward that end the step: here the head's weight is read
+    outside any module's forward, and images run backward after the last micro-batch that shows them.
+    """
+    for p in parameters:  # a skipped pass means a gradient of 0, which still moves AdamW by its momentum
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    if ranks.size == 1:
+        return
+    replicated = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+    for bucket in _buckets(replicated):
+        flat = torch.cat([g.flatten() for g in bucket]).to(ranks.device)
+        dist.all_reduce(flat)
+        for gradient, total in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            gradient.copy_(total.view_as(gradient))
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Runs of one dtype, of at most BUCKET_VALUES values (or one larger tensor)."""
+    bucket: list[Tensor] = []
+    held = 0
+    for g in gradients:
+        if bucket and (held + g.numel() > BUCKET_VALUES or g.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, held = [], 0
+        bucket.append(g)
+        held += g.numel()
+    if bucket:
+        yield bucket
+
+
+def total_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all gradients together, a scalar; a DTensor where they are sharded."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered from all ranks (collective); any other tensor itself."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard(policy: Policy, sharding: str, cpu_offload: bool = False) -> None:
-    """Make a policy ready for training on all ranks of torch.distributed, in place and before its optimizer is made.
+    """Make a policy ready to train on all ranks of torch.distributed, in place, before its optimizer is built.
 
-    sharding: `ddp` or `fsdp2`. cpu_offload: weights, gradients and optimizer rest in host memory (fsdp2). UserError where
+    sharding: `ddp` or `fsdp2`. cpu_offload: weights, gradients and optimizer stay in host memory (fsdp2). UserError where
     the model cannot be sharded; collective.
     """
     if sharding == DDP:
-        _copy_from_first(policy.model, Ranks.current())
+        _broadcast(policy.model, Ranks.current())
     elif sharding == FSDP2:
-        _spread(policy, Ranks.current(), cpu_offload)
+        _fully_shard(policy, Ranks.current(), cpu_offload)
     else:
         raise ValueError(f"sharding is {DDP} or {FSDP2}, not {sharding!r}")
 
 
-def _copy_from_first(model: nn.Module, ranks: Ranks) -> None:
-    """Rank 0's weights everywhere; gradients are summed in `gradients.py`."""
+def _broadcast(model: nn.Module, ranks: Ranks) -> None:
+    """Rank 0's weights everywhere."""
     for tensor in [*model.parameters(), *model.buffers()]:
         sent = tensor.detach().to(ranks.device)
         dist.broadcast(sent, src=0)
@@ -99,40 +142,42 @@ def _copy_from_first(model: nn.Module, ranks: Ranks) -> None:
             tensor.copy_(sent)
 
 
-def _spread(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
-    """Each layer a group of its own that is gathered while it runs; what belongs to no layer is another.
+def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
+    """Each layer is a group that is gathered while it runs; what belongs to no layer is another.
 
-    Weights that train are float32 in the shards and computed with in the type that they were loaded in, so that small
-    steps add up without further copies; gradients are summed in float32.
+    Trained weights are float32 in the shards and computed with in the type they were loaded in, so that small steps add up
+    without further copies; gradients are summed in float32.
     """
     model = unwrapped(policy.model)
     if not policy.shares_prefix or model.config.model_type in ONE_BY_ONE:
         reason = policy.obstacle or "its pictures go through the vision tower one by one"
-        raise UserError(f"sharding: {FSDP2} does not run {model.config.model_type} ({reason}); take sharding: {DDP}")
+        raise UserError(f"sharding: {FSDP2} does not run {model.config.model_type} ({reason}); use sharding: {DDP}")
     policy.loaded_dtypes = {name: p.dtype for name, p in policy.model.named_parameters(remove_duplicate=False)}
-    computed = model.get_output_embeddings().weight.dtype
+    compute_dtype = model.get_output_embeddings().weight.dtype
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
-    precision = MixedPrecisionPolicy(computed, torch.float32, cast_forward_inputs=False)
+    precision = MixedPrecisionPolicy(compute_dtype, torch.float32, cast_forward_inputs=False)
     offload = CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda") if cpu_offload else OffloadPolicy()
     for layer in layers(model):
-        _group(layer, mesh, precision, offload)
-    root = _group(model, mesh, precision, offload)
-    policy.unsharded = _inside(root)
+        _shard_group(layer, mesh, precision, offload)
+    root = _shard_group(model, mesh, precision, offload)
+    policy.unsharded = _run_inside(root)
 
 
-def _group(module: nn.Module, mesh: DeviceMesh, precision: MixedPrecisionPolicy, offload: OffloadPolicy) -> FSDPModule:
+def _shard_group(
+    module: nn.Module, mesh: DeviceMesh, precision: MixedPrecisionPolicy, offload: OffloadPolicy
+) -> FSDPModule:
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()
-    # The outermost group too lets go after each forward: a pass without a backward would leave it gathered, and a later
-    # one would find those weights, not what an optimizer or a checkpoint wrote since.
+    # The outermost group is resharded after each forward too: a pass without a backward would leave it gathered, and a
+    # later one would use those weights, not what an optimizer or a checkpoint wrote since.
     group = fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=precision, offload_policy=offload)
-    group.set_gradient_divide_factor(1.0)  # losses bring the global denominator with them: a sum, no mean over ranks
-    group.set_force_sum_reduction_for_comms(True)  # and one that gloo knows too
+    group.set_gradient_divide_factor(1.0)  # losses carry the global denominator: a sum, not a mean over ranks
+    group.set_force_sum_reduction_for_comms(True)  # and a reduction that gloo has too
     return group
 
 
-def _inside(root: Any) -> Callable[[Callable[[], TokenValues]], TokenValues]:
+def _run_inside(root: Any) -> Callable[[Callable[[], TokenValues]], TokenValues]:
     """Runs a function as if it were the model's forward: ours starts at inner modules and reads the head's weight."""
 
     def run(self: Any, function: Callable[[], TokenValues]) -> TokenValues:

@@ -1,4 +1,4 @@
-"""What an update logs: sums over micro-batches, optimizer steps and ranks, turned into means at the end."""
+"""From packs to optimizer steps, without Ray: epochs x minibatches x micro-batches under one global denominator."""
 
 from __future__ import annotations
 
@@ -17,85 +17,10 @@ from sharegrpo_rl.data.types import Completion, PromptPack
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.vision import ImageBank, count_distinct
 from sharegrpo_rl.ops.policy_loss import correction_weights, kl_estimate
+from sharegrpo_rl.training.batching import MicroBatch, Minibatch, UpdateShare, gather_kl, plan_kl, plan_update
 from sharegrpo_rl.training.loss import policy_loss, rows_of, supervised_loss
-from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate, sum_gradients, total_norm, whole
-from sharegrpo_rl.training.plan import MicroBatch, Minibatch, UpdateShare, gather_kl, plan_kl, plan_update
-from sharegrpo_rl.training.sharding import Ranks
-
-# ---- The importance correction of an update: computed once under each completion's own prompt, reused for its copies.
-
-_UNKNOWN = -1.0  # weights are not negative
-
-
-class Correction:
-    """The weight of every token of an update's distinct completions, from the rank that trains the native one."""
-
-    def __init__(self, settings: TrainingSettings, share: UpdateShare, ranks: Ranks) -> None:
-        self.settings = settings
-        self.ranks = ranks
-        self._starts = share.starts
-        self._weights = torch.full((share.tokens,), _UNKNOWN, device=ranks.device)
-        self._sum = self._count = 0.0
-
-    def add(self, micro: MicroBatch, old_logprobs: Tensor) -> None:
-        """Take the native completions of a micro-batch; old_logprobs flat [N], in the packs' order."""
-        lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
-        native = [bool(n) and i < len(micro.packs) - micro.fillers for i, p in enumerate(micro.packs) for n in p.native]
-        parts = zip(_placed(micro), old_logprobs.split(lengths), native, strict=True)
-        rows = [(pair, completion, old.float()) for (pair, completion, _), old, own in parts if own]
-        if not rows:
-            return
-        old = pad_sequence([o for _, _, o in rows], batch_first=True)
-        sampler = pad_sequence([torch.tensor(c.sampler_logprobs).to(old) for _, c, _ in rows], batch_first=True)
-        sizes = [len(c.token_ids) for _, c, _ in rows]
-        mask = torch.arange(old.shape[1], device=old.device)[None] < torch.tensor(sizes, device=old.device)[:, None]
-        s = self.settings
-        weights = correction_weights(
-            old, sampler, mask, s.correction, s.rollout_correction_level, s.rollout_correction_cap
-        )
-        for (pair, _, _), row, size in zip(rows, weights, sizes, strict=True):
-            self._of(pair, size).copy_(row[:size])
-        self._sum += float((weights * mask).sum())
-        self._count += float(mask.sum())
-
-    def exchange(self) -> None:
-        """Tell all ranks: a completion's copies may be trained elsewhere. Collective, after the last `add`."""
-        self.ranks.largest(self._weights)
-        self._sum, self._count = self.ranks.sum([self._sum, self._count])
-
-    def of(self, micro: MicroBatch) -> Tensor:
-        """Weights of a micro-batch's tokens, flat [N].
-
-        Packs without any advantage are not run, so a copy of their completions may have no weight; its advantage is 0
-        too, and it gets 1. Raises KeyError where one with an advantage has none.
-        """
-        parts = []
-        for pair, completion, advantage in _placed(micro):
-            weights = self._of(pair, len(completion.token_ids))
-            if bool((weights == _UNKNOWN).any()):
-                if advantage != 0:
-                    raise KeyError(f"no importance correction for pair {pair} of the update")
-                weights = torch.ones_like(weights)
-            parts.append(weights)
-        return torch.cat(parts)
-
-    @property
-    def mean(self) -> float:
-        """Mean weight of the native tokens."""
-        return self._sum / self._count if self._count else 1.0
-
-    def _of(self, pair: int, length: int) -> Tensor:
-        start = int(self._starts[pair])
-        return self._weights[start : start + length]
-
-
-def _placed(micro: MicroBatch) -> Iterator[tuple[int, Completion, float]]:
-    """(pair, completion, advantage) of a micro-batch, in order."""
-    pairs = iter(micro.pairs)
-    for pack in micro.packs:
-        for completion, advantage in zip(pack.completions, pack.advantages, strict=True):
-            yield next(pairs), completion, float(advantage)
-
+from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate
+from sharegrpo_rl.training.sharding import Ranks, full_tensor, sum_gradients, total_norm
 
 SUMS = (
     "policy_loss",
@@ -173,9 +98,6 @@ class UpdateLog:
         }
 
 
-# ---- From packs to optimizer steps, without Ray: epochs x minibatches x micro-batches with one global denominator.
-
-
 class TrainingStep:
     """Owns the optimizer of a policy and updates it on packs. `reference` is the frozen policy of the KL term.
 
@@ -208,7 +130,7 @@ class TrainingStep:
         """Train on this rank's share of an update; returns the metrics of the whole update, on every rank."""
         self.policy.model.train()
         log = UpdateLog()
-        batches = [_Taken(b) for b in share.minibatches]
+        batches = [MinibatchState(b) for b in share.minibatches]
         correction = self._prepare(batches, share)
         for epoch in range(self.settings.num_epochs):
             for batch in batches:
@@ -233,7 +155,7 @@ class TrainingStep:
         self.policy.model.train()
         batches = [micro for batch in share.minibatches for micro in batch.micro]
         banks = [_bank(policy, batches) for policy in (self.policy, self.reference)]
-        found: dict[int, float] = {}
+        by_pair: dict[int, float] = {}
         for micro in batches:
             new, reference = (
                 _logprobs(policy, micro, bank)
@@ -243,21 +165,21 @@ class TrainingStep:
             lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
             sums = [part.sum().item() for part in estimate.split(lengths)]
             fillers = sum(len(p.completions) for p in micro.packs[len(micro.packs) - micro.fillers :])
-            found |= dict(zip(micro.pairs[: len(sums) - fillers], sums[: len(sums) - fillers], strict=True))
-        return found
+            by_pair |= dict(zip(micro.pairs[: len(sums) - fillers], sums[: len(sums) - fillers], strict=True))
+        return by_pair
 
     def kl_weight(self) -> float:
         """The KL's weight at the next optimizer step."""
         return self.settings.kl_weight(self.optimizer_steps)
 
-    def _prepare(self, batches: list[_Taken], share: UpdateShare) -> Correction | None:
+    def _prepare(self, batches: list[MinibatchState], share: UpdateShare) -> ImportanceWeights | None:
         """What must be taken before the first optimizer step: log-probs of the policy that sampled, for later steps
         and for the importance correction. The first minibatch's own first pass gives them too: without correction it
         needs none taken here, and a single on-policy step needs none at all."""
         if self.settings.objective == "supervised":
             return None
         corrects = self.settings.correction != "none"
-        correction = Correction(self.settings, share, self.ranks) if corrects else None
+        correction = ImportanceWeights(self.settings, share, self.ranks) if corrects else None
         for batch in batches if correction else batches[1:]:
             batch.old = self._old_logprobs(batch.micro)
             if correction:
@@ -267,7 +189,9 @@ class TrainingStep:
             correction.exchange()
         return correction
 
-    def _optimizer_step(self, batch: _Taken, log: UpdateLog, correction: Correction | None, first: bool) -> None:
+    def _optimizer_step(
+        self, batch: MinibatchState, log: UpdateLog, correction: ImportanceWeights | None, first: bool
+    ) -> None:
         lr = set_learning_rate(self.optimizer, self.settings, self.optimizer_steps)
         kl_weight = self.kl_weight() if self.settings.uses_reference else 0.0
         self.optimizer.zero_grad(set_to_none=True)
@@ -303,42 +227,42 @@ class TrainingStep:
         log.add({"encoded_images": self._encodes(batch, images)})
         log.step(lr, self._apply_gradients(), kl_weight)
 
-    def _encodes(self, batch: _Taken, images: ImageBank | None) -> int:
-        """How often a picture went through the vision tower: a sharded one runs in every micro-batch that shows it."""
+    def _encodes(self, batch: MinibatchState, images: ImageBank | None) -> int:
+        """How many images went through the vision tower: a sharded one runs again in every micro-batch that shows them."""
         if images:
             return images.encodes
         return sum(count_distinct(p.prompt for p in m.packs) for m in batch.micro) if self.policy.sharded else 0
 
     def _apply_gradients(self) -> float:
-        """One clipped optimizer step; a gradient that is not finite is left out and counted. Returns the norm.
+        """One clipped optimizer step, skipped and counted where the gradient is not finite. Returns the gradient's norm.
 
-        The norm is that of all ranks' gradients together, so they all decide alike.
+        The norm is taken over all ranks' gradients, so they all decide alike.
         """
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         sum_gradients(parameters, self.ranks)
         norm = total_norm(parameters)
-        length = float(whole(norm))
-        if not np.isfinite(length):
+        grad_norm = float(full_tensor(norm))
+        if not np.isfinite(grad_norm):
             self.skipped_steps += 1
         else:
             if self.settings.grad_clip > 0:
                 nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
             self.optimizer.step()
             self.optimizer_steps += 1
-        return length
+        return grad_norm
 
     def _old_logprobs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
         """Flat old log-probs of each micro-batch."""
-        images, found = _bank(self.policy, batches), []
+        images, old_logprobs = _bank(self.policy, batches), []
         for micro in batches:
-            # Sharded, a rank must not leave out a pass that another one makes.
+            # Sharded, a rank must not skip a pass that another one makes.
             known = not self.policy.sharded and all(p.old_logprobs is not None for p in micro.packs)
             computed = None if known else _logprobs(self.policy, micro, images)
-            found.append(_stored(micro, computed))
-        return found
+            old_logprobs.append(_stored(micro, computed))
+        return old_logprobs
 
     def get_state(self) -> dict[str, Any]:
-        """Optimizer moments, step counters and the length of the KL schedule; the weights are the policy's own."""
+        """Optimizer moments, step counters and the length of the KL schedule; not the weights, which the policy holds."""
         return {
             "kl_schedule_steps": self.settings.kl_schedule_steps or self.settings.total_steps,
             "optimizer": self.optimizer.state_dict(),
@@ -347,24 +271,24 @@ class TrainingStep:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from `get_state()`; a KL schedule keeps the length that it began with.
+        """Continue from `get_state()`; a KL schedule keeps the length it began with.
 
-        Learning rates and decay stay those of the settings: a search may go on from another trial's state.
+        Learning rates and decay stay those of the settings: a search may continue another trial's state.
         """
-        own = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
+        configured = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+        for group, settings in zip(self.optimizer.param_groups, configured, strict=True):
             group.update(settings)
         self.go_on_from(state["optimizer_steps"], state["skipped_steps"], state["kl_schedule_steps"])
 
     def go_on_from(self, optimizer_steps: int, skipped_steps: int, kl_schedule_steps: int | None) -> None:
-        """Set the counters, and the length that the KL schedule began with."""
+        """Set the counters and the length of the KL schedule."""
         self.settings = replace(self.settings, kl_schedule_steps=kl_schedule_steps)
         self.optimizer_steps, self.skipped_steps = optimizer_steps, skipped_steps
 
 
-class _Taken:
-    """A minibatch at work, with the old log-probs of those micro-batches that have them already."""
+class MinibatchState:
+    """A minibatch in progress, with the old log-probs of the micro-batches that have them already."""
 
     def __init__(self, batch: Minibatch) -> None:
         self.denominator = batch.denominator
@@ -379,14 +303,14 @@ def _bank(policy: Policy | AdaptersOff, batches: Sequence[MicroBatch]) -> ImageB
 @torch.no_grad()
 def _logprobs(policy: Policy | AdaptersOff, micro: MicroBatch, images: ImageBank | None) -> Tensor:
     """Flat log-probs [N] of a micro-batch, without gradient."""
-    found = policy.logprobs(micro.packs, images).logprobs
+    logprobs = policy.logprobs(micro.packs, images).logprobs
     if images:
         images.release([p.prompt for p in micro.packs])
-    return found
+    return logprobs
 
 
 def _stored(micro: MicroBatch, computed: Tensor | None) -> Tensor:
-    """Flat old log-probs [N]: those a pack brings with it, else the computed ones."""
+    """Flat old log-probs [N]: those stored in a pack, else the computed ones."""
     if computed is not None and all(p.old_logprobs is None for p in micro.packs):
         return computed
     parts, start = [], 0
@@ -400,3 +324,79 @@ def _stored(micro: MicroBatch, computed: Tensor | None) -> Tensor:
             parts.append(computed[start : start + length])
         start += length
     return torch.cat(parts)
+
+
+_UNKNOWN = -1.0  # weights are not negative
+
+
+class ImportanceWeights:
+    """The importance correction of an update: one weight for every token of its distinct completions.
+
+    Computed once, under the completion's native prompt, by the rank that trains it there; reused for its shared copies.
+    """
+
+    def __init__(self, settings: TrainingSettings, share: UpdateShare, ranks: Ranks) -> None:
+        self.settings = settings
+        self.ranks = ranks
+        self._starts = share.starts
+        self._weights = torch.full((share.tokens,), _UNKNOWN, device=ranks.device)
+        self._sum = self._count = 0.0
+
+    def add(self, micro: MicroBatch, old_logprobs: Tensor) -> None:
+        """Weigh the native completions of a micro-batch; old_logprobs flat [N], in the packs' order."""
+        lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
+        native = [bool(n) and i < len(micro.packs) - micro.fillers for i, p in enumerate(micro.packs) for n in p.native]
+        parts = zip(_numbered_completions(micro), old_logprobs.split(lengths), native, strict=True)
+        rows = [(pair, completion, old.float()) for (pair, completion, _), old, is_native in parts if is_native]
+        if not rows:
+            return
+        old = pad_sequence([o for _, _, o in rows], batch_first=True)
+        sampler = pad_sequence([torch.tensor(c.sampler_logprobs).to(old) for _, c, _ in rows], batch_first=True)
+        sizes = [len(c.token_ids) for _, c, _ in rows]
+        mask = torch.arange(old.shape[1], device=old.device)[None] < torch.tensor(sizes, device=old.device)[:, None]
+        s = self.settings
+        weights = correction_weights(
+            old, sampler, mask, s.correction, s.rollout_correction_level, s.rollout_correction_cap
+        )
+        for (pair, _, _), row, size in zip(rows, weights, sizes, strict=True):
+            self._slice(pair, size).copy_(row[:size])
+        self._sum += float((weights * mask).sum())
+        self._count += float(mask.sum())
+
+    def exchange(self) -> None:
+        """Share the weights with all ranks, which may train other copies. Collective, after the last `add`."""
+        self.ranks.all_reduce_max(self._weights)
+        self._sum, self._count = self.ranks.sum([self._sum, self._count])
+
+    def of(self, micro: MicroBatch) -> Tensor:
+        """Weights of a micro-batch's tokens, flat [N].
+
+        Packs without any advantage are not run, so a copy of their completions may have no weight; its advantage is 0
+        too, and it gets 1. Raises KeyError where one with an advantage has none.
+        """
+        parts = []
+        for pair, completion, advantage in _numbered_completions(micro):
+            weights = self._slice(pair, len(completion.token_ids))
+            if bool((weights == _UNKNOWN).any()):
+                if advantage != 0:
+                    raise KeyError(f"no importance correction for pair {pair} of the update")
+                weights = torch.ones_like(weights)
+            parts.append(weights)
+        return torch.cat(parts)
+
+    @property
+    def mean(self) -> float:
+        """Mean weight of the native tokens."""
+        return self._sum / self._count if self._count else 1.0
+
+    def _slice(self, pair: int, length: int) -> Tensor:
+        start = int(self._starts[pair])
+        return self._weights[start : start + length]
+
+
+def _numbered_completions(micro: MicroBatch) -> Iterator[tuple[int, Completion, float]]:
+    """(pair, completion, advantage) of a micro-batch, in order."""
+    pairs = iter(micro.pairs)
+    for pack in micro.packs:
+        for completion, advantage in zip(pack.completions, pack.advantages, strict=True):
+            yield next(pairs), completion, float(advantage)

@@ -171,7 +171,8 @@ def runner(policy):
     """A real env runner whose engine says the sample's number."""
     from types import SimpleNamespace
 
-    from sharegrpo_rl.generation.scripted import ScriptedGenerator
+    from scripted import ScriptedGenerator
+
     from sharegrpo_rl.rollouts.env_runner import QAEnvRunner
 
     class Scripted(QAEnvRunner):

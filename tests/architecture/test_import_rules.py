@@ -151,7 +151,7 @@ def test_expansion_through_an_endpoint_needs_no_torch():
 
 
 def test_plans_of_known_models_need_no_torch():
-    parts = ["planning.estimate", "planning.describe", "planning.remedies", "models.measured_sizes"]
+    parts = ["planning.estimate", "planning.describe", "planning.remedies", "models.sizes"]
     assert not loaded_after(f"import {', '.join('sharegrpo_rl.' + p for p in parts)}") & {
         "torch",
         "ray",

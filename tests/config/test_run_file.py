@@ -10,10 +10,8 @@ import yaml
 from sharegrpo_rl.cli.listing import describe_run
 from sharegrpo_rl.config.names import ELSEWHERE, OLD_NAMES, PEER_NAMES
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
-from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.config.tree import load_yaml
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.tiny import TinyConfig
 from sharegrpo_rl.runs.run_file import RunSpec, check_data, load_run
 
 GOOD = """
@@ -215,10 +213,6 @@ def test_batch_arithmetic_counts_pairs(tmp_path: Path) -> None:
     assert counts["prompt packs an iteration"] == str(8 * 2)
     assert counts["pairs of prompt and completion an iteration"] == str(8 * 2 * 2 * 6)
     assert counts["optimizer steps"] == "8"
-
-
-def test_the_table_of_model_sizes_is_that_of_the_model() -> None:
-    assert TinyModelOptions.defaults() == vars(TinyConfig())
 
 
 def test_names_of_other_trainers_lead_to_options_that_exist() -> None:

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampler_gap import gap
 
-from sharegrpo_rl.generation import hf as prefill
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.models.decode_attention import BranchStore
+from sharegrpo_rl.models.decoding import BranchStore
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 
@@ -129,7 +128,7 @@ def test_equal_prompts_run_once(policy, tiny):
 
 def test_long_prompts_are_prefilled_in_parts(policy, prompts, monkeypatch):
     whole = HFGenerator(policy).generate(prompts, 2, [1, 2, 3, 4], Sampling(5))
-    monkeypatch.setattr(prefill, "PREFILL_TOKENS", 1)
+    monkeypatch.setattr("sharegrpo_rl.models.decoding.PREFILL_TOKENS", 1)
     assert tokens(HFGenerator(policy).generate(prompts, 2, [1, 2, 3, 4], Sampling(5))) == tokens(whole)
 
 

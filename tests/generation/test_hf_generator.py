@@ -7,7 +7,7 @@ import torch
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.models.batch import model_inputs
+from sharegrpo_rl.models.policy import model_inputs
 
 
 def tokens(answers):

@@ -31,11 +31,12 @@ def policy(folder):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def engine(folder, policy):  # noqa: F811
-    from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
+    from sharegrpo_rl.config.run import VLLMOptions
+    from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
     engine = VLLMEngine(
         str(folder), policy, dtype="float32", max_completion_tokens=TOKENS, images_per_prompt=3,
-        settings=VLLMSettings(kv_cache_gb=0.25), adapter=LORA,
+        settings=VLLMOptions(kv_cache_gb=0.25), adapter=LORA,
     )  # fmt: skip
     yield engine
     engine.stop()

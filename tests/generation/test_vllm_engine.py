@@ -29,9 +29,10 @@ TOKENS = 24
 
 
 def start(folder, policy, **changes):
-    from sharegrpo_rl.generation.vllm.engine import VLLMEngine, VLLMSettings
+    from sharegrpo_rl.config.run import VLLMOptions
+    from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
-    settings = VLLMSettings(kv_cache_gb=0.25, **changes)
+    settings = VLLMOptions(kv_cache_gb=0.25, **changes)
     return VLLMEngine(
         str(folder), policy, dtype="float32", max_completion_tokens=TOKENS, images_per_prompt=3, settings=settings
     )
@@ -46,9 +47,10 @@ def generator(policy, engine):
 @pytest.fixture(scope="module")
 def folder(tiny, tmp_path_factory):
     """A tiny Qwen2.5-VL with heads of 32, the narrowest that the CPU build takes."""
-    from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+    from sharegrpo_rl.config.run import TinyModelOptions
+    from sharegrpo_rl.models.tiny import build_tiny
 
-    sizes = TinyConfig(hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=2, vocab_size=300)
+    sizes = TinyModelOptions(hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=2, vocab_size=300)
     where = tmp_path_factory.mktemp("wide") / "model"
     save_pretrained(Policy(*build_tiny(sizes, tiny.corpus, 0, 784, 3136), PROMPTS), where)
     return where
@@ -297,7 +299,7 @@ def test_other_vision_models_are_refused(tmp_path):
     import small_families
 
     model, processor = small_families.llava()
-    with pytest.raises(UserError, match="choose hf"):
+    with pytest.raises(UserError, match="use hf"):
         start(tmp_path, Policy(model, processor, PROMPTS))
 
 

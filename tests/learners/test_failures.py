@@ -45,9 +45,7 @@ def failure(error):
 def test_an_exception_is_told_with_its_traceback(error, told):
     text = pickle.loads(pickle.dumps(failure(error))).error("update")
     assert isinstance(text, LearnerError)
-    with pytest.raises(
-        LearnerError, match=rf"learner 1 failed over update: .*{told}(.|\n)*Traceback(.|\n)*raise error"
-    ):
+    with pytest.raises(LearnerError, match=rf"learner 1 failed in update: .*{told}(.|\n)*Traceback(.|\n)*raise error"):
         raise text
 
 

@@ -8,7 +8,7 @@ import pytest
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners import mailbox as module
 from sharegrpo_rl.learners.failures import Failure, LearnerError
-from sharegrpo_rl.learners.mailbox import Command, Ended, Gone, Group, Late, Mailbox, Member
+from sharegrpo_rl.learners.mailbox import Command, Group, GroupLost, Mailbox, Member, RunEnded, TimedOut
 
 PATIENCE = 50.0
 
@@ -86,7 +86,7 @@ def test_a_group_is_ready_when_it_is_whole():
         start(Worker(box, 0))
         return await box.ready(0.2)
 
-    assert play(scene) == Late(())
+    assert play(scene) == TimedOut(())
 
 
 def test_a_death_is_told_with_its_place_and_the_next_group_goes_on():
@@ -106,7 +106,7 @@ def test_a_death_is_told_with_its_place_and_the_next_group_goes_on():
 
     first, again, second, answers = play(scene)
     assert first == again
-    assert isinstance(first, Gone)
+    assert isinstance(first, GroupLost)
     assert "learner 0 (node 10.0.0.1, pid 100) was lost: The actor died because its process was killed" in first.reason
     assert second.attempt == "b"
     assert len(answers) == 2
@@ -123,7 +123,7 @@ def test_a_failure_beside_a_death_counts_as_the_death():
         return await call
 
     found = play(scene)
-    assert isinstance(found, Gone)
+    assert isinstance(found, GroupLost)
     assert "ran out of memory (7.5 of 8.0 GB in use); lower max_tokens_per_microbatch" in found.reason
 
 
@@ -137,7 +137,7 @@ def test_a_mistake_keeps_its_text_and_a_complaint_its_type():
 
     mistake, complaint, fine = play(scene)
     assert isinstance(mistake.error("update"), LearnerError)
-    assert "failed over update: ValueError: no" in str(mistake.error("update"))
+    assert "failed in update: ValueError: no" in str(mistake.error("update"))
     assert isinstance(complaint.error("update"), UserError)
     assert len(fine) == 2
 
@@ -149,7 +149,7 @@ def test_who_does_not_answer_in_time_is_named():
         group = await box.ready(PATIENCE)
         return await box.call(group.attempt, ask("update"), 2.0)  # the other one answers in much less
 
-    assert play(scene) == Late((member(1),))
+    assert play(scene) == TimedOut((member(1),))
 
 
 def test_a_build_that_fails_beside_a_death_waits_for_the_next_group():
@@ -176,7 +176,7 @@ def test_the_end_of_the_run_is_told_to_whoever_asks():
         await box.end("WorkerGroupError: too often")
         return await box.ready(PATIENCE), await box.call("a", ask("update"), PATIENCE)
 
-    assert play(scene) == (Ended("WorkerGroupError: too often"),) * 2
+    assert play(scene) == (RunEnded("WorkerGroupError: too often"),) * 2
 
 
 def test_closing_sends_workers_home_and_those_that_come_later():

@@ -47,7 +47,7 @@ def test_what_fits_is_let_through(cluster):
             {"num_learners": 3, "num_gpus_per_learner": 1},
             "asks for 3 GPUs .3 learners with 1 GPU each.*the cluster has 2",
         ),
-        ({"num_learners": 3, "num_env_runners": 2}, "num_learners, num_env_runners: the run asks for 5 CPUs.*has 4"),
+        ({"num_learners": 3, "num_env_runners": 2}, "num_learners, num_env_runners: the run needs 5 CPUs.*has 4"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_there_is(cluster, options, text):

@@ -10,7 +10,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from sharegrpo_rl.algorithms.registry import build_config
 from sharegrpo_rl.data.types import PixelInput
-from sharegrpo_rl.learners.local_group import fetch_pixels
+from sharegrpo_rl.learners.learner import fetch_pixels
 from sharegrpo_rl.learners.module import VLMRLModule
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.prompts import PromptSettings

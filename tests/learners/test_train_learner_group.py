@@ -206,10 +206,10 @@ def update_until_noticed(group, packs):
 def test_a_mistake_is_told_once_with_its_traceback(build, batches):
     """A pack whose pixels are of another shape: every attempt would fail over it."""
     group = build(num_learners=1)
-    with pytest.raises(LearnerError, match=r"learner 0 failed over update: (.|\n)*Traceback(.|\n)*in run"):
+    with pytest.raises(LearnerError, match=r"learner 0 failed in update: (.|\n)*Traceback(.|\n)*in run"):
         group.update([broken(batches[0][0])])
     assert group.restarts == 0
-    with pytest.raises(LearnerError, match="failed over update"):
+    with pytest.raises(LearnerError, match="failed in update"):
         group.update(batches[0])
     group.shutdown()
 
@@ -241,7 +241,7 @@ def test_a_full_cluster_is_described(build, pair):
     """Four cores: two are the pair's."""
     blocker = ray.remote(num_cpus=1)(Blocker).remote()
     ray.get(blocker.ping.remote())
-    with pytest.raises(LearnerError, match=r"2 learners ask for 2 CPUs, the cluster has 4, of which 1 are free"):
+    with pytest.raises(LearnerError, match=r"2 learners need 2 CPUs, the cluster has 4, 1 of them free"):
         build(num_learners=2, learner_restarts=0, learner_timeout_s=10)
     ray.kill(blocker)
 

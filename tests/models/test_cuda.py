@@ -13,16 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config.run import TinyModelOptions, TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.branch_attention import Layout, attend, has_kernels, joined_attention
 from sharegrpo_rl.models.loading import FULL, SELECTIVE, enable_checkpointing
-from sharegrpo_rl.models.pack_forward import padded_logprobs
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.policy import Policy, padded_logprobs
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+from sharegrpo_rl.models.tiny import build_tiny
 from sharegrpo_rl.models.vision import window_attention
 from sharegrpo_rl.training.step import TrainingStep
 
@@ -41,7 +40,9 @@ PACKS = [((30, 1, 40), 2, 0), ((20, 60, 1), 0, 1), ((4,), 1, 2), ((10, 1), 2, 3)
 
 @pytest.fixture(scope="module")
 def cpu(tiny: Any) -> Policy:
-    sizes = TinyConfig(hidden_size=128, num_layers=3, num_heads=4, num_kv_heads=2, vision_layers=2, vocab_size=300)
+    sizes = TinyModelOptions(
+        hidden_size=128, num_layers=3, num_heads=4, num_kv_heads=2, vision_layers=2, vocab_size=300
+    )
     model, processor = build_tiny(sizes, tiny.corpus, 0, 784, 12544)
     return Policy(model, processor, PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=12544), 0.7)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sharegrpo_rl.training.plan import micro_batches
+from sharegrpo_rl.training.batching import micro_batches
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.models.pack_forward import padded_logprobs
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.policy import Policy, padded_logprobs
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.training.step import TrainingStep
 

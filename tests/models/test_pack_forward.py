@@ -10,11 +10,11 @@ from small_families import qwen2_vl, text_only
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, use_layout
+from sharegrpo_rl.models.families import obstacle, unwrapped
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
-from sharegrpo_rl.models.pack_forward import branch_logprobs, padded_logprobs
-from sharegrpo_rl.models.policy import Policy, obstacle, unwrapped
+from sharegrpo_rl.models.policy import Policy, branch_logprobs, padded_logprobs
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.training.plan import micro_batches
+from sharegrpo_rl.training.batching import micro_batches
 
 SETTINGS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)
 SHAPES = {

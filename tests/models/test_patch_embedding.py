@@ -6,12 +6,15 @@ import pytest
 import torch
 from small_families import llava, qwen2_vl, qwen3_vl
 
-from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+from sharegrpo_rl.config.run import TinyModelOptions
+from sharegrpo_rl.models.tiny import build_tiny
 from sharegrpo_rl.models.vision import use_matrix_products
 
 
 def qwen2_5_vl():
-    return build_tiny(TinyConfig(hidden_size=32, num_heads=2, num_kv_heads=1, vocab_size=300), ["a b"], 0, 784, 3136)
+    return build_tiny(
+        TinyModelOptions(hidden_size=32, num_heads=2, num_kv_heads=1, vocab_size=300), ["a b"], 0, 784, 3136
+    )
 
 
 def run(module, patches):

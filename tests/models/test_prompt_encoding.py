@@ -1,4 +1,4 @@
-"""Prompts: image places, limits, bounds, text-only models, banned ids."""
+"""Prompts: image placeholders, limits, bounds, text-only models, banned ids."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ from small_families import llava, text_only
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.policy import VISION_TOKENS, Policy, banned_ids
+from sharegrpo_rl.models.families import VISION_TOKENS, banned_ids
+from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, Question, picture_key
 
 
@@ -42,7 +43,7 @@ def test_pictures_are_processed_once_and_told_apart_by_key(policy):
     np.testing.assert_array_equal(alone.images[0].tensors["pixel_values"], second.images[0].tensors["pixel_values"])
 
 
-def test_wrong_number_of_image_places(policy):
+def test_wrong_number_of_image_placeholders(policy):
     with pytest.raises(UserError):
         policy.encoder.encode([Question("One <image>, two <image>.", (picture(),))])
 

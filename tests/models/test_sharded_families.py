@@ -8,7 +8,7 @@ from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.training.plan import plan_update
+from sharegrpo_rl.training.batching import plan_update
 from sharegrpo_rl.training.sharding import Ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
@@ -52,5 +52,5 @@ def test_two_ranks_train_as_one_process_does(family):
 
 @pytest.mark.parametrize("build", [idefics3, smolvlm])
 def test_families_that_encode_pictures_one_by_one_are_refused(build):
-    with pytest.raises(UserError, match="take sharding: ddp"):
+    with pytest.raises(UserError, match="use sharding: ddp"):
         shard(Policy(*build(), PROMPTS), "fsdp2")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.loading import parameter_table
-from sharegrpo_rl.models.measured_sizes import known_sizes, measure, model_sizes
-from sharegrpo_rl.models.sizes import KNOWN, ModelSizes
+from sharegrpo_rl.models.sizes import KNOWN, ModelSizes, known_sizes, measure, model_sizes
 
 PUBLISHED = {  # parameters as the model cards and papers round them
     "Qwen/Qwen2.5-VL-3B-Instruct": 3.75e9,
@@ -83,13 +83,12 @@ def test_a_path_that_ends_in_a_known_name_is_that_model() -> None:
 def test_tiny_and_folders_are_measured(make_policy: Callable[..., Any], tmp_path: Path) -> None:
     model = make_policy().model
     model.config.save_pretrained(tmp_path)
-    assert model_sizes(str(tmp_path), {}) == measure(model.config)
-    sizes = model_sizes(
-        "tiny", {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "vision_layers": 1}
-    )
+    assert model_sizes(str(tmp_path), TinyModelOptions()) == measure(model.config)
+    tiny = TinyModelOptions(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=1)
+    sizes = model_sizes("tiny", tiny)
     assert (sizes.text.layers, sizes.text.hidden, sizes.text.kv_heads, sizes.tied) == (2, 32, 1, True)
 
 
 def test_an_unknown_model_is_a_user_s_error() -> None:
     with pytest.raises(UserError, match=r"model: the sizes of 'nobody/nothing' are not known here"):
-        model_sizes("nobody/nothing", {})
+        model_sizes("nobody/nothing", TinyModelOptions())

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharegrpo_rl.ops.advantages import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
 from sharegrpo_rl.ops.logprobs import mask_logits, token_logprobs
 from sharegrpo_rl.ops.policy_loss import kl_estimate
 from sharegrpo_rl.ops.schedules import lr_multiplier
-from sharegrpo_rl.ops.signals import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
 
 NUMBER = st.floats(-3, 3)
 

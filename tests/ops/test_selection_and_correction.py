@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharegrpo_rl.ops.advantages import dynamic_sampling, online_filter, replay_probabilities
 from sharegrpo_rl.ops.policy_loss import correction_weights, overlong_penalty
-from sharegrpo_rl.ops.signals import dynamic_sampling, online_filter, replay_probabilities
 
 ACCURACIES = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=12)
 

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.training.plan import plan_update
+from sharegrpo_rl.training.batching import plan_update
 from sharegrpo_rl.training.sharding import Ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 

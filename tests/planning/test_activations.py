@@ -14,10 +14,11 @@ from live_tensors import LiveTensors, saved_by
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Prompt
 from sharegrpo_rl.models.branch_attention import attend
+from sharegrpo_rl.models.families import unwrapped
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
-from sharegrpo_rl.models.measured_sizes import measure
-from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings, Question
+from sharegrpo_rl.models.sizes import measure
 from sharegrpo_rl.planning.memory import Training, activations, attention_copies, head_bytes, layer_bytes, patch_bytes
 from sharegrpo_rl.planning.workload import MicroBatch, Workload
 from sharegrpo_rl.training.step import TrainingStep
@@ -29,9 +30,10 @@ LORA = {"r": 2, "alpha": 4.0, "target_modules": ["language"]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> str:
-    from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+    from sharegrpo_rl.config.run import TinyModelOptions
+    from sharegrpo_rl.models.tiny import build_tiny
 
-    sizes = TinyConfig(hidden_size=96, num_layers=3, vision_layers=2, vocab_size=300)
+    sizes = TinyModelOptions(hidden_size=96, num_layers=3, vision_layers=2, vocab_size=300)
     model, processor = build_tiny(sizes, tiny.corpus, 0, LIMITS.min_pixels, LIMITS.max_pixels)
     path = tmp_path_factory.mktemp("model")
     save_pretrained(Policy(model, processor, LIMITS), path)

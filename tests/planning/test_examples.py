@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sharegrpo_rl.models.measured_sizes import known_sizes
+from sharegrpo_rl.models.sizes import known_sizes
 from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
 from sharegrpo_rl.planning.gpus import GPUS
 from sharegrpo_rl.planning.remedies import remedies

@@ -10,11 +10,11 @@ from held_states import PROMPTS, held_bytes
 from rank_processes import on_ranks
 from tiny_models import CORPUS
 
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.models.loading import save_pretrained
-from sharegrpo_rl.models.measured_sizes import model_sizes
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.sizes import ModelSizes
-from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
+from sharegrpo_rl.models.sizes import ModelSizes, model_sizes
+from sharegrpo_rl.models.tiny import build_tiny
 from sharegrpo_rl.planning.memory import ITEMSIZE, Training, resident_parts
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    sizes = TinyConfig(hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=2, vocab_size=300)
+    sizes = TinyModelOptions(hidden_size=64, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=2, vocab_size=300)
     model, processor = build_tiny(sizes, CORPUS, 0, PROMPTS.min_pixels, PROMPTS.max_pixels)
     path = tmp_path_factory.mktemp("model")
     save_pretrained(Policy(model, processor, PROMPTS), path)
@@ -52,6 +52,6 @@ def planned(sizes: ModelSizes, model: dict[str, Any], sharding: str) -> dict[str
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_hold_what_is_planned(folder: str, case: str, sharding: str) -> None:
-    expected = planned(model_sizes(folder, {}), CASES[case], sharding)
+    expected = planned(model_sizes(folder, TinyModelOptions()), CASES[case], sharding)
     for rank in on_ranks(2, held_bytes, folder, CASES[case], sharding):
         assert rank == pytest.approx(expected, rel=0.01)

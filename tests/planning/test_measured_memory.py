@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sharegrpo_rl.models.measured_sizes import model_sizes
+from sharegrpo_rl.config.run import TinyModelOptions
+from sharegrpo_rl.models.sizes import model_sizes
 from sharegrpo_rl.planning.memory import LEARNING, Training, activations, learner_parts
 from sharegrpo_rl.planning.workload import MicroBatch, Workload
 
@@ -48,7 +49,7 @@ def measured(work: dict[str, Any], settings: dict[str, Any]) -> tuple[float, dic
 
 def planned(counted: dict[str, int], folder: str, tokens: int, settings: dict[str, Any]) -> int:
     """The parts of the learner that a step adds, in bytes."""
-    sizes = model_sizes(folder, {})
+    sizes = model_sizes(folder, TinyModelOptions())
     frozen = ("vision tower", "projector") if settings.get("freeze_vision_tower") else ()
     trained = {part: 0 if part in frozen else count for part, count in sizes.parameters.items()}
     train = Training(2 if "dtype" in settings else 4, trained, False, 1, False, False, False, None)

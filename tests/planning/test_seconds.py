@@ -12,7 +12,7 @@ from plan_requests import request_for
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharegrpo_rl.config.run import TrainingSettings
-from sharegrpo_rl.models.measured_sizes import measure
+from sharegrpo_rl.models.sizes import measure
 from sharegrpo_rl.planning.estimate import estimate_run
 from sharegrpo_rl.planning.memory import Training
 from sharegrpo_rl.planning.seconds import attention_operations, step_operations

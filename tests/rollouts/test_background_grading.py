@@ -6,11 +6,11 @@ import traceback
 from types import SimpleNamespace
 
 import pytest
+from scripted import ScriptedGenerator
 
 from sharegrpo_rl.algorithms.registry import build_config
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.generation.scripted import ScriptedGenerator
 from sharegrpo_rl.rewards.rubric import REWARDS, register_reward
 from sharegrpo_rl.rollouts.env_runner import QAEnvRunner
 from sharegrpo_rl.rollouts.grading import BackgroundGrader

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from tiny_models import CORPUS, make_pack
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config.run import TinyModelOptions, TrainingSettings
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
-from sharegrpo_rl.models.tiny import TinyConfig, build_tiny
-from sharegrpo_rl.training.plan import plan_update
+from sharegrpo_rl.models.tiny import build_tiny
+from sharegrpo_rl.training.batching import plan_update
 from sharegrpo_rl.training.sharding import Ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
@@ -33,7 +33,7 @@ class Case:
 
 def write_model(folder):
     """A Qwen2.5-VL of 80 thousand parameters."""
-    sizes = TinyConfig(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=1, vocab_size=300)
+    sizes = TinyModelOptions(hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, vision_layers=1, vocab_size=300)
     model, processor = build_tiny(sizes, CORPUS, 0, PROMPTS.min_pixels, PROMPTS.max_pixels)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

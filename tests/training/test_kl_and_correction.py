@@ -10,9 +10,9 @@ from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Completion
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.ops.policy_loss import kl_estimate
-from sharegrpo_rl.training.plan import MicroBatch, plan_update
+from sharegrpo_rl.training.batching import MicroBatch, plan_update
 from sharegrpo_rl.training.sharding import Ranks
-from sharegrpo_rl.training.step import Correction, TrainingStep
+from sharegrpo_rl.training.step import ImportanceWeights, TrainingStep
 
 
 def packs_of(policy, tiny, questions=4):
@@ -121,7 +121,7 @@ def test_shared_copies_weigh_what_their_own_prompt_says(make_policy, tiny):
     orphan = sampled(policy, tiny.pack(policy, (2,), (1.0,), native=(False,)), 0.0)
     options = TrainingSettings(rollout_correction="truncate")
     (share,) = plan_update([own, sibling, orphan], options, 1)
-    correction = Correction(options, share, Ranks())
+    correction = ImportanceWeights(options, share, Ranks())
     with torch.no_grad():
         correction.add(MicroBatch((own,), (0, 1)), policy.logprobs([own]).logprobs)
     assert correction.of(MicroBatch((sibling,), (2, 3))).tolist() == pytest.approx([np.exp(0.2)] * 5, abs=1e-4)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.training.batching import cut, micro_batches, minibatches, num_tokens, select
 from sharegrpo_rl.training.loss import count, policy_loss, rows_of
-from sharegrpo_rl.training.plan import cut, micro_batches, minibatches, num_tokens, select
 from sharegrpo_rl.training.step import TrainingStep
 
 AGGREGATIONS = ("token_mean", "sequence_mean", "question_mean", "max_length")

@@ -7,7 +7,7 @@ from rank_cases import LORA, Case, compared, made_step, packs_of, run_case, sett
 from rank_processes import on_ranks
 from torch.distributed.tensor import DTensor
 
-from sharegrpo_rl.training.plan import gather_kl, plan_kl, plan_update
+from sharegrpo_rl.training.batching import gather_kl, plan_kl, plan_update
 from sharegrpo_rl.training.sharding import Ranks, shard
 
 FIVE = (1, 0, 2, 1, 1)

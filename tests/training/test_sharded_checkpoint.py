@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.training.checkpoint import MARKER, _state, export_pretrained, full_weights, load, save
-from sharegrpo_rl.training.optimizer import whole
+from sharegrpo_rl.training.sharding import full_tensor
 
 SHARDINGS = (None, "ddp", "fsdp2")
 SCHEDULED = {"lr": 1e-4, "lr_schedule": "cosine", "total_steps": 6, "minibatch_size": 3, "weight_decay": 0.01}
@@ -36,7 +36,7 @@ def run(sharding, function, *args):
 
 def state_of(step):
     """Weights as they are trained, moments and counters."""
-    return {name: whole(tensor).clone() for name, tensor in _state(step).items()}
+    return {name: full_tensor(tensor).clone() for name, tensor in _state(step).items()}
 
 
 def first_half(folder, case, out, sharding):
@@ -98,7 +98,7 @@ def saved_and_loaded(folder, out, sharding):
     save(step, out, everything=True)
     other = made_step(folder, case, sharding)
     load(other, out)
-    return dict(full_weights(step)), dict(full_weights(other))
+    return dict(full_weights(step.policy)), dict(full_weights(other.policy))
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def weights_of(folder, case, saved, out, sharding):
     load(step, saved)
     export_pretrained(step.policy, out, file_bytes=60_000)
     kinds = ({}, {"everything": False}, {"merged": True})
-    return [dict(full_weights(step, **options)) for options in kinds]
+    return [dict(full_weights(step.policy, **options)) for options in kinds]
 
 
 @pytest.mark.slow

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, PromptPack
+from sharegrpo_rl.training.batching import (
+    balance,
+    gather_kl,
+    micro_batches,
+    minibatches,
+    num_tokens,
+    plan_kl,
+    plan_update,
+)
 from sharegrpo_rl.training.loss import count
-from sharegrpo_rl.training.plan import balanced, gather_kl, micro_batches, minibatches, num_tokens, plan_kl, plan_update
 
 ELSEWHERE = object()  # what stands for pixels in the object store: it has no shape, and no use
 
@@ -108,9 +116,9 @@ def test_micro_batches_fit_the_budget(packs, ranks, budget, size, kl_coeff):
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 6), st.integers(1, 200))
 def test_work_is_balanced(costs, ranks, limit):
-    plan = balanced(costs, ranks, limit)
+    plan = balance(costs, ranks, limit)
     assert sorted(chain.from_iterable(chain.from_iterable(plan))) == list(range(len(costs)))
-    dearest = max(costs, default=0)
+    most_expensive = max(costs, default=0)
     loads = [[sum(costs[i] for i in items) for items in rank] for rank in plan]
     assert all(
         load <= limit or len(items) == 1
@@ -118,9 +126,9 @@ def test_work_is_balanced(costs, ranks, limit):
         for load, items in zip(r, own, strict=True)
     )
     for step in zip(*loads, strict=True):
-        assert max(step) - min(step) <= dearest
+        assert max(step) - min(step) <= most_expensive
     totals = [sum(rank) for rank in loads]
-    assert max(totals) - min(totals) <= dearest
+    assert max(totals) - min(totals) <= most_expensive
 
 
 def test_five_equal_packs_on_two_ranks():

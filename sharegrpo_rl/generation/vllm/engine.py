@@ -1,4 +1,4 @@
-"""One vLLM engine in this process: how it is built, asked, given new weights, and put to sleep."""
+"""One vLLM engine in this process: how it is started, fed with requests, given new weights, and put to sleep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+# Read by vLLM when it is first imported. Its engine runs in our own process: weights and prompts are passed, not sent. Its
+# first model runner: custom logits processors of the second one have another interface. And no telemetry.
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1"}
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import torch
 from safetensors.torch import save_file
@@ -24,147 +29,30 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import EngineLost
-from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.families import unwrapped
+from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.weights import Weights, in_buckets
-
-# ---- A LoRA adapter in a running engine: collected from buckets, handed over as peft's files, under a new id each time.
-
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has room of
-
-
-def engine_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of vLLM's LLM for one adapter at a time, in the model's own precision."""
-    rank = lora.get("r", 16)
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(r for r in RANKS if r >= rank)}
-
-
-class Adapter:
-    """The adapter that requests are answered with; `request` is None until there is one.
-
-    A new id each time: what vLLM keeps of an id, in its slots and its prefix cache, is of older weights.
-    """
-
-    def __init__(self, engine: Any, lora: Mapping[str, Any]) -> None:
-        self._engine, self._lora = engine, lora
-        self._incoming: dict[str, Tensor] = {}
-        self._number = 0
-        self.request: LoRARequest | None = None
-
-    def start(self) -> None:
-        """Begin to collect."""
-        self._incoming = {}
-
-    def take(self, weights: Weights) -> None:
-        """Some tensors, under peft's names."""
-        self._incoming |= {name: tensor.detach().clone().contiguous() for name, tensor in weights}
-
-    def finish(self) -> None:
-        """Put what was collected in the place of the adapter before."""
-        self._number += 1
-        folder = Path(tempfile.mkdtemp(prefix="sharegrpo_rl-adapter-"))
-        try:
-            save_file(self._incoming, folder / "adapter_model.safetensors")
-            (folder / "adapter_config.json").write_text(json.dumps(self._settings()))
-            request = LoRARequest(f"adapter-{self._number}", self._number, str(folder))
-            if self.request is not None:
-                self._engine.remove_lora(self.request.lora_int_id)
-            if not self._engine.add_lora(request):
-                raise RuntimeError(f"vLLM did not take adapter {self._number}")
-            self._engine.pin_lora(self._number)  # its files are gone after this: it must not be loaded again
-            self.request = request
-        finally:
-            shutil.rmtree(folder)
-            self._incoming = {}
-
-    def _settings(self) -> dict[str, Any]:
-        layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in self._incoming}
-        return {
-            "peft_type": "LORA",
-            "r": self._lora.get("r", 16),
-            "lora_alpha": self._lora.get("alpha", 32.0),
-            "target_modules": sorted(layers),
-            "bias": "none",
-        }
-
-
-# ---- The worker's end of a weight sync: a back end for vLLM's weight-transfer API that is handed buckets of tensors.
-
-BACKEND = "sharegrpo_buckets"
-
-
-@dataclass
-class NoInit(WeightTransferInitInfo):
-    """There is nothing to set up."""
-
-
-@dataclass
-class Bucket(WeightTransferUpdateInfo):
-    """Some of the weights, under their checkpoint names."""
-
-    weights: list[tuple[str, Tensor]] = field(default_factory=list)
-
-
-class BucketTransfer(WeightTransferEngine[NoInit, Bucket]):
-    """Loads buckets layer by layer, in place; layers of which nothing comes keep what they have."""
-
-    init_info_cls = NoInit
-    update_info_cls = Bucket
-
-    def init_transfer_engine(self, init_info: NoInit) -> None:
-        """Tensors come with the call itself."""
-
-    def start_weight_update(self) -> None:
-        initialize_layerwise_reload(self.model)
-
-    def update_weights(self, update_info: dict) -> None:
-        """As the base class does it, which cannot wait for an accelerator where there is none."""
-        self.receive_weights(self.parse_update_info(update_info))
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize()
-
-    def receive_weights(self, update_info: Bucket) -> None:
-        with torch.no_grad():
-            self.model.load_weights(update_info.weights)
-
-    def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
-
-    def shutdown(self) -> None:
-        """Nothing is held."""
-
-
-class KnowsBuckets:
-    """A worker extension without methods: workers in processes of their own import this module, and so the back end."""
-
-
-WeightTransferEngineFactory.register_engine(BACKEND, BucketTransfer)
-
-
-# Read by vLLM when it is first imported. Its engine in our own process: weights and prompts are passed, not sent. Its
-# first model runner: custom logits processors of the second one have another interface. And no telemetry.
-os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1"}
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 GIB = 2**30
 CPU_BLOCK = 32  # tokens; prompts share whole blocks, and the CPU build's default of 128 would share no short prompt
+BACKEND = "sharegrpo_buckets"
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM reserves memory for one of these
 
 
-@dataclass(frozen=True)
-class VLLMSettings:
-    """`config.vllm`; the defaults stand in the options too."""
+class EngineSettings(Protocol):
+    """How an engine runs: the options of `config.vllm`."""
 
-    tensor_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.5
-    kv_cache_gb: float | None = None
-    enforce_eager: bool | None = None
-    lora: str = "auto"
-    sleep: bool = False
+    tensor_parallel_size: int
+    gpu_memory_utilization: float
+    kv_cache_gb: float | None
+    enforce_eager: bool | None
+    sleep: bool
 
 
 class VLLMEngine:
     """Holds the weights of a model's folder until others are loaded; `version` counts those.
 
-    With `adapter` (settings of a LoRA) what is loaded are adapters: the folder's weights stay as they are.
+    With `adapter` (the options of a LoRA) only adapters are loaded: the folder's weights stay as they are.
     """
 
     def __init__(
@@ -175,14 +63,13 @@ class VLLMEngine:
         dtype: str,
         max_completion_tokens: int,
         images_per_prompt: int,
-        settings: VLLMSettings | None = None,
+        settings: EngineSettings,
         adapter: Mapping[str, Any] | None = None,
     ) -> None:
-        self.settings = settings or VLLMSettings()
+        self.settings = settings
         self.version: int | None = None
         self._requests = count()
         _check_family(policy)
-
         with _own_threads():
             self._llm = _start(
                 folder,
@@ -191,19 +78,17 @@ class VLLMEngine:
                 dtype=dtype,
                 max_model_len=policy.encoder.settings.max_prompt_tokens + max_completion_tokens,
                 additional_config={"banned_ids": policy.banned.tolist()},
-                **_image_settings(policy, images_per_prompt),
-                **({} if adapter is None else engine_arguments(adapter)),
+                **_image_arguments(policy, images_per_prompt),
+                **({} if adapter is None else lora_arguments(adapter)),
             )
         self._engine = self._llm.llm_engine
         self._adapter = None if adapter is None else Adapter(self._engine, adapter)
         self._rest()
 
-    # ---- requests
-
-    def submit(self, given: Any, parameters: Any) -> str:
-        """Queue a prompt of `engine_input`; returns the request's id."""
+    def submit(self, prompt: Any, parameters: Any) -> str:
+        """Queue a prompt from `engine_input`; returns the request's id."""
         name = str(next(self._requests))
-        self._engine.add_request(name, given, parameters, lora_request=self._adapter and self._adapter.request)
+        self._engine.add_request(name, prompt, parameters, lora_request=self._adapter and self._adapter.request)
         return name
 
     def finished(self) -> list[Any]:
@@ -219,18 +104,16 @@ class VLLMEngine:
         if requests:
             self._engine.abort_request(list(requests))
 
-    # ---- weights
-
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int, timeout_s: float = float("inf")) -> None:
-        """Take new weights, of some blocks or of all; TimeoutError where that lasts too long."""
+        """Load new weights, of some blocks or of all; TimeoutError where that takes too long."""
         started = time.monotonic()
         self.start_load()
         for number, (bucket, _) in enumerate(in_buckets(weights), 1):
             self.load_bucket(bucket)
             if time.monotonic() - started > timeout_s:
                 raise TimeoutError(
-                    f"vLLM has taken {number} parts of weights {version} in {timeout_s:g} s and not all; if it is only slow, "
-                    "raise weight_sync_timeout_s"
+                    f"vLLM took only {number} parts of weights {version} within {timeout_s:g} s; if it is merely slow, raise "
+                    "weight_sync_timeout_s"
                 )
         self.finish_load(version)
 
@@ -244,14 +127,14 @@ class VLLMEngine:
             self._llm.start_weight_update()
 
     def load_bucket(self, weights: Weights) -> None:
-        """Load some of the weights, under their checkpoint names."""
+        """Load some of the weights, by their checkpoint names."""
         if self._adapter:
-            self._adapter.take(weights)
+            self._adapter.add(weights)
         else:
             self._llm.update_weights({"update_info": {"weights": weights}})
 
     def finish_load(self, version: int) -> None:
-        """End the weight sync, and forget everything that the old weights have computed."""
+        """End the weight sync, and drop everything computed with the old weights."""
         if self._adapter:
             self._adapter.finish()
         else:
@@ -262,8 +145,6 @@ class VLLMEngine:
         self._engine.reset_encoder_cache()
         self.version = version
         self._rest()
-
-    # ---- memory
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -287,8 +168,8 @@ class VLLMEngine:
         self._engine.engine_core.shutdown()
 
 
-def _start(folder: str, policy: Policy, settings: VLLMSettings, **arguments: Any) -> Any:
-    """vLLM's LLM; what it refuses is a UserError."""
+def _start(folder: str, policy: Policy, settings: EngineSettings, **arguments: Any) -> Any:
+    """vLLM's LLM; UserError where it refuses to start."""
     from vllm import LLM
     from vllm.platforms import current_platform
 
@@ -299,12 +180,12 @@ def _start(folder: str, policy: Policy, settings: VLLMSettings, **arguments: Any
         _check_heads(policy)
     cache_gb = settings.kv_cache_gb or (1.0 if on_cpu else None)
     if on_cpu:
-        # After a part of a prompt vLLM rewinds the request's generator, which those of a CPU cannot: no prompt in parts.
+        # After a chunk of a prompt vLLM rewinds the request's generator, which a CPU's cannot: no chunked prefill.
         arguments |= {"block_size": CPU_BLOCK, "enable_chunked_prefill": False}
     try:
         return LLM(
             model=folder,
-            generation_config="vllm",  # nothing of the folder's own sampling settings
+            generation_config="vllm",  # not the folder's own sampling settings
             tensor_parallel_size=settings.tensor_parallel_size,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             kv_cache_memory_bytes=None if cache_gb is None else int(cache_gb * GIB),
@@ -323,8 +204,8 @@ def _start(folder: str, policy: Policy, settings: VLLMSettings, **arguments: Any
         raise UserError(f"config.engine: vLLM does not start with {folder!r} ({reason})") from error
 
 
-def _image_settings(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
-    """What vLLM plans its memory by: images of a prompt, and their size. They come processed, so it caches none."""
+def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
+    """Number and size of a prompt's images, from which vLLM plans its memory. They come processed, so it caches none."""
     encoder = policy.encoder
     if encoder.image_processor is None:
         return {}
@@ -333,7 +214,7 @@ def _image_settings(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
         "limit_mm_per_prompt": {"image": images_per_prompt, "video": 0},
         "mm_processor_kwargs": {"size": size},
         "mm_processor_cache_gb": 0,
-        "mm_device_do_normalize": False,  # it would normalize our pixels once more
+        "mm_device_do_normalize": False,  # ours are normalized already
     }
 
 
@@ -342,7 +223,7 @@ def _check_family(policy: Policy) -> None:
     if processor is not None and not hasattr(processor, "merge_size"):
         raise UserError(
             f"config.engine: vllm takes Qwen's vision-language models and text-only ones, not images of "
-            f"{type(processor).__name__}; choose hf"
+            f"{type(processor).__name__}; use hf"
         )
 
 
@@ -351,20 +232,124 @@ def _check_heads(policy: Policy) -> None:
 
     config = unwrapped(policy.model).config.get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    known = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in known:
+    supported = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in supported:
         raise UserError(
-            f"config.engine: vLLM's CPU build has no attention heads of {size}, only of {', '.join(map(str, known))}; "
-            "choose hf, or for `tiny` a model_config whose hidden_size / num_heads is one of these"
+            f"config.engine: vLLM's CPU build has no attention heads of size {size}, only {', '.join(map(str, supported))}; "
+            "use hf, or for `tiny` a model_config whose hidden_size / num_heads is one of these"
         )
 
 
 @contextmanager
 def _own_threads() -> Iterator[None]:
-    """Keep this process's number of torch threads: vLLM's CPU worker sets its own and forbids to change it."""
+    """Keep this process's number of torch threads: vLLM's CPU worker sets another and forbids changing it."""
     setter, threads = torch.set_num_threads, torch.get_num_threads()
     try:
         yield
     finally:
         torch.set_num_threads = setter
         setter(threads)
+
+
+def lora_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of vLLM's LLM for one adapter at a time, in the model's own precision."""
+    rank = lora.get("r", 16)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(r for r in LORA_RANKS if r >= rank)}
+
+
+class Adapter:
+    """The LoRA adapter of a running engine; `request` is None until one is loaded.
+
+    Collected from buckets and handed over as peft's files, under a new id each time: what vLLM keeps for an id, in its slots
+    and its prefix cache, belongs to older weights.
+    """
+
+    def __init__(self, engine: Any, lora: Mapping[str, Any]) -> None:
+        self._engine, self._lora = engine, lora
+        self._incoming: dict[str, Tensor] = {}
+        self._number = 0
+        self.request: LoRARequest | None = None
+
+    def start(self) -> None:
+        """Start collecting."""
+        self._incoming = {}
+
+    def add(self, weights: Weights) -> None:
+        """Collect some tensors, under peft's names."""
+        self._incoming |= {name: tensor.detach().clone().contiguous() for name, tensor in weights}
+
+    def finish(self) -> None:
+        """Replace the current adapter by the collected one."""
+        self._number += 1
+        folder = Path(tempfile.mkdtemp(prefix="sharegrpo_rl-adapter-"))
+        try:
+            save_file(self._incoming, folder / "adapter_model.safetensors")
+            (folder / "adapter_config.json").write_text(json.dumps(self._settings()))
+            request = LoRARequest(f"adapter-{self._number}", self._number, str(folder))
+            if self.request is not None:
+                self._engine.remove_lora(self.request.lora_int_id)
+            if not self._engine.add_lora(request):
+                raise RuntimeError(f"vLLM did not take adapter {self._number}")
+            self._engine.pin_lora(self._number)  # its files are deleted below: it must not be loaded again
+            self.request = request
+        finally:
+            shutil.rmtree(folder)
+            self._incoming = {}
+
+    def _settings(self) -> dict[str, Any]:
+        layers = {name.split(".lora_")[0].rsplit(".", 1)[1] for name in self._incoming}
+        return {
+            "peft_type": "LORA",
+            "r": self._lora.get("r", 16),
+            "lora_alpha": self._lora.get("alpha", 32.0),
+            "target_modules": sorted(layers),
+            "bias": "none",
+        }
+
+
+@dataclass
+class NoInit(WeightTransferInitInfo):
+    """Nothing to set up."""
+
+
+@dataclass
+class Bucket(WeightTransferUpdateInfo):
+    """Some of the weights, by their checkpoint names."""
+
+    weights: list[tuple[str, Tensor]] = field(default_factory=list)
+
+
+class BucketTransfer(WeightTransferEngine[NoInit, Bucket]):
+    """The worker's end of a weight sync: loads buckets in place, layer by layer; layers without new weights keep theirs."""
+
+    init_info_cls = NoInit
+    update_info_cls = Bucket
+
+    def init_transfer_engine(self, init_info: NoInit) -> None:
+        """Tensors come with the call itself."""
+
+    def start_weight_update(self) -> None:
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict) -> None:
+        """As in the base class, which fails to synchronize where there is no accelerator."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: Bucket) -> None:
+        with torch.no_grad():
+            self.model.load_weights(update_info.weights)
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        """Nothing to free."""
+
+
+class KnowsBuckets:
+    """A worker extension without methods: through it workers in other processes import this module, and so the back end."""
+
+
+WeightTransferEngineFactory.register_engine(BACKEND, BucketTransfer)

@@ -1,4 +1,4 @@
-"""Banned ids inside vLLM: masked out of the logits before anything else looks at them, as the trainer does it."""
+"""Generation by vLLM: all samples of all prompts at once, each prompt handed over when its last sample has ended."""
 
 from __future__ import annotations
 
@@ -21,58 +21,7 @@ from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder
 
-# ---- Our prompts as vLLM's processed inputs: the very ids and pixels that the trainer sees, nothing tokenized or resized again.
-
 PIXELS, GRID = "pixel_values", "image_grid_thw"
-
-
-def engine_input(prompt: Prompt, encoder: PromptEncoder) -> Any:
-    """What `LLMEngine.add_request` takes; vLLM's caches know an image by our key."""
-    ids = prompt.input_ids.tolist()
-    if not prompt.images:
-        return tokens_input(ids)
-    counts = [_tokens(image, encoder) for image in prompt.images]
-    places = image_places(prompt.input_ids, encoder.processor.image_token_id, counts)
-    return mm_input(
-        ids,
-        mm_kwargs=MultiModalKwargsItems({"image": [_item(image) for image in prompt.images]}),
-        mm_hashes={"image": [image.key for image in prompt.images]},
-        mm_placeholders={"image": [PlaceholderRange(offset, count) for offset, count in places]},
-    )
-
-
-def image_places(ids: NDArray[np.int64], image_token: int, counts: Sequence[int]) -> list[tuple[int, int]]:
-    """(offset, tokens) of each image in the prompt; RuntimeError where ids and images do not belong together."""
-    (held,) = np.nonzero(ids == image_token)
-    starts = np.cumsum([0, *counts])
-    if len(held) != starts[-1]:
-        raise RuntimeError(f"the prompt has {len(held)} image tokens, its images need {starts[-1]}")
-    places = []
-    for count, start in zip(counts, starts, strict=False):
-        offset = int(held[start])
-        if held[start + count - 1] != offset + count - 1:
-            raise RuntimeError(f"the {count} tokens of an image at {offset} do not stand in a row")
-        places.append((offset, count))
-    return places
-
-
-def _tokens(image: PixelInput, encoder: PromptEncoder) -> int:
-    merge: int = encoder.image_processor.merge_size  # type: ignore[union-attr]
-    return int(image.tensors[GRID].prod()) // merge**2
-
-
-def _item(image: PixelInput) -> MultiModalKwargsItem:
-    """Pixels [patches, D] and grid [3] of an image, in the form of vLLM's own processor for Qwen's families: the prompt's
-    own memory, so that slots that share a picture hold it once."""
-    tensors = {name: torch.from_numpy(image.tensors[name]) for name in (PIXELS, GRID)}
-    fields = {
-        PIXELS: MultiModalFieldConfig.flat_from_sizes("image", tensors[GRID].prod(-1)),
-        GRID: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
-    }
-    return MultiModalKwargsItems.from_hf_inputs(tensors, fields)["image"][0]
-
-
-# ---- Generation by vLLM: all samples of all prompts at once, every prompt handed over when its last sample has ended.
 
 
 class VLLMGenerator:
@@ -97,34 +46,34 @@ class VLLMGenerator:
     ) -> list[tuple[Completion, ...]]:
         """Completions of each prompt, in order; the samples of a prompt share its keys and values (prefix caching)."""
         results: dict[int, tuple[Completion, ...]] = {}
-        waiting: dict[str, int] = {}  # request -> place among the prompts
+        waiting: dict[str, int] = {}  # request -> index of its prompt
         inputs = [engine_input(prompt, self.policy.encoder) for prompt in prompts]
         deadline = time.monotonic() + self.timeout_s
         with self.engine.awake():
             try:
-                for place, (given, seed) in enumerate(zip(inputs, seeds, strict=True)):
-                    waiting[self.engine.submit(given, self._parameters(num_generations, seed, sampling))] = place
+                for index, (prompt, seed) in enumerate(zip(inputs, seeds, strict=True)):
+                    waiting[self.engine.submit(prompt, self._parameters(num_generations, seed, sampling))] = index
                 while waiting:
                     if time.monotonic() > deadline:
                         raise EngineLost(f"{len(waiting)} prompts unanswered after {self.timeout_s:g} s")
                     for output in self.engine.finished():
-                        place = waiting.pop(output.request_id)
-                        results[place] = self._completions(prompts[place], output, num_generations)
+                        index = waiting.pop(output.request_id)
+                        results[index] = self._completions(prompts[index], output, num_generations)
                         if on_prompt_done is not None:
-                            on_prompt_done(place, results[place])
+                            on_prompt_done(index, results[index])
             finally:
                 self.engine.abort(list(waiting))
-        return [results[place] for place in range(len(prompts))]
+        return [results[index] for index in range(len(prompts))]
 
     def _parameters(self, num_generations: int, seed: int, sampling: Sampling) -> SamplingParams:
-        chosen = {"n": 1, "temperature": 0.0} if sampling.greedy else {"n": num_generations, "seed": seed}
+        options = {"n": 1, "temperature": 0.0} if sampling.greedy else {"n": num_generations, "seed": seed}
         if not sampling.greedy:
-            chosen |= {"temperature": self.policy.temperature, "top_p": sampling.top_p}
+            options |= {"temperature": self.policy.temperature, "top_p": sampling.top_p}
         return SamplingParams(
-            **chosen,
+            **options,
             max_tokens=sampling.max_tokens,
             stop_token_ids=list(self.policy.end_ids),
-            ignore_eos=True,  # the ends are the policy's own, whatever the folder's generation config says
+            ignore_eos=True,  # only the policy's end ids, whatever the folder's generation config says
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,
@@ -134,7 +83,7 @@ class VLLMGenerator:
     def _completions(self, prompt: Prompt, output: Any, num_generations: int) -> tuple[Completion, ...]:
         if output.prompt_token_ids != prompt.input_ids.tolist():
             raise RuntimeError(
-                f"vLLM answered another prompt than the trainer will see: {len(output.prompt_token_ids)} ids instead of "
+                f"vLLM answered a different prompt from the trainer's: {len(output.prompt_token_ids)} ids instead of "
                 f"{len(prompt.input_ids)} (it begins {prompt.text[:60]!r})"
             )
         completions = tuple(self._completion(answer) for answer in sorted(output.outputs, key=lambda o: o.index))
@@ -150,8 +99,59 @@ class VLLMGenerator:
         )
 
 
+def engine_input(prompt: Prompt, encoder: PromptEncoder) -> Any:
+    """What `LLMEngine.add_request` takes: the very ids and pixels that the trainer sees, nothing tokenized or resized again.
+
+    vLLM's caches know an image by our key.
+    """
+    ids = prompt.input_ids.tolist()
+    if not prompt.images:
+        return tokens_input(ids)
+    counts = [_tokens(image, encoder) for image in prompt.images]
+    spans = image_spans(prompt.input_ids, encoder.processor.image_token_id, counts)
+    return mm_input(
+        ids,
+        mm_kwargs=MultiModalKwargsItems({"image": [_item(image) for image in prompt.images]}),
+        mm_hashes={"image": [image.key for image in prompt.images]},
+        mm_placeholders={"image": [PlaceholderRange(offset, count) for offset, count in spans]},
+    )
+
+
+def image_spans(ids: NDArray[np.int64], image_token: int, counts: Sequence[int]) -> list[tuple[int, int]]:
+    """(offset, tokens) of each image in the prompt; RuntimeError where ids and images do not match."""
+    (positions,) = np.nonzero(ids == image_token)
+    starts = np.cumsum([0, *counts])
+    if len(positions) != starts[-1]:
+        raise RuntimeError(f"the prompt has {len(positions)} image tokens, its images need {starts[-1]}")
+    spans = []
+    for count, start in zip(counts, starts, strict=False):
+        offset = int(positions[start])
+        if positions[start + count - 1] != offset + count - 1:
+            raise RuntimeError(f"the {count} tokens of an image at {offset} are not contiguous")
+        spans.append((offset, count))
+    return spans
+
+
+def _tokens(image: PixelInput, encoder: PromptEncoder) -> int:
+    merge: int = encoder.image_processor.merge_size  # type: ignore[union-attr]
+    return int(image.tensors[GRID].prod()) // merge**2
+
+
+def _item(image: PixelInput) -> MultiModalKwargsItem:
+    """Pixels [patches, D] and grid [3] of an image, in the form of vLLM's own processor for Qwen's families.
+
+    In the prompt's own memory, so that slots that share a picture hold it once.
+    """
+    tensors = {name: torch.from_numpy(image.tensors[name]) for name in (PIXELS, GRID)}
+    fields = {
+        PIXELS: MultiModalFieldConfig.flat_from_sizes("image", tensors[GRID].prod(-1)),
+        GRID: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
+    }
+    return MultiModalKwargsItems.from_hf_inputs(tensors, fields)["image"][0]
+
+
 class BannedIds(LogitsProcessor):
-    """Sets the logits of `additional_config["banned_ids"]` to -inf, in every row. Needs nothing of a request."""
+    """Sets the logits of `additional_config["banned_ids"]` to -inf in every row, before anything else, as the trainer does."""
 
     def __init__(self, vllm_config: object, device: torch.device, is_pin_memory: bool) -> None:
         banned = vllm_config.additional_config["banned_ids"]  # type: ignore[attr-defined]
@@ -164,4 +164,4 @@ class BannedIds(LogitsProcessor):
         return False  # greedy requests must see it too
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """There is no state."""
+        """Stateless."""

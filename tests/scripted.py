@@ -1,4 +1,4 @@
-"""A generator that says what it is told: recorded or hand-written completions, for tests and exact comparisons."""
+"""A generator that replays hand-written completions, for exact comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sharegrpo_rl.models.policy import Policy
 
 
 class ScriptedGenerator:
-    """Replays texts: `script(prompt, sample)` is the text of the prompt's completion number `sample`.
+    """`script(prompt, sample)` is the text of the prompt's completion number `sample`.
 
     Tokens are those of the policy's tokenizer, the end token included; a text over `max_tokens` is cut and marked
     truncated. The sampler's log-probs are 0, as nothing was sampled.
@@ -32,10 +32,10 @@ class ScriptedGenerator:
     ) -> list[tuple[Completion, ...]]:
         """The scripted completions of each prompt; seeds play no part."""
         results = []
-        for place, prompt in enumerate(prompts):
+        for index, prompt in enumerate(prompts):
             results.append(tuple(self._completion(self.script(prompt, i), sampling) for i in range(num_generations)))
             if on_prompt_done is not None:
-                on_prompt_done(place, results[-1])
+                on_prompt_done(index, results[-1])
         return results
 
     def _completion(self, text: str, sampling: Sampling) -> Completion:
