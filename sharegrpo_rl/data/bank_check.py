@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from sharegrpo_rl.data.cache import cache_folder, replacing
+from sharegrpo_rl.data.cache import cache_folder, cached_file
 from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion
 from sharegrpo_rl.errors import UserError
 
@@ -73,5 +73,5 @@ class _CheckedImages:
         if self._decoded < _WORTH_KEEPING:
             return
         # A cache that cannot be written only makes the next walk as long as this one.
-        with suppress(UserError), replacing(self._file) as unfinished:
+        with suppress(UserError), cached_file(self._file) as unfinished:
             unfinished.write_text("\n".join(sorted(self._known)), encoding="ascii")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import replacing
 
 
 def cache_folder(kind: str) -> Path:
@@ -25,17 +26,12 @@ def file_identity(path: Path) -> str:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `target` in one step; nothing is left behind where writing fails."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+def cached_file(target: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `target` in one step; UserError where it cannot be written."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        unfinished.replace(target)
+        with replacing(target, shared=True) as unfinished:
+            yield unfinished
     except OSError as error:
         raise UserError(
             f"cannot write {target}: {error.strerror or error}; free some space or set XDG_CACHE_HOME to another folder"
         ) from None
-    finally:
-        with suppress(OSError):  # the folder itself may be out of reach, which the error above has said
-            unfinished.unlink(missing_ok=True)

@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sharegrpo_rl.data.cache import replacing
 from sharegrpo_rl.data.templates import template_wordings
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import replacing, storage_errors
 
 _COLORS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
 _TEXT = pa.string()
@@ -123,7 +123,7 @@ def _write(target: Path, rows: list[dict[str, Any]]) -> None:
         features[name] = {"feature": features[name], "_type": "List"}
     features["image"] = {"_type": "Image"}
     schema = _SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    with replacing(target) as unfinished:
+    with storage_errors(target, "free some space or name another --out"), replacing(target) as unfinished:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), unfinished, compression="zstd")
 
 

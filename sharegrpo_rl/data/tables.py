@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sharegrpo_rl.data.cache import cache_folder, file_identity, replacing
+from sharegrpo_rl.data.cache import cache_folder, cached_file, file_identity
 from sharegrpo_rl.data.splits import SPLIT_WORDS, SUFFIXES
 from sharegrpo_rl.errors import UserError
 
@@ -294,14 +294,14 @@ def _arrow_copy(path: Path) -> Path:
             return target
         source = pq.ParquetFile(path)
     with (
-        replacing(target) as unfinished,
+        cached_file(target) as unfinished,
         pa.OSFile(str(unfinished), "wb") as file,
         pa.ipc.new_file(file, source.schema_arrow) as writer,
     ):
         for group in range(source.num_row_groups):  # one after the other: a reader of all groups keeps all in memory
             batches = source.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group])
             while True:
-                with _reading_errors(path):  # reading only: errors of writing to the cache are `replacing`'s
+                with _reading_errors(path):  # reading only: errors of writing to the cache are `cached_file`'s
                     batch = next(batches, None)
                 if batch is None:
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from random import Random
 from typing import ClassVar, Self, TypeVar
@@ -26,11 +27,13 @@ class GeneratedBank:
     task: ClassVar[str]  # names the curve, and is part of every seed
     sizes: ClassVar[dict[str, int]] = {"train": 50_000, "test": 2_000}
 
-    def __init__(self, split: str, *, subset_seed: int = 0) -> None:
+    def __init__(self, split: str, *, subset_seed: int = 0, transforms: Sequence[str] | None = None) -> None:
+        """`transforms` narrows what `make` allows; None = all of it."""
         if split not in self.sizes:
             raise UserError(f"{self.name} has the splits {' and '.join(self.sizes)}, not {split!r}")
         self.split = split
         self._stream = f"{split}-{subset_seed}" if split == "train" and subset_seed else split
+        self._transforms = transforms
         self._start = 0
         self._length = self.sizes[split]
 
@@ -44,7 +47,10 @@ class GeneratedBank:
     def __getitem__(self, index: int) -> SeedQuestion:
         if not 0 <= index < self._length:
             raise IndexError(f"question {index} of {self._length}")
-        return self.make(self._start + index)
+        question = self.make(self._start + index)
+        if self._transforms is None or question.transforms is None:
+            return question
+        return replace(question, transforms=tuple(t for t in question.transforms if t in self._transforms))
 
     def part(self, start: int, stop: int | None = None) -> Self:
         """The questions from `start` up to `stop`; without `stop`, as many as this bank has."""

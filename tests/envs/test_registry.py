@@ -1,8 +1,10 @@
-"""The contract of an environment, for every one in the registry: a new task is tested for free."""
+"""The contract of an environment, for every one in the registry and the one of the docs: a new task is tested for free."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import sharegrpo_rl
+from sharegrpo_rl.config import user_code
 from sharegrpo_rl.envs.registry import (
     ENVIRONMENTS,
     EnvironmentSpec,
@@ -22,7 +25,23 @@ from sharegrpo_rl.envs.registry import (
 )
 from sharegrpo_rl.errors import UserError
 
-every_environment = pytest.mark.parametrize("env_id", list(ENVIRONMENTS))
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "environments.md"
+OWN = "DrawnClock-v0"  # the task that docs/environments.md writes
+BUILT_IN = list(ENVIRONMENTS)
+every_environment = pytest.mark.parametrize("env_id", [*BUILT_IN, OWN])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clock_of_the_docs(tmp_path_factory):
+    """The file that the docs show, registered as `--import` does it."""
+    (code,) = re.findall(r"^```python\n(# clock\.py\n.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 90
+    path = tmp_path_factory.mktemp("own") / "clock.py"
+    path.write_text(code)
+    user_code.import_user_files([path])
+    yield
+    user_code.IMPORTED.remove(str(path))
+    del ENVIRONMENTS[OWN], gymnasium.registry[OWN]
 
 
 @every_environment
@@ -135,7 +154,7 @@ def test_importing_the_package_registers_all_and_loads_nothing_heavy():
         "heavy = {'torch', 'ray', 'transformers', 'PIL', 'datasets', 'pyarrow'} & set(sys.modules);"
         "assert not heavy, heavy;"
         "assert os.environ['RAY_ENABLE_UV_RUN_RUNTIME_ENV'] == '0';"
-        f"assert all(i in gymnasium.registry for i in {list(ENVIRONMENTS)!r});"
+        f"assert all(i in gymnasium.registry for i in {BUILT_IN!r});"
         "gymnasium.make('DrawnShapes-v0').reset(seed=0);"
         "assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
     )

@@ -390,11 +390,10 @@ class DrawnShapesBank(GeneratedBank):
         subset_seed: int = 0,
         transforms: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(split, subset_seed=subset_seed)
+        super().__init__(split, subset_seed=subset_seed, transforms=transforms)
         self.kinds = expand_kinds(kinds)
         self.image_size = image_size
         self.num_wordings = num_wordings
-        self._transforms = transforms
 
     def make(self, number: int) -> SeedQuestion:
         """Question `number` of the split."""
@@ -414,7 +413,7 @@ class DrawnShapesBank(GeneratedBank):
             key_steps=drawing.steps,
             task=self.task,
             subtask=name,
-            transforms=tuple(t for t in kind.transforms if self._transforms is None or t in self._transforms),
+            transforms=kind.transforms,
         )
 
     def _draw(self, kind: Kind, answer: str, random: Random) -> Drawing:
