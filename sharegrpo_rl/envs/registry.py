@@ -124,3 +124,18 @@ def make_env(
     """An environment over a split, without gymnasium's wrappers: several answers may be graded after one reset."""
     cls = environment_spec(env_id).load()
     return cls(split=split, rewards=rewards, answer_format=answer_format, check=check, **env_config)
+
+
+def warm_start_rows(config: Mapping[str, Any]) -> int:
+    """Training questions that the warm start of a run with these options uses up, and that RL leaves out."""
+    warm = config["warm_start"]
+    return warm["rows"] if warm and warm.get("data", "train") == "train" and warm.get("steps", 500) > 0 else 0
+
+
+def train_env_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `env_config` of the training split of a run with these options."""
+    return {
+        **config["env_config"],
+        "skip_questions": config["env_config"].get("skip_questions", 0) + warm_start_rows(config),
+        "transform_text_position": config["transform_text_position"],
+    }
