@@ -126,16 +126,15 @@ def make_env(
     return cls(split=split, rewards=rewards, answer_format=answer_format, check=check, **env_config)
 
 
-def warm_start_rows(config: Mapping[str, Any]) -> int:
-    """Training questions that the warm start of a run with these options uses up, and that RL leaves out."""
-    warm = config["warm_start"]
-    return warm["rows"] if warm and warm.get("data", "train") == "train" and warm.get("steps", 500) > 0 else 0
-
-
 def train_env_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The `env_config` of the training split of a run with these options."""
+    """The `env_config` of RL's training split, from every option of a run: the warm start's questions are left out."""
+    from sharegrpo_rl.config.environment import read_options
+    from sharegrpo_rl.config.run import WarmStartOptions
+
+    env_config, warm_start = config["env_config"], config["warm_start"]
+    rows = read_options(WarmStartOptions, warm_start, "warm_start").rows_from_train if warm_start else 0
     return {
-        **config["env_config"],
-        "skip_questions": config["env_config"].get("skip_questions", 0) + warm_start_rows(config),
+        **env_config,
+        "skip_questions": env_config.get("skip_questions", 0) + rows,
         "transform_text_position": config["transform_text_position"],
     }

@@ -12,8 +12,8 @@ import pytest
 
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.reports.jobs import Job, run_jobs
 from sharegrpo_rl.reports.compare import check_folders, plan_methods, read_target
+from sharegrpo_rl.reports.jobs import Job, run_jobs
 
 
 def refused(capsys, *arguments):
