@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -52,7 +53,7 @@ def assert_harmless(text: str, scripts: int = 0) -> Page:
 
 
 def test_a_run_page_takes_settings_names_and_alarms_for_text(maker: RunMaker) -> None:
-    path = maker.run("GRPO", sets=(f"config.system_prompt={NASTY!r}",))
+    path = maker.run("GRPO", sets=(f"config.system_prompt={json.dumps(NASTY)}",))
     text = report_run(path)[0].read_text()
     assert NASTY in assert_harmless(text).words
 
