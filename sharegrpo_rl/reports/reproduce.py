@@ -16,8 +16,8 @@ from sharegrpo_rl.config.tree import load_yaml_file
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import storage_errors, write_atomically
 from sharegrpo_rl.models.measured_sizes import model_sizes
-from sharegrpo_rl.planning.plan import Request, make_plan
-from sharegrpo_rl.planning.workload import GPU
+from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
+from sharegrpo_rl.planning.gpus import GPU
 from sharegrpo_rl.reports.jobs import PROGRAM, Job, run_jobs, training_job
 from sharegrpo_rl.reports.pages import render
 from sharegrpo_rl.runs.display import machine_memory, say
@@ -193,7 +193,7 @@ def plan_rows(table: PaperTable, options: ReproduceOptions) -> list[PlannedRow]:
 
 
 def memory_obstacle(spec: RunSpec, memory: float) -> str | None:
-    """Why the plan of a run does not fit into this machine's memory; None where it fits, or nothing is known of its model."""
+    """Why a run does not fit into this machine's memory; None where it fits, or nothing is known of its model."""
     model = spec.config["model"]
     if model == "tiny":
         return None
@@ -202,12 +202,13 @@ def memory_obstacle(spec: RunSpec, memory: float) -> str | None:
     except UserError:
         is_hub_name = model.count("/") == 1
         return None if is_hub_name else f"its model is not here: {model}"
-    plan = make_plan(Request(spec.config, spec.iterations, sizes, GPU("this machine", int(memory))))
-    if plan.fits:
+    gpu = GPU("this machine", int(memory))
+    estimate = estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, gpu))
+    if estimate.fits:
         return None
-    needed = max((p.total for p in plan.processes if p.fits is False), default=0)
+    needed = max((p.total for p in estimate.processes if p.fits is False), default=0)
     if not needed:
-        return plan.problems[0]
+        return estimate.problems[0]
     return f"needs about {number(needed / 1e9)} GB, {number(memory / 1e9)} GB are here"
 
 
