@@ -395,9 +395,9 @@ def compare(
     from rich.console import Console
 
     from sharegrpo_rl.config.user_code import import_user_files
+    from sharegrpo_rl.reports.analysis import Settings
     from sharegrpo_rl.reports.compare import CompareOptions
     from sharegrpo_rl.reports.compare import compare as run_comparison
-    from sharegrpo_rl.reports.comparison import Settings
 
     import_files = [path.absolute() for path in imports or []]
     digests = import_user_files(import_files)

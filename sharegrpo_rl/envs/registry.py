@@ -124,3 +124,17 @@ def make_env(
     """An environment over a split, without gymnasium's wrappers: several answers may be graded after one reset."""
     cls = environment_spec(env_id).load()
     return cls(split=split, rewards=rewards, answer_format=answer_format, check=check, **env_config)
+
+
+def train_env_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `env_config` of RL's training split, from every option of a run: the warm start's questions are left out."""
+    from sharegrpo_rl.config.environment import read_options
+    from sharegrpo_rl.config.run import WarmStartOptions
+
+    env_config, warm_start = config["env_config"], config["warm_start"]
+    rows = read_options(WarmStartOptions, warm_start, "warm_start").rows_from_train if warm_start else 0
+    return {
+        **env_config,
+        "skip_questions": env_config.get("skip_questions", 0) + rows,
+        "transform_text_position": config["transform_text_position"],
+    }

@@ -1,4 +1,4 @@
-"""Signs that a run goes wrong, read from the rows of its result.json. Each has a fixed rule, stated beside it."""
+"""Signs that a run goes wrong, read from the rows of its result.json by fixed rules."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 
 from sharegrpo_rl.config.metrics import value_of
 
-WINDOW = 8  # iterations that the start and the end of a run are averaged over; a quarter of a shorter run
+WINDOW = 8  # iterations averaged at the start and at the end of a run; a quarter of a shorter run
 Rows = Sequence[Mapping[str, Any]]
+
+ENTROPY_KEPT, ENTROPY_SMALL = 0.1, 0.05
+LENGTH_GROWN = 2.0
+TRUNCATED, FORMAT_STUCK, ZERO_VARIANCE, LOGPROB_DIFF = 0.1, 0.5, 0.8, 0.02
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Rule:
-    """A check: its name, when it raises an alarm (as words), the remedy, and the check itself (None = nothing seen)."""
+    """A check, when it raises an alarm (in words), and the remedy. `check` returns what it saw, or None."""
 
     name: str
     when: str
@@ -33,8 +37,9 @@ class Rule:
 
 def find_alarms(rows: Rows) -> list[Alarm]:
     """The alarms of a run, in the order of RULES; none for a run without rows."""
-    found = [(rule, rule.check(rows)) for rule in RULES] if rows else []
-    return [Alarm(rule.name, seen, rule.remedy) for rule, seen in found if seen]
+    if not rows:
+        return []
+    return [Alarm(rule.name, seen, rule.remedy) for rule in RULES if (seen := rule.check(rows))]
 
 
 def ends(rows: Rows, metric: str) -> tuple[float, float] | None:
@@ -44,11 +49,6 @@ def ends(rows: Rows, metric: str) -> tuple[float, float] | None:
         return None
     width = max(1, min(WINDOW, len(values) // 4))
     return sum(values[:width]) / width, sum(values[-width:]) / width
-
-
-ENTROPY_KEPT, ENTROPY_SMALL = 0.1, 0.05
-LENGTH_GROWN = 2.0
-TRUNCATED, FORMAT_STUCK, ZERO_VARIANCE, SAMPLER_GAP = 0.1, 0.5, 0.8, 0.02
 
 
 def _entropy(rows: Rows) -> str | None:
@@ -89,9 +89,9 @@ def _grader(rows: Rows) -> str | None:
     return f"{errors:.0f} completions on which the grader failed" if errors else None
 
 
-def _sampler_gap(rows: Rows) -> str | None:
+def _logprob_diff(rows: Rows) -> str | None:
     pair = ends(rows, "learners/default_policy/logprob_diff_mean")
-    if pair is None or pair[1] < SAMPLER_GAP:
+    if pair is None or pair[1] < LOGPROB_DIFF:
         return None
     return f"mean distance of log-probs {pair[0]:.3g} at the start, {pair[1]:.3g} at the end"
 
@@ -141,9 +141,9 @@ RULES = (
     ),
     Rule(
         "sampler and trainer apart",
-        f"a native token's log-prob differs by at least {SAMPLER_GAP:g} on average at the end",
+        f"a native token's log-prob differs by at least {LOGPROB_DIFF:g} on average at the end",
         "The policy that sampled is not the one that is trained. Use rollout_correction, or one dtype for both.",
-        _sampler_gap,
+        _logprob_diff,
     ),
     Rule(
         "steps skipped",

@@ -1,36 +1,32 @@
-"""The images of test questions, read again from the run's own environment."""
+"""Which test questions a comparison shows, by rules that the report states, with each method's answers and the images."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.reports.comparison import verdicts
+from sharegrpo_rl.reports.analysis import Comparison, verdicts
 from sharegrpo_rl.reports.methods import Method, Run
+from sharegrpo_rl.reports.pages import picture
 
-# ---- Which test questions a report shows, and what each method answered to them. The rules are stated in the report.
-
-MOST_KINDS = 6
-MOST_PAIRS = 6
-A_SIDE = 3
+MAX_KINDS = 6
+MAX_PAIRS = 6
+MAX_PER_SIDE = 3
 
 SAMPLE_RULE = (
-    f"The first test question of each kind (at most {MOST_KINDS} kinds), with the answer of each method's lowest seed. "
+    f"The first test question of each kind (at most {MAX_KINDS} kinds), with the answer of each method's lowest seed. "
     "Nothing was picked by hand."
 )
 DISAGREEMENT_RULE = (
     "Questions where exactly one of two methods is right. They are ranked by the difference between the methods' shares of "
-    f"right seeds, then by their place in the test set; the first {A_SIDE} of either side are shown, with the completions "
+    f"right seeds, then by their place in the test set; the first {MAX_PER_SIDE} of either side are shown, with the completions "
     "of the lowest seed pair in which exactly one is right. "
-    f"Of more than {MOST_PAIRS} pairs of methods those with the largest difference in accuracy."
+    f"Of more than {MAX_PAIRS} pairs of methods those with the largest difference in accuracy."
 )
 
 
@@ -66,26 +62,31 @@ class Disagreement:
     only_a: tuple[Example, ...]
     only_b: tuple[Example, ...]
 
+    @property
+    def sides(self) -> list[tuple[str, str, tuple[Example, ...]]]:
+        """(which is right, which is wrong, examples) of the sides that have any."""
+        sides = [(self.a, self.b, self.only_a), (self.b, self.a, self.only_b)]
+        return [side for side in sides if side[2]]
 
-def sample_rollouts(methods: Sequence[Method]) -> list[Example]:
+
+def sample_answers(methods: Sequence[Method]) -> list[Example]:
     """By SAMPLE_RULE; empty where no run has predictions."""
     shown = _with_predictions(methods)
     if not shown:
         return []
-    rows = shown[0].finished[0].predictions or []
     first: dict[str, int] = {}
-    for place, row in enumerate(rows):
-        first.setdefault(row.get("subtask", ""), place)
-    return [_example(place, [(m, m.finished[0]) for m in shown]) for place in sorted(list(first.values())[:MOST_KINDS])]
+    for index, row in enumerate(shown[0].finished[0].predictions or []):
+        first.setdefault(row.get("subtask", ""), index)
+    runs = [(m, m.finished[0]) for m in shown]
+    return [_example(index, runs) for index in sorted(list(first.values())[:MAX_KINDS])]
 
 
-def disagreements(methods: Sequence[Method], comparisons: Sequence[dict[str, Any]]) -> list[Disagreement]:
+def disagreements(methods: Sequence[Method], comparisons: Sequence[Comparison]) -> list[Disagreement]:
     """By DISAGREEMENT_RULE, over the pairs that were compared."""
     by_label = {m.label: m for m in _with_predictions(methods)}
     pairs = [p for p in comparisons if p["a"] in by_label and p["b"] in by_label]
-    pairs = sorted(pairs, key=lambda p: -abs(p["difference"]["value"]))[:MOST_PAIRS]
-    found = [_disagreement(by_label[p["a"]], by_label[p["b"]]) for p in pairs]
-    return [d for d in found if d.only_a or d.only_b]
+    pairs = sorted(pairs, key=lambda p: -abs(p["difference"]["value"]))[:MAX_PAIRS]
+    return [d for p in pairs if (d := _disagreement(by_label[p["a"]], by_label[p["b"]])).sides]
 
 
 def _with_predictions(methods: Sequence[Method]) -> list[Method]:
@@ -93,55 +94,51 @@ def _with_predictions(methods: Sequence[Method]) -> list[Method]:
 
 
 def _disagreement(a: Method, b: Method) -> Disagreement:
-    right_a, right_b = (verdicts(m.finished) >= 1 for m in (a, b))
+    right_a, right_b = (verdicts(m.finished) >= 1 for m in (a, b))  # [seeds, questions]
     difference = right_a.mean(0) - right_b.mean(0)
     order = np.argsort(-np.abs(difference), kind="stable")
-    sides = []
-    for sign in (1, -1):
-        places = [int(q) for q in order if np.sign(difference[q]) == sign][:A_SIDE]
-        sides.append(tuple(_side(q, a, b, right_a[:, q], right_b[:, q], sign) for q in places))
-    return Disagreement(a.label, b.label, sides[0], sides[1])
+    only_a, only_b = (
+        tuple(
+            _differing_example(int(q), a, b, right_a[:, q], right_b[:, q])
+            for q in [q for q in order if np.sign(difference[q]) == sign][:MAX_PER_SIDE]
+        )
+        for sign in (1, -1)
+    )
+    return Disagreement(a.label, b.label, only_a, only_b)
 
 
-def _side(place: int, a: Method, b: Method, right_a: Any, right_b: Any, sign: int) -> Example:
-    i, j = _seed_pair(a.finished, b.finished, right_a, right_b, wanted=sign > 0)
+def _differing_example(
+    index: int, a: Method, b: Method, right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]
+) -> Example:
+    """The answers of the lowest pair of seeds (one seed for both where possible) in which the better method alone is right."""
+    a_wins = right_a.mean() > right_b.mean()
+    pairs = [
+        (run_a, run_b)
+        for run_a, is_right_a in zip(a.finished, right_a, strict=True)
+        for run_b, is_right_b in zip(b.finished, right_b, strict=True)
+        if is_right_a == a_wins and is_right_b != a_wins
+    ]
+    run_a, run_b = min(pairs, key=lambda p: (p[0].seed != p[1].seed, p[0].seed, p[1].seed))
     note = (
         f"right in {int(right_a.sum())} of {len(right_a)} seeds with {a.label}, "
         f"in {int(right_b.sum())} of {len(right_b)} with {b.label}"
     )
-    return _example(place, [(a, a.finished[i]), (b, b.finished[j])], note)
+    return _example(index, [(a, run_a), (b, run_b)], note)
 
 
-def _seed_pair(
-    runs_a: Sequence[Run], runs_b: Sequence[Run], right_a: Any, right_b: Any, *, wanted: bool
-) -> tuple[int, int]:
-    """The lowest pair of seeds, one seed for both where that is possible, with a right and b wrong (or the reverse)."""
-    pairs = [
-        (i, j)
-        for i in range(len(runs_a))
-        for j in range(len(runs_b))
-        if bool(right_a[i]) is wanted and bool(right_b[j]) is not wanted
-    ]
-    return min(pairs, key=lambda p: (runs_a[p[0]].seed != runs_b[p[1]].seed, runs_a[p[0]].seed, runs_b[p[1]].seed))
-
-
-def _example(place: int, chosen: Sequence[tuple[Method, Run]], note: str = "") -> Example:
-    rows = [(run.predictions or [])[place] for _, run in chosen]
+def _example(index: int, runs: Sequence[tuple[Method, Run]], note: str = "") -> Example:
+    rows = [(run.predictions or [])[index] for _, run in runs]
     answers = tuple(
         Answer(method.label, run.seed, row["text"], row.get("extracted"), float(row["accuracy"]) >= 1)
-        for (method, run), row in zip(chosen, rows, strict=True)
+        for (method, run), row in zip(runs, rows, strict=True)
     )
     row = rows[0]
     return Example(row["question_id"], row.get("question", ""), row["gold"], row.get("subtask", ""), answers, note)
 
 
-LONGEST_SHOWN = 320  # pixels
-SMALLEST_SHOWN = 112  # smaller pictures are enlarged by whole factors
-
-
 def question_images(run: Run, question_ids: Sequence[str]) -> tuple[dict[str, list[str]], str]:
-    """PNG images as base64 by question id, and why there are none where the data cannot be read any more."""
-    config = run.params["config"]
+    """Images as data URIs by question id; and why there are none where the data cannot be read any more."""
+    config, images = run.params["config"], dict[str, list[str]]()
     try:
         env = make_env(
             run.params["env"],
@@ -151,21 +148,9 @@ def question_images(run: Run, question_ids: Sequence[str]) -> tuple[dict[str, li
             answer_format=config["answer_format"],
             check=False,
         )
-        found = {}
-        for question in question_ids:
-            observation, _ = env.reset(options={"question_id": question})
-            found[question] = [png(Image.fromarray(pixels)) for pixels in observation["images"]]
+        for question_id in question_ids:
+            observation, _ = env.reset(options={"question_id": question_id})
+            images[question_id] = [picture(pixels) for pixels in observation["images"]]
     except UserError as error:
         return {}, f"The images are not shown, because the data could not be read: {error}"
-    return found, ""
-
-
-def png(image: Image.Image) -> str:
-    """A PNG as base64, large enough to be seen and small enough for a page."""
-    image.thumbnail((LONGEST_SHOWN, LONGEST_SHOWN))
-    factor = max(1, -(-SMALLEST_SHOWN // max(image.size)))
-    if factor > 1:
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+    return images, ""

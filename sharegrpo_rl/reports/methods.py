@@ -1,4 +1,4 @@
-"""One run's folder as a report reads it: settings, rows, evaluations, predictions; finished or not."""
+"""Finished and unfinished runs as reports read them, and methods: runs that differ in nothing but their seed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import PREDICTIONS, write_atomically
 from sharegrpo_rl.runs.folder import RunFolder, leaves
+from sharegrpo_rl.statistics.formatting import short
 from sharegrpo_rl.statistics.seeds import Curve
 
-AXES = ("completions", "seconds")
+DISPLAY_NAMES = {"ShareGRPO": "Share-GRPO", "GRPOD": "GRPO-D"}
+METHODS_FILE = "methods.json"
+START_OPTIONS = ("model", "model_config", "warm_start")  # they fix the model that RL starts from
+MAX_NAMED_OPTIONS = 2  # a label names up to this many differing options; beyond that, methods are numbered
+UNNAMED_OPTIONS = ("env_config", "total_steps")  # too long, or a consequence of others
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's files in memory. `summary` is None while it is unfinished, `predictions` where the run wrote none."""
+    """The files of a run's folder. `summary` is None while the run is unfinished, `predictions` where it wrote none."""
 
     path: Path
     params: dict[str, Any]
@@ -47,30 +52,33 @@ class Run:
 
     @cached_property
     def axes(self) -> dict[str, NDArray[np.float64]]:
-        """What was spent at each point, 0 in front: sampled completions (taught rows for SFT), seconds of training."""
-        taught = self.params["config"].get("num_questions", 0)
-        spent = [value_of(row, "env_runners/num_completions") or taught for row in self.rows]
+        """Iterations, sampled completions (trained rows for SFT) and seconds of training up to each row, 0 in front."""
+        rows_trained = self.params["config"].get("num_questions", 0)
+        completions = [value_of(row, "env_runners/num_completions") or rows_trained for row in self.rows]
         seconds = [row.get("iteration_seconds", 0.0) for row in self.rows]
-        return {"completions": np.cumsum([0.0, *spent]), "seconds": np.cumsum([0.0, *seconds])}
+        return {
+            "iterations": np.arange(len(self.rows) + 1, dtype=np.float64),
+            "completions": np.cumsum([0.0, *completions]),
+            "seconds": np.cumsum([0.0, *seconds]),
+        }
 
     def curve(self, metric: str, axis: str = "completions") -> Curve | None:
         """A metric of training (a path with slashes) over an axis; None where no row has it."""
-        found = [
-            (self.axes[axis][i + 1], v) for i, row in enumerate(self.rows) if (v := value_of(row, metric)) is not None
-        ]
-        return _curve(found)
+        x = self.axes[axis][1:]
+        return _curve([(x[i], v) for i, row in enumerate(self.rows) if (v := value_of(row, metric)) is not None])
 
     def greedy(self, axis: str = "completions") -> Curve | None:
-        """Greedy accuracy on the test questions: before, at each evaluation, after."""
+        """Greedy accuracy on the test questions: before training, at each evaluation, after training."""
+        x = self.axes[axis]
         points: dict[float, float] = {}
         if self.before is not None:
             points[0.0] = self.before["evaluation"]["accuracy"]
-        for i, row in enumerate(self.rows):
+        for i, row in enumerate(self.rows, start=1):
             if (value := value_of(row, "evaluation/accuracy")) is not None:
-                points[float(self.axes[axis][i + 1])] = value
+                points[float(x[i])] = value
         if self.summary is not None:
             points.setdefault(0.0, self.summary["accuracy_before"])
-            points[float(self.axes[axis][-1])] = self.summary["accuracy_after"]
+            points[float(x[-1])] = self.summary["accuracy_after"]
         return _curve(sorted(points.items()))
 
 
@@ -89,36 +97,40 @@ def read_run(path: Path) -> Run:
         try:
             files[name] = folder.read_json(name)
         except ValueError as error:
-            raise UserError(f"{path / name}: not a JSON file ({error}); run it again in another folder") from None
+            raise UserError(f"{path / name}: not a JSON file ({error}); repeat the run in another folder") from None
     if not isinstance(files["params.json"], dict):
         raise UserError(f"{path}: no run (there is no params.json); name a run's folder or a folder of runs")
     return Run(
-        path, files["params.json"], folder.results.rows, files["before.json"], files["summary.json"], _predictions(path)
+        path,
+        files["params.json"],
+        folder.results.rows,
+        files["before.json"],
+        files["summary.json"],
+        _read_predictions(path / PREDICTIONS),
     )
 
 
-def _predictions(path: Path) -> list[dict[str, Any]] | None:
-    file = path / PREDICTIONS
-    if not file.exists():
+def _read_predictions(path: Path) -> list[dict[str, Any]] | None:
+    if not path.exists():
         return None
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
             if not {"question_id", "accuracy", "gold", "text"} <= set(row):
-                raise ValueError("a test question has question_id, accuracy, gold and text")
+                raise ValueError("it needs question_id, accuracy, gold and text")
         except (ValueError, TypeError) as error:
-            raise UserError(f"{file}: line {number} is no test question ({error}); remove the file") from None
+            raise UserError(f"{path}: line {number} is not a test question ({error}); remove the file") from None
         rows.append(row)
     return rows or None
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Run folders at a path: itself, or those one or two levels below, sorted."""
+    """Run folders: the folder itself, or those one or two levels below it, sorted."""
     if (folder / "params.json").is_file():
         return [folder]
-    found = [file.parent for pattern in ("*/params.json", "*/*/params.json") for file in folder.glob(pattern)]
-    runs = [p for p in found if not (p.parent / "params.json").exists()]
+    candidates = [file.parent for pattern in ("*/params.json", "*/*/params.json") for file in folder.glob(pattern)]
+    runs = [path for path in candidates if not (path.parent / "params.json").exists()]
     if not runs:
         raise UserError(
             f"{folder}: no run in it (a run's folder holds params.json); name a folder of runs or a run file"
@@ -126,24 +138,15 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted(set(runs))
 
 
-# ---- Methods: runs that differ in nothing but their seed, with a name, and what their settings do not share.
-
-DISPLAY = {"ShareGRPO": "Share-GRPO", "GRPOD": "GRPO-D"}
-METHODS_FILE = "methods.json"
-START = ("model", "model_config", "warm_start")  # options that fix the model RL begins with
-NAMED_KEYS = 2  # differing settings that a label names; with more, methods are numbered
-UNTOLD = ("env_config", "total_steps")  # too long, or following from others
-
-
 @dataclass
 class Method:
-    """What is compared: its runs by rising seed, the seeds that were asked for, and whose control it is."""
+    """What is compared: its runs by rising seed, the planned seeds, and the method that it is the control of."""
 
     label: str
     runs: list[Run] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)  # planned; empty = those that are there
+    seeds: list[int] = field(default_factory=list)  # planned; empty = those of `runs`
     control_of: str | None = None
-    failures: dict[int, str] = field(default_factory=dict)  # seed -> why its run ended badly
+    failures: dict[int, str] = field(default_factory=dict)  # seed -> why its run failed
 
     @property
     def finished(self) -> list[Run]:
@@ -161,9 +164,9 @@ class Method:
 
 
 def read_methods(folder: Path, label: str | None = None) -> list[Method]:
-    """The methods whose runs lie in a folder, named as `compare` named them, else after what tells them apart.
+    """The methods whose runs lie in a folder, named as `compare` named them, else by what tells them apart.
 
-    `label` names a folder of one method, and stands before the names of several.
+    `label` names the method of a folder that holds one, and is put in front of the names of several.
     """
     named = folder / METHODS_FILE
     if named.exists():
@@ -179,21 +182,8 @@ def read_methods(folder: Path, label: str | None = None) -> list[Method]:
     ]
 
 
-def _grouped_methods(folder: Path) -> list[Method]:
-    """Runs that differ in their seeds only are one method."""
-    groups: dict[str, list[Run]] = {}
-    for path in find_runs(folder):
-        run = read_run(path)
-        groups.setdefault(json.dumps(_settings(run.params), sort_keys=True), []).append(run)
-    runs = [sorted(group, key=lambda run: run.seed) for group in groups.values()]
-    for group in runs:
-        _refuse_twice(group)
-    labels = make_labels([group[0].params for group in runs])
-    return [Method(name, group) for name, group in zip(labels, runs, strict=True)]
-
-
 def write_methods(out: Path, methods: Sequence[Method], folders: Mapping[tuple[str, int], Path]) -> None:
-    """Leave names, seeds and folders of the planned runs in `methods.json`, so that a folder can be read again."""
+    """Record names, seeds and folders of the planned runs in `methods.json`, for `read_methods`."""
     entries = [
         {
             "label": m.label,
@@ -208,74 +198,71 @@ def write_methods(out: Path, methods: Sequence[Method], folders: Mapping[tuple[s
 def _named_methods(folder: Path, content: Mapping[str, Any]) -> list[Method]:
     methods = []
     for entry in content["methods"]:
-        places = {int(seed): folder / place for seed, place in entry["runs"].items()}
-        runs = [read_run(places[seed]) for seed in sorted(places) if (places[seed] / "params.json").exists()]
-        methods.append(Method(entry["label"], runs, sorted(places), entry["control_of"]))
+        paths = {int(seed): folder / name for seed, name in sorted(entry["runs"].items(), key=lambda run: int(run[0]))}
+        runs = [read_run(path) for path in paths.values() if (path / "params.json").exists()]
+        methods.append(Method(entry["label"], runs, list(paths), entry["control_of"]))
     return methods
 
 
-def _refuse_twice(runs: Sequence[Run]) -> None:
-    for first, second in pairwise(runs):
+def _grouped_methods(folder: Path) -> list[Method]:
+    groups: dict[str, list[Run]] = {}
+    for path in find_runs(folder):
+        run = read_run(path)
+        settings = {key: run.params.get(key) for key in ("run", "env", "stop", "config", "imports")}
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    methods = [sorted(runs, key=lambda run: run.seed) for runs in groups.values()]
+    for first, second in (pair for runs in methods for pair in pairwise(runs)):
         if first.seed == second.seed:
             raise UserError(
                 f"{second.path}: the same settings and seed {second.seed} as {first.path}; a seed counts once, leave one out"
             )
-
-
-def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that a method is: all but seed, name and versions."""
-    return {key: params.get(key) for key in ("run", "env", "stop", "config", "imports")}
+    labels = make_labels([runs[0].params for runs in methods])
+    return [Method(name, runs) for name, runs in zip(labels, methods, strict=True)]
 
 
 def display_name(algorithm: str) -> str:
     """How an algorithm is written in reports."""
-    return DISPLAY.get(algorithm, algorithm)
+    return DISPLAY_NAMES.get(algorithm, algorithm)
 
 
 def make_labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A short name for each method: the algorithm's, with the settings that differ where several have the same."""
+    """A short name for each method: its algorithm, with the differing options where several have the same algorithm."""
     names = [display_name(s["run"]) for s in settings]
     labels = []
-    for i, own in enumerate(settings):
-        alike = [s for j, s in enumerate(settings) if names[j] == names[i]]
-        labels.append(names[i] if len(alike) == 1 else f"{names[i]}{_distinction(own, alike)}")
+    for name, params in zip(names, settings, strict=True):
+        same_name = [s for other, s in zip(names, settings, strict=True) if other == name]
+        labels.append(name if len(same_name) == 1 else f"{name}{_distinction(params, same_name)}")
     return [
         f"{label} {labels[:i].count(label) + 1}" if labels.count(label) > 1 else label for i, label in enumerate(labels)
     ]
 
 
-def _distinction(own: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
-    if own["config"].get("shuffle_rewards") and not all(s["config"].get("shuffle_rewards") for s in alike):
+def _distinction(params: Mapping[str, Any], same_name: Sequence[Mapping[str, Any]]) -> str:
+    if params["config"].get("shuffle_rewards") and not all(s["config"].get("shuffle_rewards") for s in same_name):
         return ", permuted rewards"
-    keys = [k for k in differing_options(alike) if k.split(".")[0] not in UNTOLD and k != "shuffle_rewards"]
-    if not 0 < len(keys) <= NAMED_KEYS:
+    keys = [
+        k for k in differing_options(same_name) if k.split(".")[0] not in UNNAMED_OPTIONS and k != "shuffle_rewards"
+    ]
+    if not 0 < len(keys) <= MAX_NAMED_OPTIONS:
         return ""
-    values = flat_config(own)
-    return " (" + ", ".join(f"{key}={_short(values.get(key))}" for key in keys) + ")"
+    values = flat_config(params)
+    return " (" + ", ".join(f"{key}={short(values.get(key), 6)}" for key in keys) + ")"
 
 
 def differing_options(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Dotted options whose values are not the same everywhere, sorted."""
+    """Dotted options that are not the same in all settings, sorted."""
     flat = [flat_config(s) for s in settings]
     keys = sorted({key for values in flat for key in values})
     return [key for key in keys if len({json.dumps(values.get(key, "-"), sort_keys=True) for values in flat}) > 1]
 
 
 def flat_config(params: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a run by dotted name, the algorithm, the environment and the stop among them."""
+    """All options of a run by dotted name, with algorithm, environment and stop."""
     return leaves({"run": params["run"], "env": params["env"], "stop": params["stop"], **params["config"]})
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def same_start(a: Run, b: Run) -> bool:
-    """Did two runs of one seed begin with the same model?"""
-    alike = all(a.params["config"].get(key) == b.params["config"].get(key) for key in START)
-    return (
-        alike
-        and a.summary is not None
-        and b.summary is not None
-        and (a.summary["accuracy_before"] == b.summary["accuracy_before"])
-    )
+    """Did two finished runs of one seed start RL from the same model?"""
+    if a.summary is None or b.summary is None or a.summary["accuracy_before"] != b.summary["accuracy_before"]:
+        return False
+    return all(a.params["config"].get(key) == b.params["config"].get(key) for key in START_OPTIONS)

@@ -1,9 +1,10 @@
-"""The report's pictures: one panel each, so that they stay readable on a phone."""
+"""The pictures of reports: one panel each, so that they stay readable on a phone.
+
+A comparison has PNG files over methods and seeds; the page of one run has SVG panels over its iterations.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,15 +14,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.reports.methods import Method, Run
+from sharegrpo_rl.reports.pages import data_uri
 from sharegrpo_rl.statistics.seeds import Curve, make_band, smoothed
 
 COLORS = ("#0b6e8f", "#c8702a", "#4f7d3a", "#8a4f9e", "#a8323e", "#5c6b7a", "#a58a1f", "#2f8f83")
 INK, SOFT, GRID = "#1b2330", "#5d6878", "#dfe3e9"
 SMOOTHED = 8  # iterations that a figure of training is averaged over
 DPI = 170
-COLORS_A_PICTURE = 256
+PALETTE = 256  # colors of a PNG
+LEARNER = "learners/default_policy"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """One curve picture: where its values come from, axis and wording."""
+    """A picture of one figure over training, for all methods; `read` takes it from a run."""
 
     name: str
     title: str
@@ -85,8 +87,8 @@ def draw_all(methods: Sequence[Method], analysis: dict[str, Any], folder: Path) 
 
 def method_colors(methods: Sequence[Method]) -> dict[str, str]:
     """A color for each method; a control has its method's."""
-    own = [m.label for m in methods if m.control_of is None]
-    colors = {label: COLORS[i % len(COLORS)] for i, label in enumerate(own)}
+    labels = [m.label for m in methods if m.control_of is None]
+    colors = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
     return colors | {m.label: colors.get(m.control_of, SOFT) for m in methods if m.control_of is not None}
 
 
@@ -106,7 +108,6 @@ def curve_plots(methods: Sequence[Method]) -> list[CurvePlot]:
         return CurvePlot(name, title, caption, lambda run: _smooth(run.curve(metric)), share=share)
 
     smooth = f"averaged over {SMOOTHED} iterations"
-    learner = "learners/default_policy"
     return [
         CurvePlot(
             "accuracy_by_completions",
@@ -136,8 +137,8 @@ def curve_plots(methods: Sequence[Method]) -> list[CurvePlot]:
             f"Share of questions whose completions are not all alike in accuracy, {smooth}.",
         ),
         over("reward_density", "Reward density", "groups/reward_density", f"Share of right completions, {smooth}."),
-        over("kl", "KL to the reference", f"{learner}/kl", f"Where the loss has a KL; {smooth}.", False),
-        over("entropy", "Entropy", f"{learner}/entropy", f"Of a trained token's distribution, {smooth}.", False),
+        over("kl", "KL to the reference", f"{LEARNER}/kl", f"Where the loss has a KL; {smooth}.", False),
+        over("entropy", "Entropy", f"{LEARNER}/entropy", f"Of a trained token's distribution, {smooth}.", False),
         over("length", "Completion length", "env_runners/completion_length_mean", f"Tokens, {smooth}.", False),
     ]
 
@@ -150,13 +151,13 @@ def draw_curves(
     plot: CurvePlot, methods: Sequence[Method], colors: dict[str, str], analysis: dict[str, Any], folder: Path
 ) -> Picture | None:
     """Mean over seeds with a band, and each seed as a thin line; None where no run has the figure, or all are 0."""
-    found = {m.label: [c for run in m.runs if (c := plot.read(run)) and len(c.x) > 1] for m in methods}
-    found = {label: each for label, each in found.items() if each}
-    if not found or all((c.y == 0).all() for each in found.values() for c in each):
+    curves = {m.label: [c for run in m.runs if (c := plot.read(run)) and len(c.x) > 1] for m in methods}
+    curves = {label: each for label, each in curves.items() if each}
+    if all((c.y == 0).all() for each in curves.values() for c in each):
         return None
     figure, axes = new_figure(plot.title)
     controls = {m.label for m in methods if m.control_of is not None}
-    for label, each in found.items():
+    for label, each in curves.items():
         color, style = colors[label], "--" if label in controls else "-"
         for curve in each:
             axes.plot(curve.x, curve.y, color=color, alpha=0.3, linewidth=0.7, linestyle=style)
@@ -269,20 +270,13 @@ def _save(figure: Any, axes: Any, folder: Path, name: str, caption: str, legend:
     figure.savefig(stream, dpi=DPI, format="png")
     plt.close(figure)
     # A palette: a third of the bytes, in files that the page embeds and that people commit.
-    Image.open(stream).convert("RGB").quantize(COLORS_A_PICTURE, dither=Image.Dither.NONE).save(
-        folder / file, optimize=True
-    )
+    Image.open(stream).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(folder / file, optimize=True)
     return Picture(file, caption)
-
-
-# ---- The curves of one run as SVG pictures, over iterations.
-
-LEARNER = "learners/default_policy"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: its curves as label -> metric."""
+    """A picture of one run: its curves as label -> metric."""
 
     title: str
     metrics: Mapping[str, str]
@@ -324,69 +318,56 @@ PANELS = (
 )
 
 
-def draw_panels(run: Run) -> list[tuple[str, str]]:
-    """(caption, SVG as base64) of every panel that the run has figures for; curves that are 0 throughout are left out."""
+def draw_panels(run: Run) -> list[dict[str, str]]:
+    """`caption` and `source` (an SVG as data URI) of every panel that the run has figures for; curves of zeros are left out."""
     use_style()
     parts = sorted({name for row in run.rows for name in row.get("env_runners", {}).get("reward_parts", {})})
     rewards = Panel(
         "Rewards", {"reward": "env_runners/reward_mean"} | {n: f"env_runners/reward_parts/{n}" for n in parts}
     )
-    drawn = [_accuracy(run), *(_panel(run, panel) for panel in (rewards, *PANELS))]
-    return [picture for picture in drawn if picture]
+    panels = [_draw_accuracy(run), *(_draw_panel(run, panel) for panel in (rewards, *PANELS))]
+    return [panel for panel in panels if panel]
 
 
-def _accuracy(run: Run) -> tuple[str, str] | None:
-    greedy, sampled = _greedy(run), _points(run.rows, "env_runners/accuracy")
-    if not greedy and not sampled:
+def _draw_accuracy(run: Run) -> dict[str, str] | None:
+    greedy, sampled = run.greedy("iterations"), run.curve("env_runners/accuracy", "iterations")
+    if greedy is None and sampled is None:
         return None
     figure, axes = new_figure("Accuracy")
     if greedy:
-        axes.plot(*zip(*greedy, strict=True), color=COLORS[0], marker="o", markersize=4, label="greedy, test questions")
+        axes.plot(greedy.x, greedy.y, color=COLORS[0], marker="o", markersize=4, label="greedy, test questions")
     if sampled:
-        _smooth_line(axes, sampled, COLORS[1], "sampled, training questions")
+        _draw_smoothed(axes, sampled, COLORS[1], "sampled, training questions")
     axes.set_ylim(-0.02, 1.02)
-    return _finish(figure, axes, "Accuracy")
+    return _as_svg(figure, axes, "Accuracy")
 
 
-def _greedy(run: Run) -> list[tuple[int, float]]:
-    points = {0: run.before["evaluation"]["accuracy"]} if run.before else {}
-    points |= dict(_points(run.rows, "evaluation/accuracy"))
-    if run.summary:
-        points[len(run.rows)] = run.summary["accuracy_after"]
-    return sorted(points.items())
-
-
-def _panel(run: Run, panel: Panel) -> tuple[str, str] | None:
-    curves = {label: _points(run.rows, metric) for label, metric in panel.metrics.items()}
-    curves = {label: points for label, points in curves.items() if any(y != 0 for _, y in points)}
-    if not curves:
+def _draw_panel(run: Run, panel: Panel) -> dict[str, str] | None:
+    curves = {label: run.curve(metric, "iterations") for label, metric in panel.metrics.items()}
+    shown = {label: curve for label, curve in curves.items() if curve and (curve.y != 0).any()}
+    if not shown:
         return None
     figure, axes = new_figure(panel.title)
-    for (label, points), color in zip(curves.items(), COLORS, strict=False):
-        _smooth_line(axes, points, color, label, SMOOTHED if panel.smooth else 1)
+    for (label, curve), color in zip(shown.items(), COLORS, strict=False):
+        _draw_smoothed(axes, curve, color, label, SMOOTHED if panel.smooth else 1)
     if panel.share:
         axes.set_ylim(-0.02, 1.02)
-    elif all(y >= 0 for points in curves.values() for _, y in points):
+    elif all((curve.y >= 0).all() for curve in shown.values()):
         axes.set_ylim(bottom=0)
-    return _finish(figure, axes, panel.title)
+    return _as_svg(figure, axes, panel.title)
 
 
-def _points(rows: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[int, float]]:
-    return [(row["training_iteration"], value) for row in rows if (value := value_of(row, metric)) is not None]
+def _draw_smoothed(axes: Any, curve: Curve, color: str, label: str, width: int = SMOOTHED) -> None:
+    axes.plot(curve.x, curve.y, color=color, alpha=0.25, linewidth=0.8)
+    axes.plot(curve.x, smoothed(list(curve.y), width), color=color, linewidth=1.7, label=label)
 
 
-def _smooth_line(axes: Any, points: Sequence[tuple[int, float]], color: str, label: str, width: int = SMOOTHED) -> None:
-    x, y = zip(*points, strict=True)
-    axes.plot(x, y, color=color, alpha=0.25, linewidth=0.8)
-    axes.plot(x, smoothed(list(y), width), color=color, linewidth=1.7, label=label)
-
-
-def _finish(figure: Any, axes: Any, title: str) -> tuple[str, str]:
+def _as_svg(figure: Any, axes: Any, title: str) -> dict[str, str]:
     import matplotlib.pyplot as plt
 
     axes.set_xlabel("iteration")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, frameon=False, fontsize=8)
-    stream = io.BytesIO()
+    stream = BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    return title, base64.b64encode(stream.getvalue()).decode("ascii")
+    return {"caption": title, "source": data_uri(stream.getvalue(), "svg+xml")}

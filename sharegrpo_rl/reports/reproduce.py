@@ -1,14 +1,13 @@
-"""What `reproduce` prints: the tables there are, a table's plan, and our figures beside the paper's."""
+"""`reproduce`: a paper's table, its rows trained here where they fit, and our figures in columns of their own."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -16,52 +15,39 @@ from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.config.tree import load_yaml_file
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import storage_errors, write_atomically
-from sharegrpo_rl.reports.children import PROGRAM, Job, run_jobs, training_job
+from sharegrpo_rl.models.measured_sizes import model_sizes
+from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
+from sharegrpo_rl.planning.gpus import GPU
+from sharegrpo_rl.reports.jobs import PROGRAM, Job, run_jobs, training_job
+from sharegrpo_rl.reports.pages import render
 from sharegrpo_rl.runs.display import machine_memory, say
 from sharegrpo_rl.runs.folder import RunFolder
-from sharegrpo_rl.runs.run_file import find_run_file, load_run
+from sharegrpo_rl.runs.run_file import RunSpec, find_run_file, load_run
+from sharegrpo_rl.statistics.formatting import NONE, number, percent
 
-# ---- Does a run fit into this machine's memory? A rough answer, from the number of weights that a model's name tells.
-
-TRAINED_BYTES = 18  # a weight in bfloat16, its gradient, float32 copy and AdamW's two moments (docs/papers.md)
-ADAPTED_BYTES = 3  # with LoRA: the frozen weight, and a share of adapters and activations
-READ_BYTES = 2
-TINY_BYTES = 2e9
-NAMED_SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)[bB](?![A-Za-z])")
-
-
-def weights_named(model: str) -> float | None:
-    """The number of weights in a name such as `Qwen2.5-VL-7B-Instruct`; None where it tells none."""
-    found = NAMED_SIZE.findall(model.rsplit("/", 1)[-1]) or NAMED_SIZE.findall(model)
-    return 1e9 * float(found[-1]) if found else None
-
-
-def training_bytes(config: dict[str, Any]) -> float | None:
-    """Memory that a run needs; None where the model's name does not tell its size."""
-    if config["model"] == "tiny":
-        return TINY_BYTES
-    weights = weights_named(config["model"])
-    if weights is None:
-        return None
-    return weights * (ADAPTED_BYTES if (config.get("lora") or {}).get("r") else TRAINED_BYTES)
-
-
-# ---- The tables of the papers: their figures, and for each row the run file that trains it and its tiny twin.
-
-FOLDER = Path(__file__).with_name("paper_tables")
+TABLES = Path(__file__).with_name("paper_tables")
+RUNS, EVALUATIONS = "runs", "evaluations"  # folders inside --out
+OUR_FIGURES = {
+    "accuracy_before": "before training",
+    "accuracy_after": "after",
+}  # of summary.json; the rest are benchmarks
+Results = Mapping[str, Mapping[str, Sequence[float]]]  # row name -> figure -> its values over seeds
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run file by its short name, and what is set over it."""
+    """A run file by its short name, and the settings laid over it."""
 
     file: str
     sets: tuple[str, ...] = ()
 
+    def load(self, sets: Sequence[str] = ()) -> RunSpec:
+        return load_run(find_run_file(self.file), [*self.sets, *sets])
+
 
 @dataclass(frozen=True)
 class Row:
-    """One row. Neither `full` nor `base` = quoted only; `tiny` trains the same difference on drawn shapes."""
+    """One row. With neither `full` nor `base` it is only quoted; `tiny` makes the same difference on drawn shapes."""
 
     name: str
     paper: tuple[float | None, ...]
@@ -72,8 +58,7 @@ class Row:
     @property
     def slug(self) -> str:
         """The name as part of a folder's name."""
-        words = "".join(c if c.isalnum() else " " for c in self.name.lower()).split()
-        return "-".join(words)
+        return "-".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
 
 
 @dataclass(frozen=True)
@@ -87,23 +72,36 @@ class PaperTable:
     measured_by: str
     rows: tuple[Row, ...]
 
+    @property
+    def slug(self) -> str:
+        return self.name.replace("/", "-")
 
-def read_tables(folder: Path = FOLDER) -> dict[str, PaperTable]:
-    """Every table by its name, `papers/share_grpo/table2`."""
-    found = {}
+
+def read_tables(folder: Path = TABLES) -> dict[str, PaperTable]:
+    """Every table by its name, such as `papers/share_grpo/table2`."""
+    tables = {}
     for path in sorted(folder.glob("*.yaml")):
         content = load_yaml_file(path)
         for key, table in content["tables"].items():
             name = f"papers/{path.stem}/{key}"
-            rows = tuple(_row(row, len(table["figures"]), f"{name}, {row['name']}") for row in table["rows"])
-            found[name] = PaperTable(
+            rows = tuple(_read_row(row, len(table["figures"]), name) for row in table["rows"])
+            tables[name] = PaperTable(
                 name, content["paper"], table["title"], tuple(table["figures"]), content["measured_by"], rows
             )
-    return found
+    return tables
+
+
+def _read_row(row: Mapping[str, Any], figures: int, table: str) -> Row:
+    if len(row["paper"]) != figures:
+        raise ValueError(f"{table}, {row['name']}: {len(row['paper'])} figures for {figures} columns")
+    full, tiny = (
+        Recipe(r["file"], tuple(r.get("set", ()))) if "file" in r else None for r in (row, row.get("tiny", {}))
+    )
+    return Row(row["name"], tuple(row["paper"]), full, tiny, row.get("base"))
 
 
 def find_table(text: str, tables: Mapping[str, PaperTable]) -> PaperTable:
-    """The table that a name means, with or without `papers/`; UserError where there is none."""
+    """The table of a name, with or without `papers/`; UserError where there is none."""
     name = text.removesuffix("/")
     for candidate in (name, f"papers/{name}"):
         if candidate in tables:
@@ -113,112 +111,9 @@ def find_table(text: str, tables: Mapping[str, PaperTable]) -> PaperTable:
     )
 
 
-def _row(row: Mapping[str, Any], figures: int, where: str) -> Row:
-    if len(row["paper"]) != figures:
-        raise ValueError(f"{where}: {len(row['paper'])} figures for {figures} columns")
-    full = Recipe(row["file"], tuple(row.get("set", ()))) if "file" in row else None
-    twin = row.get("tiny")
-    tiny = Recipe(twin["file"], tuple(twin.get("set", ()))) if twin else None
-    return Row(row["name"], tuple(row["paper"]), full, tiny, row.get("base"))
-
-
-if TYPE_CHECKING:
-    pass
-
-OWN = {"accuracy_before": "before training", "accuracy_after": "after"}
-
-
-def index_text(tables: Mapping[str, PaperTable]) -> str:
-    """All tables, a line each."""
-    lines = [["table", "paper", "what it shows", "rows", "trained", "tiny twins"]]
-    for name, table in tables.items():
-        full, tiny = sum(r.full is not None for r in table.rows), sum(r.tiny is not None for r in table.rows)
-        lines.append([name, table.paper, table.title, str(len(table.rows)), str(full), str(tiny)])
-    return markdown(lines)
-
-
-def plan_text(table: PaperTable, planned: Sequence[PlannedRow], tiny: bool) -> str:
-    """The rows with the paper's figures, their run files, and what happens to each here."""
-    figures = [f"paper: {name}" for name in table.figures]
-    lines = [["", "row", *figures, "tiny twin" if tiny else "run file", "here"]]
-    for p in planned:
-        file = " ".join([p.recipe.file, *(f"--set {s}" for s in p.recipe.sets)]) if p.recipe else "-"
-        lines.append([str(p.number), p.row.name, *_paper(p.row.paper), file, _fate(p, tiny)])
-    measured = f"The paper's figures are percent by {table.measured_by}."
-    return f"{table.paper}: {table.title} ({table.name})\n\n{markdown(lines)}\n\n{measured}"
-
-
-def _fate(planned: PlannedRow, tiny: bool) -> str:
-    if planned.obstacle:
-        return planned.obstacle
-    if planned.recipe:
-        return "fits"
-    if planned.row.base and not tiny:
-        return "untrained: evaluated with --base and --benchmark"
-    return "no tiny twin" if tiny and (planned.row.full or planned.row.base) else "quoted"
-
-
-def result_text(
-    table: PaperTable,
-    planned: Sequence[PlannedRow],
-    results: Mapping[str, Mapping[str, Sequence[float]]],
-    options: ReproduceOptions,
-    failures: Mapping[str, str],
-) -> str:
-    """A Markdown table: the paper's columns, then ours, each saying what it measures; then what must be known."""
-    keys = list(dict.fromkeys(key for ours in results.values() for key in ours))
-    keys.sort(key=lambda key: list(OWN).index(key) if key in OWN else len(OWN))
-    kind = "tiny twin" if options.tiny else "our run"
-    header = ["row", *(f"paper: {name}" for name in table.figures)]
-    header += [f"{kind}: {OWN[key]}" if key in OWN else f"{kind}: {key}, by rules" for key in keys]
-    lines = [[*header, "seeds"]]
-    for p in planned:
-        ours = results[p.row.name]
-        seeds = max((len(values) for values in ours.values()), default=0)
-        cells = [_range(ours.get(key, [])) for key in keys]
-        lines.append([p.row.name, *_paper(p.row.paper), *cells, str(seeds or "-")])
-    notes = [f"Paper: percent, by {table.measured_by}; copied, not measured here."]
-    if options.tiny:
-        notes.append(
-            "Tiny twins: greedy accuracy, percent (mean, and range over seeds), of a tiny model on drawn questions. Another "
-            "model, task and measure: their level says nothing about the paper's, only their order can be looked at."
-        )
-    else:
-        notes.append(
-            "Ours: greedy accuracy, percent, graded by rules: on a held-out share of the training data, and on benchmarks "
-            "where given. A judge model's score is another measure."
-        )
-    notes += [f"{name} {why}" for name, why in failures.items()]
-    return f"# {table.paper}: {table.title}\n\n{markdown(lines)}\n\n" + "\n".join(f"- {note}" for note in notes)
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table that is readable as text, too."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    rows = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
-    return "\n".join([rows[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *rows[1:]])
-
-
-def _paper(values: Sequence[float | None]) -> list[str]:
-    return ["-" if value is None else f"{value:.2f}".rstrip("0").rstrip(".") for value in values]
-
-
-def _range(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    percent = [100 * value for value in values]
-    spread = f" ({min(percent):.1f} to {max(percent):.1f})" if len(percent) > 1 else ""
-    return f"{mean(percent):.1f}{spread}"
-
-
-# ---- `reproduce`: a paper's table, its rows run here where they fit, and our figures in columns of their own.
-
-RUNS, EVALUATIONS = "runs", "evaluations"
-
-
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """What the command line gives; `benchmarks` are NAME=PATH."""
+    """The options of the command; `benchmarks` are NAME=PATH, `memory` returns this machine's bytes."""
 
     table: str | None = None
     tiny: bool = False
@@ -231,13 +126,13 @@ class ReproduceOptions:
     out: Path = Path("reproduced")
     jobs: int = 1
     program: tuple[str, ...] = PROGRAM
-    tables: Path = FOLDER
+    tables: Path = TABLES
     memory: Callable[[], float] = machine_memory
 
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A row with what becomes of it here. `obstacle` says why it is not run; both None = there is nothing to run."""
+    """A row, what trains it (None: nothing does), and what keeps it from being run here."""
 
     number: int
     row: Row
@@ -256,140 +151,221 @@ def reproduce(options: ReproduceOptions, console: Console) -> int:
         say(console, index_text(tables))
         return 0
     table = find_table(options.table, tables)
-    benchmarks = [_benchmark(text, options) for text in options.benchmarks]
-    planned = plan_rows(table, options)
-    say(console, plan_text(table, planned, options.tiny))
+    work = _Reproduction(
+        table, options, plan_rows(table, options), [_benchmark(t, options) for t in options.benchmarks]
+    )
+    say(console, plan_text(table, work.planned, options.tiny))
     if options.list_only:
         return 0
-    if not any(p.runs for p in planned) and not (options.base and benchmarks):
+    if not any(p.runs for p in work.planned) and not (options.base and work.benchmarks):
         twins = any(row.tiny for row in table.rows) and not options.tiny
         hint = f"; `sharegrpo-rl reproduce {table.name} --tiny` trains tiny twins of them" if twins else ""
         say(console, f"No row was run: none fits this machine{hint}.")
         return 0
-    return _run(table, planned, benchmarks, options, console)
-
-
-def plan_rows(table: PaperTable, options: ReproduceOptions) -> list[PlannedRow]:
-    """Every row with its recipe, and what stands against running it; wrong settings are UserErrors here."""
-    if unknown := [n for n in options.rows if not 1 <= n <= len(table.rows)]:
-        raise UserError(f"--row: {table.name} has rows 1 to {len(table.rows)}, not {unknown[0]}")
-    planned = []
-    for number, row in enumerate(table.rows, start=1):
-        recipe = row.tiny if options.tiny else row.full
-        if recipe is None:
-            planned.append(PlannedRow(number, row))
-            continue
-        spec = load_run(find_run_file(recipe.file), [*recipe.sets, *options.sets])
-        needs, there = training_bytes(spec.config), options.memory()
-        obstacle = None
-        if options.rows and number not in options.rows:
-            obstacle = "not asked for"
-        elif needs is not None and needs > there:
-            obstacle = f"needs about {needs / 1e9:,.0f} GB, {there / 1e9:,.0f} GB are here"
-        planned.append(PlannedRow(number, row, recipe, obstacle))
-    return planned
-
-
-def _run(
-    table: PaperTable,
-    planned: Sequence[PlannedRow],
-    benchmarks: Sequence[tuple[str, str]],
-    options: ReproduceOptions,
-    console: Console,
-) -> int:
-    wanted = [(p, seed) for p in planned if p.runs for seed in range(options.seeds)]
-    with storage_errors(options.out):
-        (options.out / RUNS).mkdir(parents=True, exist_ok=True)
-    left = [_training(table, p, s, options) for p, s in wanted if not run_folder(table, p, s, options).is_finished]
-    outcome = run_jobs(left, options.jobs, lambda line: say(console, line))
-    failures, code = dict(outcome.failures), outcome.code
-    if code is None and benchmarks:
-        evaluations = _evaluations(table, planned, benchmarks, options)
-        outcome = run_jobs(evaluations, options.jobs, lambda line: say(console, line))
-        failures, code = failures | outcome.failures, outcome.code
-    results = _results(table, planned, benchmarks, options)
-    text = result_text(table, planned, results, options, failures)
-    target = options.out / f"{table.name.replace('/', '-')}{'-tiny' if options.tiny else ''}"
-    with storage_errors(options.out):
-        write_atomically(target.with_suffix(".md"), text + "\n")
-        write_atomically(target.with_suffix(".json"), json.dumps(results, indent=2) + "\n")
-    say(console, f"{text}\n\nwrote {target.with_suffix('.md')} and .json")
-    return code or (1 if failures else 0)
-
-
-# ---- what is run
-
-
-def run_folder(table: PaperTable, planned: PlannedRow, seed: int, options: ReproduceOptions) -> RunFolder:
-    """Where a row's run of a seed lies; tiny twins beside the full rows."""
-    kind = "-tiny" if options.tiny else ""
-    return RunFolder(options.out / RUNS / f"{table.name.replace('/', '-')}-{planned.row.slug}{kind}-{seed}")
-
-
-def _training(table: PaperTable, planned: PlannedRow, seed: int, options: ReproduceOptions) -> Job:
-    assert planned.recipe is not None
-    file, folder = find_run_file(planned.recipe.file), run_folder(table, planned, seed, options).path
-    sets = (*planned.recipe.sets, *options.sets)
-    return training_job(file, folder, seed, sets, options.out / "logs", program=options.program)
-
-
-def _models(table: PaperTable, planned: Sequence[PlannedRow], options: ReproduceOptions) -> list[tuple[int, str, Path]]:
-    """(row number, name, folder) of what can be evaluated: exports of finished runs, and the untrained model."""
-    found = []
-    for p in planned:
-        if p.row.base and options.base:
-            found.append((p.number, f"{table.name.replace('/', '-')}-{p.row.slug}", options.base))
-        for seed in range(options.seeds):
-            folder = run_folder(table, p, seed, options)
-            if p.recipe and folder.is_finished:
-                found.append((p.number, folder.path.name, folder.path / "export"))
-    return found
-
-
-def _evaluations(
-    table: PaperTable, planned: Sequence[PlannedRow], benchmarks: Sequence[tuple[str, str]], options: ReproduceOptions
-) -> list[Job]:
-    jobs = []
-    for _, name, model in _models(table, planned, options):
-        for benchmark, data in benchmarks:
-            out = options.out / EVALUATIONS / f"{name}-{benchmark}"
-            command = [*options.program, "evaluate", str(model), "--benchmark", benchmark, "--data", data]
-            command += ["--out", str(out), "--json"]
-            if not (out / "result.json").exists():
-                jobs.append(Job(out.name, tuple(command), options.out / "logs" / f"{out.name}.log"))
-    return jobs
+    return work.run(console)
 
 
 def _benchmark(text: str, options: ReproduceOptions) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
+    name, _, path = text.partition("=")
     if options.tiny:
         raise UserError(
             f"--benchmark {text}: a tiny twin answers questions of its own task only; leave out one of the two"
         )
-    if not (name and equals and path):
+    if not (name and path):
         raise UserError(f"--benchmark {text}: expected NAME=PATH, such as mathvista=data/testmini.parquet")
     return name, path
 
 
-# ---- what came out
+def plan_rows(table: PaperTable, options: ReproduceOptions) -> list[PlannedRow]:
+    """Every row with its recipe, and why it cannot be run; wrong settings are UserErrors here."""
+    if unknown := [n for n in options.rows if not 1 <= n <= len(table.rows)]:
+        raise UserError(f"--row: {table.name} has rows 1 to {len(table.rows)}, not {unknown[0]}")
+    planned = []
+    for n, row in enumerate(table.rows, start=1):
+        recipe = row.tiny if options.tiny else row.full
+        obstacle = None
+        if recipe is not None:
+            spec = recipe.load(options.sets)
+            skipped = options.rows and n not in options.rows
+            obstacle = "not asked for" if skipped else memory_obstacle(spec, options.memory())
+        planned.append(PlannedRow(n, row, recipe, obstacle))
+    return planned
 
 
-def _results(
-    table: PaperTable, planned: Sequence[PlannedRow], benchmarks: Sequence[tuple[str, str]], options: ReproduceOptions
-) -> dict[str, dict[str, list[float]]]:
-    """By row name: each of our figures over the finished seeds. The paper's figures are not among them."""
-    results: dict[str, dict[str, list[float]]] = {}
+def memory_obstacle(spec: RunSpec, memory: float) -> str | None:
+    """Why a run does not fit into this machine's memory; None where it fits, or nothing is known of its model."""
+    model = spec.config["model"]
+    if model == "tiny":
+        return None
+    try:
+        sizes = model_sizes(model, {})
+    except UserError:
+        is_hub_name = model.count("/") == 1
+        return None if is_hub_name else f"its model is not here: {model}"
+    gpu = GPU("this machine", int(memory))
+    estimate = estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, gpu))
+    if estimate.fits:
+        return None
+    needed = max((p.total for p in estimate.processes if p.fits is False), default=0)
+    if not needed:
+        return estimate.problems[0]
+    return f"needs about {number(needed / 1e9)} GB, {number(memory / 1e9)} GB are here"
+
+
+@dataclass(frozen=True)
+class _Reproduction:
+    """The work on one table: which runs and evaluations there are, where they lie, what came of them."""
+
+    table: PaperTable
+    options: ReproduceOptions
+    planned: Sequence[PlannedRow]
+    benchmarks: Sequence[tuple[str, str]]  # name, path
+
+    def run(self, console: Console) -> int:
+        options = self.options
+        with storage_errors(options.out):
+            (options.out / RUNS).mkdir(parents=True, exist_ok=True)
+        outcome = run_jobs(self.training_jobs(), options.jobs, lambda line: say(console, line))
+        failures, code = dict(outcome.failures), outcome.code
+        if code is None and self.benchmarks:
+            outcome = run_jobs(self.evaluation_jobs(), options.jobs, lambda line: say(console, line))
+            failures, code = failures | outcome.failures, outcome.code
+        results = self.results()
+        text = result_text(self.table, self.planned, results, options.tiny, failures)
+        target = options.out / f"{self.table.slug}{'-tiny' if options.tiny else ''}"
+        with storage_errors(options.out):
+            write_atomically(target.with_suffix(".md"), text)
+            write_atomically(target.with_suffix(".json"), json.dumps(results, indent=2) + "\n")
+        say(console, f"{text}\nwrote {target.with_suffix('.md')} and .json")
+        return code or (1 if failures else 0)
+
+    def run_folder(self, planned: PlannedRow, seed: int) -> RunFolder:
+        """Where a row's run of a seed lies; tiny twins beside the full rows."""
+        kind = "-tiny" if self.options.tiny else ""
+        return RunFolder(self.options.out / RUNS / f"{self.table.slug}-{planned.row.slug}{kind}-{seed}")
+
+    def training_jobs(self) -> list[Job]:
+        """The runs that are not finished."""
+        options, jobs = self.options, []
+        for planned in self.planned:
+            for seed in range(options.seeds):
+                folder = self.run_folder(planned, seed)
+                if planned.recipe and planned.runs and not folder.is_finished:
+                    sets = (*planned.recipe.sets, *options.sets)
+                    file = find_run_file(planned.recipe.file)
+                    logs = options.out / "logs"
+                    jobs.append(training_job(file, folder.path, seed, sets, logs, program=options.program))
+        return jobs
+
+    def models(self) -> list[tuple[str, str, Path]]:
+        """(row name, model name, folder) of what can be evaluated: exports of finished runs, and the untrained model."""
+        models = []
+        for planned in self.planned:
+            row = planned.row
+            if row.base and self.options.base:
+                models.append((row.name, f"{self.table.slug}-{row.slug}", self.options.base))
+            for seed in range(self.options.seeds if planned.recipe else 0):
+                folder = self.run_folder(planned, seed)
+                if folder.is_finished:
+                    models.append((row.name, folder.path.name, folder.path / "export"))
+        return models
+
+    def evaluation_folder(self, model: str, benchmark: str) -> Path:
+        return self.options.out / EVALUATIONS / f"{model}-{benchmark}"
+
+    def evaluation_jobs(self) -> list[Job]:
+        """The evaluations that have no result."""
+        jobs = []
+        for _, name, model in self.models():
+            for benchmark, data in self.benchmarks:
+                out = self.evaluation_folder(name, benchmark)
+                command = (*self.options.program, "evaluate", str(model), "--benchmark", benchmark, "--data", data)
+                if not (out / "result.json").exists():
+                    log = self.options.out / "logs" / f"{out.name}.log"
+                    jobs.append(Job(out.name, (*command, "--out", str(out), "--json"), log))
+        return jobs
+
+    def results(self) -> dict[str, dict[str, list[float]]]:
+        """By row name: each of our figures over the finished seeds. The paper's figures are not among them."""
+        results: dict[str, dict[str, list[float]]] = {p.row.name: {} for p in self.planned}
+        for planned in self.planned:
+            for seed in range(self.options.seeds if planned.recipe else 0):
+                if summary := self.run_folder(planned, seed).read_json("summary.json"):
+                    for key in OUR_FIGURES:
+                        results[planned.row.name].setdefault(key, []).append(summary[key])
+        for row, name, _ in self.models() if self.benchmarks else ():
+            for benchmark, _ in self.benchmarks:
+                file = self.evaluation_folder(name, benchmark) / "result.json"
+                if file.exists():
+                    accuracy = json.loads(file.read_text(encoding="utf-8"))["accuracy"]
+                    results[row].setdefault(benchmark, []).append(accuracy)
+        return results
+
+
+def index_text(tables: Mapping[str, PaperTable]) -> str:
+    """All tables, a line each."""
+    rows = [["table", "paper", "what it shows", "rows", "trained", "tiny twins"]]
+    for name, table in tables.items():
+        full, tiny = sum(r.full is not None for r in table.rows), sum(r.tiny is not None for r in table.rows)
+        rows.append([name, table.paper, table.title, str(len(table.rows)), str(full), str(tiny)])
+    return _aligned(rows)
+
+
+def plan_text(table: PaperTable, planned: Sequence[PlannedRow], tiny: bool) -> str:
+    """The rows with the paper's figures, their run files, and what happens to each here."""
+    rows = [["", "row", *_paper_columns(table), "tiny twin" if tiny else "run file", "here"]]
     for p in planned:
-        ours: dict[str, list[float]] = {}
-        for seed in range(options.seeds if p.recipe else 0):
-            summary = run_folder(table, p, seed, options).read_json("summary.json")
-            for key in ("accuracy_before", "accuracy_after") if summary else ():
-                ours.setdefault(key, []).append(summary[key])
-        results[p.row.name] = ours
-    for number, name, _ in _models(table, planned, options) if benchmarks else ():
-        for benchmark, _ in benchmarks:
-            file = options.out / EVALUATIONS / f"{name}-{benchmark}" / "result.json"
-            if file.exists():
-                row = results[table.rows[number - 1].name]
-                row.setdefault(benchmark, []).append(json.loads(file.read_text(encoding="utf-8"))["accuracy"])
-    return results
+        file = " ".join([p.recipe.file, *(f"--set {s}" for s in p.recipe.sets)]) if p.recipe else NONE
+        rows.append([str(p.number), p.row.name, *_paper_figures(p.row), file, _plan_of(p, tiny)])
+    measured = f"The paper's figures are percent by {table.measured_by}."
+    return f"{table.paper}: {table.title} ({table.name})\n\n{_aligned(rows)}\n\n{measured}"
+
+
+def _plan_of(planned: PlannedRow, tiny: bool) -> str:
+    if planned.obstacle:
+        return planned.obstacle
+    if planned.recipe:
+        return "fits"
+    if planned.row.base and not tiny:
+        return "untrained: evaluated with --base and --benchmark"
+    return "no tiny twin" if tiny and (planned.row.full or planned.row.base) else "quoted"
+
+
+def result_text(
+    table: PaperTable, planned: Sequence[PlannedRow], results: Results, tiny: bool, failures: Mapping[str, str]
+) -> str:
+    """Markdown: the paper's columns, then ours, each saying what it measures; then what must be known."""
+    measured = dict.fromkeys(key for figures in results.values() for key in figures)
+    keys = [key for key in OUR_FIGURES if key in measured] + [key for key in measured if key not in OUR_FIGURES]
+    kind = "tiny twin" if tiny else "our run"
+    ours = [f"{kind}: {OUR_FIGURES.get(key, f'{key}, by rules')}" for key in keys]
+    rows = [["row", *_paper_columns(table), *ours, "seeds"]]
+    for p in planned:
+        figures = results[p.row.name]
+        seeds = max(map(len, figures.values()), default=0)
+        cells = [_mean_and_range(figures.get(key, [])) for key in keys]
+        rows.append([p.row.name, *_paper_figures(p.row), *cells, str(seeds or NONE)])
+    return render("reproduce.md", table=table, aligned=_aligned(rows), tiny=tiny, failures=failures)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that can be read as text, too."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def _paper_columns(table: PaperTable) -> list[str]:
+    return [f"paper: {name}" for name in table.figures]
+
+
+def _paper_figures(row: Row) -> list[str]:
+    return [number(value, "g") for value in row.paper]
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    if not values:
+        return NONE
+    average = number(mean([100 * value for value in values]), ".1f")
+    return f"{average} ({percent(min(values))} to {percent(max(values))})" if len(values) > 1 else average

@@ -1,24 +1,24 @@
-"""`report`: one run's folder as one self-contained HTML page, finished or not."""
+"""`report`: a run's folder, finished or not, as one self-contained HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from sharegrpo_rl.envs.registry import make_env
+from sharegrpo_rl.envs.registry import make_env, train_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import storage_errors, write_atomically
-from sharegrpo_rl.reports.alarms import Alarm, find_alarms
-from sharegrpo_rl.reports.examples import png
-from sharegrpo_rl.reports.methods import Run, read_run
-from sharegrpo_rl.reports.pages import render_run
+from sharegrpo_rl.reports.alarms import RULES, Alarm, find_alarms
+from sharegrpo_rl.reports.methods import Run, display_name, read_run
+from sharegrpo_rl.reports.pages import Table, make_table, picture, render
 from sharegrpo_rl.reports.plots import draw_panels
-from sharegrpo_rl.reports.rollout_browser import flat_groups
 from sharegrpo_rl.runs.journal import read_rollouts
 from sharegrpo_rl.runs.train import quiet_libraries
+from sharegrpo_rl.statistics.formatting import gigabytes, number, percent
+
+MAX_GROUPS = 400  # in the rollout browser; a page with more is slow to open
+MAX_VALUE = 300  # characters of a setting
 
 
 def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]]:
@@ -26,9 +26,26 @@ def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]
     run, rollouts = read_run(folder), read_rollouts(folder)
     if not run.rows:
         raise UserError(f"{folder}: no iteration is done yet; there is nothing to report")
-    images, problem = rollout_images(run, rollouts) if rollouts else ({}, "This run kept no rollouts.")
+    groups = rollout_groups(rollouts)
+    images, note = rollout_images(run, groups) if groups else ({}, "" if rollouts else "This run kept no rollouts.")
     alarms = find_alarms(run.rows)
-    page = render_run(run, alarms, draw_panels(run), rollouts, images, [problem] if problem else [])
+    page = render(
+        "run.html",
+        title=f"{display_name(run.params['run'])} on {run.params['env']}, seed {run.seed}",
+        run=run,
+        facts=headline_figures(run),
+        note=note,
+        alarms=alarms,
+        accuracy=accuracy_table(run) if run.finished else None,
+        curves=draw_panels(run),
+        groups=groups,
+        filters=filter_choices(groups) if groups else {},
+        images=images,
+        settings=settings_table(run),
+        rules=make_table(
+            "Rules of the alarms", {"alarm": lambda r: r.name, "raised by": lambda r: r.when}, RULES, text=True
+        ),
+    )
     target = out or folder / "report.html"
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,29 +53,110 @@ def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]
     return target, alarms
 
 
-def rollout_images(run: Run, rollouts: Sequence[dict[str, Any]]) -> tuple[dict[str, list[str]], str]:
-    """The images of every slot by its key, drawn again from the data; and why there are none where that fails."""
-    quiet_libraries()
-    from sharegrpo_rl.algorithms.registry import build_config
+def headline_figures(run: Run) -> dict[str, str]:
+    """The figures at the top of the page."""
+    cost = {
+        "iterations": f"{len(run.rows)} of {run.planned_iterations}",
+        "completions": number(run.axes["completions"][-1]),
+        "seconds of training": number(run.axes["seconds"][-1]),
+    }
+    s = run.summary
+    if s is None:
+        before = {"accuracy before": f"{percent(run.before['evaluation']['accuracy'])} %"} if run.before else {}
+        return before | cost
+    return {
+        "accuracy before": f"{percent(s['accuracy_before'])} %",
+        "after": f"{percent(s['accuracy_after'])} %",
+        "blind": f"{percent(s['blind_accuracy_after'])} %",
+        "test questions": number(s["test_questions"]),
+        "in the asked form": f"{percent(s['format_rate_after'])} %",
+        **cost,
+        "peak memory, GB": gigabytes(s.get("peak_memory_bytes")),
+    }
 
-    params, found = run.params, {}
+
+def accuracy_table(run: Run) -> Table:
+    """Greedy accuracy of a finished run on all test questions, then by task and by kind."""
+    s = run.summary or {}
+    entries = {
+        "all": {
+            "questions": s["test_questions"],
+            "before": s["accuracy_before"],
+            "after": s["accuracy_after"],
+            "blind": s["blind_accuracy_after"],
+        }
+    } | s["accuracy_by_task"]
+    if len(kinds := s["accuracy_by_kind"]) > 1:
+        entries |= {kind or "(unnamed)": entry for kind, entry in kinds.items()}
+    columns = {
+        "questions of": lambda item: item[0],
+        "number": lambda item: number(item[1]["questions"]),
+        "before": lambda item: percent(item[1]["before"]),
+        "after": lambda item: percent(item[1]["after"]),
+        "blind": lambda item: percent(item[1]["blind"]),
+    }
+    note = "Percent, on the test questions. Blind: the same questions with swapped images."
+    return make_table("Greedy accuracy", columns, list(entries.items()), note)
+
+
+def settings_table(run: Run) -> Table:
+    """Every option of the run and every package version."""
+    settings = run.params["config"] | {f"version of {name}": v for name, v in run.params["versions"].items()}
+    columns = {"key": lambda item: item[0], "value": lambda item: _cut(str(item[1]))}
+    return make_table("Settings and versions", columns, sorted(settings.items()), text=True)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]} ..."
+
+
+def rollout_groups(rollouts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The newest MAX_GROUPS groups, newest iteration first; each slot with the key of its images."""
+    groups = []
+    for row in reversed(rollouts):
+        for group in row["groups"]:
+            slots = [slot | {"image": image_key(group, slot)} for slot in group["slots"]]
+            groups.append(group | {"iteration": row["training_iteration"], "slots": slots})
+    return groups[:MAX_GROUPS]
+
+
+def image_key(group: Mapping[str, Any], slot: Mapping[str, Any]) -> str:
+    """Slots with equal keys show equal images."""
+    return f"{group['question_index']}/{slot['transform'] or ''}/{slot['transform_seed'] if slot['transform'] else 0}"
+
+
+def filter_choices(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What each menu of the rollout browser offers."""
+    return {
+        "iteration": list(dict.fromkeys(str(g["iteration"]) for g in groups)),
+        "kind": sorted({g["subtask"] for g in groups if g["subtask"]}),
+        "variant": [str(v) for v in range(max(len(g["slots"]) for g in groups))],
+        "verdict": ["right", "wrong", "cut"],
+        "trained": ["native", "shared", "untrained"],
+    }
+
+
+def rollout_images(run: Run, groups: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]], str]:
+    """The images of every slot as data URIs by its key, drawn again from the data; and why there are none."""
+    quiet_libraries()
+    config, images = run.params["config"], dict[str, list[str]]()
     try:
-        config = build_config(params["run"], params["env"], params["config"], run.seed)
-        options = config.train_env_config()
-        env = make_env(config.env, options, rewards=config.rewards, answer_format=config.answer_format, check=False)
-        for group in flat_groups(rollouts):
+        env = make_env(
+            run.params["env"],
+            train_env_config(config),
+            rewards=config["rewards"],
+            answer_format=config["answer_format"],
+            check=False,
+        )
+        for group in groups:
             for slot in group["slots"]:
-                if slot["image"] not in found:
-                    observation, info = env.reset(options=_reset_options(group, slot))
-                    if info["question_id"] != group["question_id"]:
-                        return {}, "The images are not shown, because the data has changed since the run."
-                    found[slot["image"]] = [png(Image.fromarray(pixels)) for pixels in observation["images"]]
+                if slot["image"] in images:
+                    continue
+                options = {name: slot[name] for name in ("variant_index", "transform", "transform_seed")}
+                observation, info = env.reset(options={"question_index": group["question_index"], **options})
+                if info["question_id"] != group["question_id"]:
+                    return {}, "The images are not shown, because the data has changed since the run."
+                images[slot["image"]] = [picture(pixels) for pixels in observation["images"]]
     except UserError as error:
         return {}, f"The images are not shown, because the data could not be read: {error}"
-    return found, ""
-
-
-def _reset_options(group: dict[str, Any], slot: dict[str, Any]) -> dict[str, Any]:
-    return {"question_index": group["question_index"]} | {
-        name: slot[name] for name in ("variant_index", "transform", "transform_seed")
-    }
+    return images, ""

@@ -15,6 +15,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAPER_TABLES = PROJECT / "sharegrpo_rl" / "reports" / "paper_tables"  # read by `reproduce`
+TEMPLATES = PROJECT / "sharegrpo_rl" / "reports" / "templates"  # of every page
 pytestmark = pytest.mark.slow
 
 
@@ -40,6 +41,9 @@ def test_every_example_is_in_the_wheel(wheel: Path) -> None:
     tables = {f"sharegrpo_rl/reports/paper_tables/{p.name}" for p in PAPER_TABLES.glob("*.yaml")}
     assert tables <= set(names)
     assert tables
+    templates = {f"sharegrpo_rl/reports/templates/{p.name}" for p in TEMPLATES.iterdir()}
+    assert templates <= set(names)
+    assert templates
 
 
 def test_an_installed_wheel_trains_an_example_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:

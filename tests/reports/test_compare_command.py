@@ -12,8 +12,8 @@ import pytest
 
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.reports.children import Job, run_jobs
 from sharegrpo_rl.reports.compare import check_folders, plan_methods, read_target
+from sharegrpo_rl.reports.jobs import Job, run_jobs
 
 
 def refused(capsys, *arguments):
@@ -162,7 +162,7 @@ def test_children_die_with_a_killed_parent(tmp_path):
     child = f"import os, time, pathlib; pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(120)"
     parent = (
         "import sys, pathlib\n"
-        "from sharegrpo_rl.reports.children import Job, run_jobs\n"
+        "from sharegrpo_rl.reports.jobs import Job, run_jobs\n"
         f"run_jobs([Job('j', (sys.executable, '-c', {child!r}), pathlib.Path({str(tmp_path / 'log')!r}))], 1, print)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.DEVNULL)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from sharegrpo_rl.reports.compare import write_report
-from sharegrpo_rl.reports.comparison import Settings, analyse
-from sharegrpo_rl.reports.examples import disagreements, sample_rollouts
+from sharegrpo_rl.reports.analysis import Settings, analyse
+from sharegrpo_rl.reports.comparison_page import stop_notes, write_report
+from sharegrpo_rl.reports.examples import disagreements, sample_answers
 from sharegrpo_rl.reports.methods import Method, make_labels, read_methods, write_methods
 
 
@@ -121,7 +121,7 @@ def test_examples_follow_their_rules(maker):
     gaps = grids["Share-GRPO"].mean(0) - grids["GRPO"].mean(0)
     best = int(np.argmax(gaps))  # the first of the largest
     assert pair.only_b[0].question_id == methods[0].runs[0].predictions[best]["question_id"]
-    kinds = [example.kind for example in sample_rollouts(methods)]
+    kinds = [example.kind for example in sample_answers(methods)]
     assert len(kinds) == len(set(kinds)) > 1
 
 
@@ -175,8 +175,6 @@ def test_a_name_stands_before_the_methods_of_a_folder(maker):
 
 
 def test_unequal_completions_are_said(maker):
-    from sharegrpo_rl.reports.wording import stop_notes
-
     maker.run("GRPO", 0)
     path = maker.run("ShareGRPO", 0)
     rows = (path / "result.json").read_text().splitlines()

@@ -83,7 +83,7 @@ def test_the_page_stands_alone(run: Path) -> None:
     assert text.count("image/svg+xml") >= 4
     images = json.loads(re.findall(r'id="rollout-images"[^>]*>(.*?)</script>', text)[0])
     assert len(images) == 6
-    assert all(data.startswith("iVBOR") for pictures in images.values() for data in pictures)
+    assert all(data.startswith("data:image/png;base64,iVBOR") for pictures in images.values() for data in pictures)
 
 
 def test_an_unfinished_run_and_one_without_rollouts(maker: RunMaker) -> None:

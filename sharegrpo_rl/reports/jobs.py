@@ -1,4 +1,4 @@
-"""Runs in child processes, several at a time: stopped with us, and read again after a kill."""
+"""Commands as child processes, several at a time: they stop when we are stopped, and die when we are killed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sharegrpo_rl.runs.train import Interruption
+from sharegrpo_rl.statistics.formatting import number
 
 PROGRAM = (sys.executable, "-m", "sharegrpo_rl.cli")
 POLL_SECONDS = 0.2
@@ -22,11 +23,19 @@ PR_SET_PDEATHSIG = 1  # of Linux' prctl: the signal that a child gets when its p
 
 @dataclass(frozen=True)
 class Job:
-    """One command, what it is called, and where its output goes."""
+    """One command, its name, and the file that takes its output."""
 
     name: str
     command: tuple[str, ...]
     log: Path
+
+
+@dataclass
+class Outcome:
+    """How the jobs ended: name -> why it failed; `code` is set where a signal stopped everything."""
+
+    failures: dict[str, str] = field(default_factory=dict)
+    code: int | None = None
 
 
 def training_job(
@@ -38,7 +47,7 @@ def training_job(
     import_files: Sequence[Path] = (),
     program: Sequence[str] = PROGRAM,
 ) -> Job:
-    """`train` of a run file into a folder, going on with what is there."""
+    """`train` of a run file into a folder, resuming what is there."""
     command = [*program, "train", str(file), "--name", folder.name, "--storage-path", str(folder.parent)]
     command += ["--seed", str(seed), "--resume", "auto"]
     command += [word for text in sets for word in ("--set", text)]
@@ -46,63 +55,44 @@ def training_job(
     return Job(folder.name, tuple(command), logs / f"{folder.name}.log")
 
 
-@dataclass
-class Outcome:
-    """How the jobs ended: name -> the last line of a failed one; `code` is set where a signal stopped everything."""
-
-    failures: dict[str, str] = field(default_factory=dict)
-    code: int | None = None
-
-
-def run_jobs(jobs: Sequence[Job], at_a_time: int, say: Callable[[str], None]) -> Outcome:
+def run_jobs(jobs: Sequence[Job], max_parallel: int, say: Callable[[str], None]) -> Outcome:
     """Run all jobs. A first signal lets the running ones save and starts no more; a second one kills them."""
     outcome = Outcome()
-    waiting, running = deque(jobs), dict[str, tuple[Job, subprocess.Popen[bytes], float]]()
-    told = False
+    waiting, running = deque(jobs), list[_Running]()
+    stopping = False
     with Interruption() as interruption:
         try:
             while waiting or running:
                 if interruption.code is not None:
                     waiting.clear()
-                    if not told:
+                    if not stopping:
                         _signal_all(running, signal.SIGTERM)
-                        told = True
-                while waiting and len(running) < at_a_time:
+                        stopping = True
+                while waiting and len(running) < max_parallel:
                     job = waiting.popleft()
                     say(f"{job.name}: started ({len(waiting)} waiting)")
-                    running[job.name] = (job, _start(job), time.monotonic())
-                _collect(running, outcome, say, stopping=told)
+                    running.append(_Running(job, _start(job), time.monotonic()))
+                ended = [r for r in running if r.process.poll() is not None]
+                running = [r for r in running if r not in ended]
+                for child in ended:
+                    _record(child, outcome, say, stopping=stopping)
                 if running:
                     time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             outcome.code = 130
         finally:
             _signal_all(running, signal.SIGKILL)
-            for _, process, _ in running.values():
-                process.wait()
+            for child in running:
+                child.process.wait()
         outcome.code = outcome.code or interruption.code
     return outcome
 
 
-def _collect(
-    running: dict[str, tuple[Job, subprocess.Popen[bytes], float]],
-    outcome: Outcome,
-    say: Callable[[str], None],
-    *,
-    stopping: bool,
-) -> None:
-    for name, (job, process, began) in list(running.items()):
-        if (code := process.poll()) is None:
-            continue
-        del running[name]
-        seconds = time.monotonic() - began
-        if code == 0:
-            say(f"{name}: finished after {seconds:,.0f} s")
-        elif stopping and code in (130, 143):
-            say(f"{name}: stopped and saved")
-        else:
-            outcome.failures[name] = f"ended with {code}: {_last_line(job.log)}"
-            say(f"{name}: {outcome.failures[name]} (all of it in {job.log})")
+@dataclass(frozen=True)
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    started: float
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
@@ -119,16 +109,27 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
 
 
 def _die_with_parent() -> None:
-    """Run in the child: without us it would train on unseen and keep its folder locked."""
+    """Called in the child, which would otherwise train on unseen and keep its folder locked."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _signal_all(running: dict[str, tuple[Job, subprocess.Popen[bytes], float]], number: int) -> None:
-    for _, process, _ in running.values():
-        if process.poll() is None:
-            os.kill(process.pid, number)
+def _record(child: _Running, outcome: Outcome, say: Callable[[str], None], *, stopping: bool) -> None:
+    name, code = child.job.name, child.process.returncode
+    if code == 0:
+        say(f"{name}: finished after {number(time.monotonic() - child.started)} s")
+    elif stopping and code in (130, 143):
+        say(f"{name}: stopped and saved")
+    else:
+        outcome.failures[name] = f"ended with {code}: {_last_line(child.job.log)}"
+        say(f"{name}: {outcome.failures[name]} (full output: {child.job.log})")
+
+
+def _signal_all(running: Sequence[_Running], signal_number: int) -> None:
+    for child in running:
+        if child.process.poll() is None:
+            os.kill(child.process.pid, signal_number)
 
 
 def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "no output")
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((text for line in reversed(lines) if (text := line.strip())), "no output")

@@ -58,9 +58,9 @@
   };
 
   const drawSlot = (slot, v) => {
-    const shown = (images[slot.image] || []).map((data) => {
+    const shown = (images[slot.image] || []).map((source) => {
       const picture = make("img");
-      picture.src = `data:image/png;base64,${data}`;
+      picture.src = source;
       picture.alt = "image of the question";
       return picture;
     });

@@ -1,4 +1,4 @@
-"""From methods to figures: what report.json holds. All shares in 0..1; an interval that cannot be had is null."""
+"""From methods to the figures of report.json: all shares in 0..1, null where an interval cannot be had."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,7 @@ from sharegrpo_rl.statistics.seeds import (
     welch_difference,
 )
 
-# ---- What must hold before methods are compared: finished runs, one test set, seeds enough, a metric that they have.
-
+Comparison: TypeAlias = dict[str, Any]  # a pair of methods: labels, difference over seeds, tests, effect sizes
 METRICS = {
     "accuracy_after": "greedy accuracy after training",
     "gain": "gain in greedy accuracy",
