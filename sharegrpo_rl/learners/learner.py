@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,7 @@ from sharegrpo_rl.training.step import TrainingStep
 
 def training_settings(config: Any) -> TrainingSettings:
     """What of a RunConfig the training step needs to know."""
-    options = {name: getattr(config, name) for name in config.option_names()}
-    return replace(TrainingSettings.pick(options), objective=config.objective)
+    return TrainingSettings.pick({name: getattr(config, name) for name in config.option_names()})
 
 
 class VLMLearner(TorchLearner):
@@ -56,7 +54,8 @@ class VLMLearner(TorchLearner):
         settings = training_settings(self.config)
         policy = self.rl_module.policy
         self._shard(policy)
-        self.step = TrainingStep(policy, settings, self._reference(policy) if settings.uses_reference else None)
+        reference = self._reference(policy) if settings.uses_reference else None
+        self.step = TrainingStep(policy, settings, reference, options=self.config)
         parameters = [p for group in self.step.optimizer.param_groups for p in group["params"]]
         self.register_optimizer(module_id=module_id, optimizer=self.step.optimizer, params=parameters)
 

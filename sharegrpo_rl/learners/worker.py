@@ -87,6 +87,7 @@ class LearnerWorker:
 
     def __init__(self, config: Any, module_spec: Any, attempt: str) -> None:
         keep_freed_memory()
+        config.user_code.load()
         own = config.copy(copy_frozen=False)
         own.num_learners = (
             0  # for RLlib this is a local Learner: it shall not wrap the module for its own data parallelism

@@ -270,8 +270,8 @@ def preview_run(spec: RunSpec, num: int, out: Path, seed: int) -> None:
 
 
 def _encoder(spec: RunSpec, seed: int) -> Encode:
+    from sharegrpo_rl.algorithms.model_source import prompt_settings, tiny_policy
     from sharegrpo_rl.algorithms.registry import build_config
-    from sharegrpo_rl.algorithms.warm_start import prompt_settings, tiny_policy
     from sharegrpo_rl.models.prompts import PromptEncoder, Question, load_processor
 
     run_config = build_config(spec.run, spec.env, spec.config, seed)
