@@ -36,7 +36,7 @@ from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tokenizer
 from sharegrpo_rl.models.weights import engine_weights, to_array
-from sharegrpo_rl.rollouts.collector import Rollouts
+from sharegrpo_rl.rollouts.collector import RolloutClient
 from sharegrpo_rl.rollouts.vllm_env_runner import VLLMEnvRunner
 from sharegrpo_rl.training.sharding import Ranks
 
@@ -162,7 +162,7 @@ def _one_size(gigabytes: float, options: argparse.Namespace) -> tuple[float, dic
     return held, turns
 
 
-def _rollouts(policy: Policy, actor: Any) -> tuple[Learners, Rollouts]:
+def _rollouts(policy: Policy, actor: Any) -> tuple[Learners, RolloutClient]:
     """A run's own way from the learner's weights to one remote engine."""
     manager = FaultTolerantActorManager([actor], init_id=1)
     group = SimpleNamespace(
@@ -173,7 +173,7 @@ def _rollouts(policy: Policy, actor: Any) -> tuple[Learners, Rollouts]:
     )
     config = SimpleNamespace(engine="vllm", weight_sync_timeout_s=600.0, one_process=lambda: False)
     learners = Learners(policy)
-    return learners, Rollouts(group, learners, config)
+    return learners, RolloutClient(group, learners, config)
 
 
 def _policy(folder: str) -> Policy:

@@ -1,11 +1,16 @@
 """The algorithms. Importing this package registers their names with Ray Tune: `tune.Tuner("ShareGRPO", ...)`."""
 
-from sharegrpo_rl.algorithms.grpo import GRPO, GRPOConfig
-from sharegrpo_rl.algorithms.grpo_d import GRPOD, GRPODConfig
-from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config, register
-from sharegrpo_rl.algorithms.sft import SFT, SFTConfig
-from sharegrpo_rl.algorithms.share_grpo import ShareGRPO, ShareGRPOConfig
-from sharegrpo_rl.algorithms.step_grpo import StepGRPO, StepGRPOConfig
+from sharegrpo_rl.algorithms.grpo import GRPO, GRPOD, StepGRPO
+from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config, register_algorithm
+from sharegrpo_rl.algorithms.sft import SFT
+from sharegrpo_rl.algorithms.share_grpo import ShareGRPO
+from sharegrpo_rl.config.registry import register_loss, register_selection
+
+GRPOConfig = GRPO.Config
+GRPODConfig = GRPOD.Config
+SFTConfig = SFT.Config
+ShareGRPOConfig = ShareGRPO.Config
+StepGRPOConfig = StepGRPO.Config
 
 __all__ = [
     "ALGORITHMS",
@@ -20,6 +25,7 @@ __all__ = [
     "StepGRPO",
     "StepGRPOConfig",
     "build_config",
+    "register_algorithm",
+    "register_loss",
+    "register_selection",
 ]
-
-register()

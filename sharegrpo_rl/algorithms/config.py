@@ -14,10 +14,10 @@ from ray.rllib.models import MODEL_DEFAULTS
 from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 
-from sharegrpo_rl.algorithms.warm_start import module_config
-from sharegrpo_rl.config import RunOptions, resolve
+from sharegrpo_rl.algorithms.model_source import module_config
+from sharegrpo_rl.config import GRPOOptions, RunOptions, resolve
 from sharegrpo_rl.config.option import check
-from sharegrpo_rl.config.user_code import find_callbacks
+from sharegrpo_rl.config.user_code import UserCode, find_callbacks
 from sharegrpo_rl.envs.registry import check_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine, sends_adapters
@@ -35,7 +35,6 @@ class RunConfig(AlgorithmConfig):
 
     name: ClassVar[str]
     options: ClassVar[type[RunOptions]] = RunOptions
-    objective: ClassVar[str] = "policy"  # what the training step minimises: policy or supervised
     model: Any
     model_config: Any = {}  # RLlib's read-only property of this name gives way to our option  # noqa: RUF012
 
@@ -45,7 +44,7 @@ class RunConfig(AlgorithmConfig):
             setattr(self, name, value)
         self.env_runner_cls = QAEnvRunner
         self.model_folder: str | None = None  # where the prepared model lies; set by the algorithm before workers start
-        self.user_files: list[str] = []  # what `--import` executed here, for remote runners to execute too
+        self.user_code = UserCode()  # for remote workers; in Tune's `param_space`, for trials too
         # RLlib defaults that lose samples, hide errors or move data that we move ourselves.
         self.sample_timeout_s = None
         self.merge_env_runner_states = False
@@ -77,6 +76,8 @@ class RunConfig(AlgorithmConfig):
     @override(AlgorithmConfig)
     def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
         """Take a flat dict, as Tune's `param_space` gives it; unknown keys are errors, which RLlib would swallow."""
+        if isinstance(user_code := config_dict.get("user_code"), UserCode):
+            user_code.load()
         names = self.options.fields()
         ours = {k: v for k, v in config_dict.items() if k in names and not _is_search_space(v)}
         rest = {k: v for k, v in config_dict.items() if k not in ours}
@@ -106,7 +107,7 @@ class RunConfig(AlgorithmConfig):
         alone = self.one_process() and not self._has_engine()
         if alone and self.num_gpus_per_env_runner and not self.num_gpus_per_learner:
             raise UserError("num_gpus_per_env_runner: one model learns and generates here; set num_gpus_per_learner")
-        if self.objective == "supervised" and self.num_learners and self.num_env_runners:
+        if not issubclass(self.options, GRPOOptions) and self.num_learners and self.num_env_runners:
             raise UserError(f"num_env_runners: {self.name} samples nothing; set it to 0")
         if not self.in_evaluation:  # RLlib's copy for evaluation has no env runners
             options = self.to_options()

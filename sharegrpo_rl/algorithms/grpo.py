@@ -1,4 +1,13 @@
-"""GRPO on RLlib: sample a group for every question, compare its rewards, push up what did better."""
+"""GRPO on RLlib: sample a group for every question, compare its rewards, push up what did better. And the methods of its
+family that differ in options alone.
+
+What a method may override, and what nothing else relies on:
+
+    advantages(rewards [V, N]) -> [V, N]           credit of a group's completions, each trained under its own prompt
+    build_packs(groups) -> [PromptPack]            credit of groups where completions are shared between prompts
+    reward_stages() -> [f(groups) -> groups]       what changes rewards before credit is taken
+    resample(packs, groups) -> [PromptPack]        what is trained on in the end: replay
+"""
 
 from __future__ import annotations
 
@@ -8,69 +17,52 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, TIMERS
+from torch import Tensor
 
-from sharegrpo_rl.algorithms.base import RunAlgorithm, recovering
-from sharegrpo_rl.algorithms.config import RunConfig
-from sharegrpo_rl.config import GRPOOptions, RunOptions
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.algorithms.base import RunAlgorithm
+from sharegrpo_rl.algorithms.recovery import recovering
+from sharegrpo_rl.algorithms.registry import register_algorithm
+from sharegrpo_rl.config import GRPODOptions, GRPOOptions, RunOptions, StepGRPOOptions
 from sharegrpo_rl.data.types import Group, PromptPack, SlotRequest
-from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.generation.generator import Generator
+from sharegrpo_rl.learners.learner import training_settings
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.advantages import local_advantages
-from sharegrpo_rl.rollouts.collector import Ahead, Rollouts, sampled
-from sharegrpo_rl.rollouts.groups import kl_penalized, permuted, plan_requests
+from sharegrpo_rl.rewards.stages import RewardStage, group_stages
+from sharegrpo_rl.rollouts.collector import PrefetchedBatch, RolloutClient
+from sharegrpo_rl.rollouts.groups import native_packs, plan_requests
 from sharegrpo_rl.rollouts.metrics import completion_metrics, group_metrics
-from sharegrpo_rl.rollouts.selection import ReplayBuffer, Sampled, select
-
-# ---- GRPOConfig.
+from sharegrpo_rl.rollouts.selection import ReplayBuffer, RolloutBatch, select_groups
 
 
-class GRPOConfig(RunConfig):
-    """Configures GRPO.
+@register_algorithm("GRPO")
+class GRPO(RunAlgorithm):
+    """Group Relative Policy Optimization, and the loop of its whole family.
 
-    config = GRPOConfig().environment("DrawnShapes-v0").training(num_generations=12, lr=2e-4).debugging(seed=0)
+    config = GRPO.Config().environment("DrawnShapes-v0").training(num_generations=12, lr=2e-4).debugging(seed=0)
     algo = config.build_algo()
     print(algo.train()["groups"]["valid_advantage_ratio"])
     """
 
-    name: ClassVar[str] = "GRPO"
-    options: ClassVar[type[RunOptions]] = GRPOOptions
-
-    def __init__(self, algo_class: type | None = None) -> None:
-        super().__init__(algo_class=algo_class or GRPO)
-
-    def uses_reference(self) -> bool:
-        """Does a KL to the reference policy take part, at any step?"""
-        return TrainingSettings.pick({name: getattr(self, name) for name in self.option_names()}).uses_reference
-
-
-class GRPO(RunAlgorithm):
-    """One loop for the whole family: a method overrides `build_packs` (credit) or its options (loss, schedules)."""
-
-    config: GRPOConfig
-
-    @classmethod
-    @override(Algorithm)
-    def get_default_config(cls) -> GRPOConfig:
-        return GRPOConfig()
+    Options: ClassVar[type[RunOptions]] = GRPOOptions
 
     @override(RunAlgorithm)
     def setup(self, config: Any) -> None:
         super().setup(config)
         if self.config.one_process():
             self.env_runner.share_module(self.rl_module)
-        self.rollouts = Rollouts(self.env_runner_group, self.learner_group, self.config)
+        self.rollouts = RolloutClient(self.env_runner_group, self.learner_group, self.config)
         self.rollouts.push_weights(everything=True)
-        self._ahead: Ahead | None = None
-        self._groups: list[Group] = []  # sampled; with the rewards that credit is taken from; and the credit
-        self._credited: list[Group] = []
-        self._packs: list[PromptPack] = []
-        self._generation_batches = 0
         self.replay = ReplayBuffer(self.config.replay_size)
+        self._prefetched: PrefetchedBatch | None = None
+        self._generation_batches = 0
+        self._groups: list[Group] = []  # of this iteration: as sampled,
+        self._rewarded: list[Group] = []  # with the rewards that credit is taken from,
+        self._packs: list[PromptPack] = []  # and with their credit
 
     # ---- one iteration
 
@@ -79,60 +71,63 @@ class GRPO(RunAlgorithm):
     def training_step(self) -> None:
         """Sample groups, assign credit, update, and hand the new weights to every runner before the next iteration."""
         started = time.perf_counter()
-        self._groups, self._credited, self._packs = [], [], []  # the pixels of the last iteration
+        self._groups, self._rewarded, self._packs = [], [], []  # frees the last iteration's pixels
         with self.metrics.log_time((TIMERS, "sampling"), reduce="mean", window=1):
-            batch = select(self._generation_batch, self.config)
+            batch = select_groups(self._collect_batch, self.config)
         self._groups = batch.groups
         if self.config.max_staleness:
-            self._sync()
-            self._ahead = Ahead(self.rollouts, self._next_requests(self.iteration + 1))
+            self._sync_weights()
+            self._prefetched = PrefetchedBatch(self.rollouts, self._next_requests(self.iteration + 1))
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):
-            self._credited = self._rewarded(batch.kept)
-            self._packs = self.build_packs(self._credited)
-            update = self.learner_group.update(self.resample(self._packs, batch.kept))
+            self._rewarded = batch.trained
+            for stage in self.reward_stages():
+                self._rewarded = stage(self._rewarded)
+            self._packs = self.build_packs(self._rewarded)
+            update = self.learner_group.update(self.resample(self._packs, batch.trained))
         if not self.config.max_staleness:
-            self._sync()
+            self._sync_weights()
         self._log(batch, update, time.perf_counter() - started)
 
-    def _sync(self) -> None:
-        with self.metrics.log_time((TIMERS, "weight_sync"), reduce="mean", window=1):
-            self.rollouts.push_weights()
+    def advantages(self, rewards: Tensor) -> Tensor:
+        """The credit of a group's completions (S1: each against those of its own variant). [V, N] float64 -> [V, N]."""
+        return local_advantages(rewards, self.config.scale_rewards, self.config.advantage_eps)
 
     def build_packs(self, groups: Sequence[Group]) -> list[PromptPack]:
-        """Credit of plain GRPO (S1): every slot's completions are compared with each other and trained under its prompt."""
-        packs = []
-        for group in groups:
-            rewards = torch.from_numpy(group.rewards)
-            advantages = local_advantages(rewards, self.config.scale_rewards, self.config.advantage_eps).numpy()
-            for v, slot in enumerate(group.slots):
-                native = np.ones(len(group.completions[v]), bool)
-                packs.append(
-                    PromptPack(group.group, slot.slot, group.prompts[v], group.completions[v], advantages[v], native)
-                )
-        return packs
+        """What to train: here every completion under the prompt that it was sampled from."""
+        return [pack for group in groups for pack in native_packs(group, self._credit(group))]
+
+    def reward_stages(self) -> list[RewardStage]:
+        """What changes the rewards of the groups that are trained on, in order; each stage maps groups to groups."""
+        reference_kl = self._reference_kl if training_settings(self.config).uses_reference else None
+        return group_stages(self.config, self.iteration, reference_kl)
 
     def resample(self, packs: Sequence[PromptPack], groups: Sequence[Group]) -> list[PromptPack]:
-        """With replay: groups without any advantage, and those that selection lacked, give way to earlier completions."""
+        """With replay: stored completions replace groups without any advantage, and those that selection lacked."""
         if self.config.replay_size == 0:
             return list(packs)
         self.replay.add(packs, groups, self.iteration)
         return self.replay.fill(packs, self.config, self.iteration, self.render)
 
-    def _rewarded(self, groups: list[Group]) -> list[Group]:
-        """The groups with the rewards that credit is taken from."""
-        if self.config.kl_in_reward and self.config.uses_reference():
-            groups = kl_penalized(groups, self.learner_group.reference_kl)
-        if self.config.shuffle_rewards:
-            groups = [permuted(g, derive_seed(self.config.seed or 0, self.iteration)) for g in groups]
-        return groups
+    def _credit(self, group: Group) -> NDArray[np.float64]:
+        advantages = torch.as_tensor(self.advantages(torch.from_numpy(group.rewards))).double().numpy()
+        if advantages.shape != group.rewards.shape:
+            raise ValueError(
+                f"{type(self).__name__}.advantages returned shape {advantages.shape} for rewards of {group.rewards.shape}"
+            )
+        return advantages
 
-    def _generation_batch(self, first_group: int) -> Sampled:
+    def _reference_kl(self, groups: Sequence[Group]) -> tuple[float, list[NDArray[np.float64]]]:
+        no_credit = [np.zeros_like(g.rewards) for g in groups]
+        packs = [pack for group, zeros in zip(groups, no_credit, strict=True) for pack in native_packs(group, zeros)]
+        kl: tuple[float, list[NDArray[np.float64]]] = self.learner_group.reference_kl(packs)
+        return kl
+
+    def _collect_batch(self, first_group: int) -> RolloutBatch:
         """All groups of the next `num_questions` questions, numbered from `first_group`."""
-        if self._ahead is not None:
-            batch, self._ahead = self._ahead.batch(), None
+        if self._prefetched is not None:
+            batch, self._prefetched = self._prefetched.batch(), None
         else:
-            requests = self._next_requests(self.iteration, first_group)
-            batch = sampled(requests, self.rollouts.collect(requests))
+            batch = self.rollouts.collect_batch(self._next_requests(self.iteration, first_group))
         self.metrics.aggregate(self.rollouts.take_metrics(), key=ENV_RUNNER_RESULTS)
         self._generation_batches += 1
         return batch
@@ -140,40 +135,31 @@ class GRPO(RunAlgorithm):
     def _next_requests(self, iteration: int, first_group: int = 0) -> list[SlotRequest]:
         return plan_requests(self.bank, self.pick_questions(), self.config, iteration, first_group)
 
-    @override(Algorithm)
-    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
-        """RLlib's call before each iteration. Runners that are at work are looked after when they are asked again."""
-        return [] if self._ahead is not None else self.rollouts.restore()
+    def _sync_weights(self) -> None:
+        with self.metrics.log_time((TIMERS, "weight_sync"), reduce="mean", window=1):
+            self.rollouts.push_weights()
 
-    @override(RunAlgorithm)
-    def make_generator(self, policy: Policy) -> Generator:
-        """The run's engine where it lives in this process; the driver of remote engines has none, and asks the policy."""
-        if self.config.engine == "vllm" and self.config.num_env_runners == 0:
-            return self.env_runner.make_generator()
-        return super().make_generator(policy)
-
-    @override(RunAlgorithm)
-    def remote_generator(self) -> Generator:
-        return self.rollouts
-
-    def _log(self, batch: Sampled, update: dict[str, float], seconds: float) -> None:
-        expected = self.config.num_questions * self.config.num_variants * batch.batches
+    def _log(self, batch: RolloutBatch, update: dict[str, float], seconds: float) -> None:
+        config = self.config
+        slots = config.num_questions * config.num_variants * batch.batches
         completions = completion_metrics(batch.groups, batch.errors)
-        groups = group_metrics(batch.groups, self.config.num_variants) | {"missing_slots": expected - batch.requests}
+        groups = group_metrics(batch.groups, config.num_variants) | {"missing_slots": slots - batch.requests}
         self.metrics.log_dict(completions, key=ENV_RUNNER_RESULTS, reduce="mean", window=1)
         self.metrics.log_dict(groups, key="groups", reduce="mean", window=1)
-        if self.config.selection != "none":
+        if config.selection != "none":
             self.metrics.log_dict(batch.metrics(), key="selection", reduce="mean", window=1)
-        if self.config.replay_size:
+        if config.replay_size:
             self.metrics.log_dict(self.replay.metrics(self.iteration), key="replay", reduce="mean", window=1)
-        if self.config.max_staleness:
+        values = {
+            "generation_batches": self._generation_batches,
+            "tokens_per_second": completions["sampled_tokens"] / seconds,
+        }
+        if config.max_staleness:
             version = self.learner_group.weights_version - 1  # that this update began with
-            staleness = np.mean([version - g.weights_version for g in batch.groups])
-            self.metrics.log_value("staleness", float(staleness), reduce="mean", window=1)
-        if self.config.num_env_runners:
-            self.metrics.log_value("env_runner_losses", self.rollouts.losses, reduce="mean", window=1)
-        self.metrics.log_value("generation_batches", self._generation_batches, reduce="mean", window=1)
-        self.metrics.log_value("tokens_per_second", completions["sampled_tokens"] / seconds, reduce="mean", window=1)
+            values["staleness"] = float(np.mean([version - g.weights_version for g in batch.groups]))
+        if config.num_env_runners:
+            values["env_runner_losses"] = self.rollouts.losses
+        self.metrics.log_dict(values, reduce="mean", window=1)
         self.log_update(update)
 
     @override(RunAlgorithm)
@@ -186,38 +172,93 @@ class GRPO(RunAlgorithm):
 
     @override(RunAlgorithm)
     def plain_packs(self) -> list[PromptPack]:
-        return GRPO.build_packs(self, self._credited)
+        return GRPO.build_packs(self, self._rewarded)
+
+    # ---- env runners, evaluation
+
+    @override(Algorithm)
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """Called by RLlib before each iteration. Runners at work are restored when they are called again."""
+        return [] if self._prefetched is not None else self.rollouts.restore()
+
+    @override(RunAlgorithm)
+    def push_weights(self, everything: bool = False) -> None:
+        if self._prefetched is not None:
+            self._prefetched.batch()  # with the weights that runners have now
+        self.rollouts.push_weights(everything)
+
+    @override(RunAlgorithm)
+    def make_generator(self, policy: Policy) -> Generator:
+        """The run's engine where it lives in this process, else the policy itself."""
+        if self.config.engine == "vllm" and self.config.num_env_runners == 0:
+            return self.env_runner.make_generator()
+        return super().make_generator(policy)
+
+    @override(RunAlgorithm)
+    def evaluated_generator(self) -> Generator:
+        """The env runners where the driver has no model, or where their engines are faster than it."""
+        if self.config.num_env_runners and (self.config.num_learners or self.config.engine == "vllm"):
+            self.push_weights()
+            return self.rollouts
+        return super().evaluated_generator()
 
     # ---- state
 
     @override(RunAlgorithm)
     def driver_state(self) -> dict[str, Any]:
-        own = {"generation_batches": self._generation_batches, "replay": self.replay.get_state(), "ahead": self._ahead}
-        return {**super().driver_state(), **own}
+        return {
+            **super().driver_state(),
+            "generation_batches": self._generation_batches,
+            "replay": self.replay.get_state(),
+            "prefetched": self._prefetched,
+        }
 
     @override(RunAlgorithm)
     def return_to(self, state: dict[str, Any]) -> None:
         super().return_to(state)
         self._generation_batches = state.get("generation_batches", 0)
         self.replay.set_state(state.get("replay", []))
-        ahead = state.get("ahead")  # itself, or as a checkpoint has it
-        self._ahead = Ahead.from_state(ahead, self.rollouts, self.render) if isinstance(ahead, dict) else ahead
+        batch = state.get("prefetched")  # itself, or a table from a checkpoint
+        self._prefetched = (
+            PrefetchedBatch.from_state(batch, self.rollouts, self.render) if isinstance(batch, dict) else batch
+        )
         self.rollouts.metrics = list(state.get("runner_metrics", []))
 
     @override(RunAlgorithm)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         state = super().get_state(*args, **kwargs)
-        ahead = self._ahead.get_state() if self._ahead is not None else None
-        return {**state, "ahead": ahead, "runner_metrics": self.rollouts.metrics}
-
-    @override(RunAlgorithm)
-    def push_weights(self, everything: bool = False) -> None:
-        if self._ahead is not None:
-            self._ahead.batch()  # by the weights that runners have now
-        self.rollouts.push_weights(everything)
+        batch = self._prefetched.get_state() if self._prefetched is not None else None
+        return {**state, "prefetched": batch, "runner_metrics": self.rollouts.metrics}
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Continue from a checkpoint; every runner has its weights before this returns."""
         super().restore_from_path(path, *args, **kwargs)
         self.recovery.run(lambda: self.push_weights(everything=True))
+
+
+@register_algorithm("GRPOD")
+class GRPOD(GRPO):
+    """GRPO-D (OThink-MR1): GRPO whose KL weight follows a schedule, low while it explores and higher later (O3).
+
+    The reward is R_acc + alpha R_format (O1): `rewards: {accuracy: 1.0, format: alpha}`. The loss is GRPO's with the mean
+    over each sequence and a k3 KL (O4). The schedule is in `ops/schedules.py`, driven by optimizer steps.
+
+    config = GRPOD.Config().environment("DrawnShapes-v0").training(kl_min=0.0, kl_max=0.02, total_steps=120)
+    """
+
+    Options: ClassVar[type[RunOptions]] = GRPODOptions
+
+
+@register_algorithm("StepGRPO")
+class StepGRPO(GRPO):
+    """StepGRPO (R1-VL): GRPO with rewards for the steps of the reasoning, not only for its answer.
+
+    StepRAR is accuracy + 0.1 x the share of key steps that the reasoning contains, StepRVR is 1 where the reasoning is
+    complete and in order: `rewards: {accuracy: 1.0, key_steps: 0.1, step_validity: 1.0}` (`rewards/steps.py`). The layout
+    of a completion is `answer_format: steps`.
+
+    config = StepGRPO.Config().environment("DrawnShapes-v0").training(warm_start={"rows": 2000, "steps": 500})
+    """
+
+    Options: ClassVar[type[RunOptions]] = StepGRPOOptions

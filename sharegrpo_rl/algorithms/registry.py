@@ -1,45 +1,91 @@
-"""The algorithms by name, and the config of a run."""
+"""The algorithms by name: the package's own, and those that a user's file registers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import ray.cloudpickle
 from ray.tune.registry import register_trainable
 
 from sharegrpo_rl.algorithms.base import RunAlgorithm
 from sharegrpo_rl.algorithms.config import RunConfig
-from sharegrpo_rl.algorithms.grpo import GRPO, GRPOConfig
-from sharegrpo_rl.algorithms.grpo_d import GRPOD, GRPODConfig
-from sharegrpo_rl.algorithms.sft import SFT, SFTConfig
-from sharegrpo_rl.algorithms.share_grpo import ShareGRPO, ShareGRPOConfig
-from sharegrpo_rl.algorithms.step_grpo import StepGRPO, StepGRPOConfig
+from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
+from sharegrpo_rl.config.registry import same_definition
+from sharegrpo_rl.config.resolve import options_of
+from sharegrpo_rl.config.user_code import is_user_file
 from sharegrpo_rl.errors import UserError
 
-ALGORITHMS: dict[str, type[RunConfig]] = {
-    "GRPO": GRPOConfig,
-    "ShareGRPO": ShareGRPOConfig,
-    "GRPOD": GRPODConfig,
-    "StepGRPO": StepGRPOConfig,
-    "SFT": SFTConfig,
-}
-CLASSES: dict[str, type[RunAlgorithm]] = {
-    "GRPO": GRPO,
-    "ShareGRPO": ShareGRPO,
-    "GRPOD": GRPOD,
-    "StepGRPO": StepGRPO,
-    "SFT": SFT,
-}
+ALGORITHMS: dict[str, type[RunAlgorithm]] = {}
+
+A = TypeVar("A", bound=type[RunAlgorithm])
 
 
-def register() -> None:
-    """Make every algorithm known to Tune by its name."""
-    for name, algorithm in CLASSES.items():
+def register_algorithm(name: str) -> Callable[[A], A]:
+    """A class decorator: make a subclass of RunAlgorithm known as `run: NAME`, in run files, `list`, Tune and Python.
+
+    It gets `Options` of its own where it declares none, and a `Config` (`RLOO.Config()`), RLlib's fluent config over them.
+    Defining the same class again (a notebook cell) replaces it; UserError where another class has the name.
+    """
+
+    def add(algorithm: A) -> A:
+        if name in ALGORITHMS and not same_definition(ALGORITHMS[name], algorithm):
+            raise UserError(f"run: algorithm {name!r} is registered already; choose another name")
+        algorithm.Options = _complete_options(algorithm)
+        algorithm.Config = _make_config(name, algorithm)
+        if is_user_file(algorithm.__module__):  # Tune's trials and remote workers have not executed that file yet
+            ray.cloudpickle.register_pickle_by_value(sys.modules[algorithm.__module__])
+        ALGORITHMS[name] = algorithm
+        ALGORITHM_OPTIONS[name] = algorithm.Options
+        PRESETS.setdefault(name, {})
         register_trainable(name, algorithm)
+        return algorithm
+
+    return add
+
+
+def register_with_tune() -> None:
+    """Make every algorithm known to Tune by its name: again, where Ray was shut down and started anew."""
+    for name, algorithm in ALGORITHMS.items():
+        register_trainable(name, algorithm)
+
+
+def find_algorithm(name: str) -> type[RunAlgorithm]:
+    """The algorithm of that name; UserError for an unknown one."""
+    options_of(name)
+    return ALGORITHMS[name]
 
 
 def build_config(run: str, env: str, settings: Mapping[str, Any], seed: int) -> RunConfig:
     """The config of one run; UserError for an unknown algorithm, option or value."""
-    if run not in ALGORITHMS:
-        raise UserError(f"run: no algorithm {run!r}; known: {', '.join(ALGORITHMS)}")
-    return ALGORITHMS[run]().environment(env).training(**settings).debugging(seed=seed)
+    return find_algorithm(run).Config().environment(env).training(**settings).debugging(seed=seed)
+
+
+def _complete_options(algorithm: type[RunAlgorithm]) -> Any:
+    """The algorithm's own options, with its first line as theirs where they have none."""
+    options: Any = vars(algorithm).get("Options")
+    if options is None:
+        return type("Options", (algorithm.Options,), _names(algorithm, "Options"))
+    options.__doc__ = options.__doc__ or algorithm.__doc__
+    return options
+
+
+def _make_config(name: str, algorithm: type[RunAlgorithm]) -> type[RunConfig]:
+    base: type[RunConfig] = algorithm.Config  # of the class that it extends, or its own addition to that
+
+    def __init__(self: RunConfig, algo_class: type | None = None) -> None:
+        base.__init__(self, algo_class=algo_class or algorithm)
+
+    body = {"name": name, "options": algorithm.Options, "__init__": __init__}
+    made: type[RunConfig] = type(f"{name}Config", (base,), body | _names(algorithm, "Config"))
+    return made
+
+
+def _names(algorithm: type[RunAlgorithm], attribute: str) -> dict[str, Any]:
+    """What makes a class that is assigned to `attribute` of the algorithm look as if it were written there."""
+    return {
+        "__module__": algorithm.__module__,
+        "__qualname__": f"{algorithm.__qualname__}.{attribute}",
+        "__doc__": algorithm.__doc__,
+    }

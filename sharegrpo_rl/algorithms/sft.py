@@ -1,7 +1,4 @@
-"""SFT: supervised fine-tuning as an algorithm of its own, on the same data, with the same reports as the RL methods.
-
-Each question's reference solution is taught as it stands; where a row has none, a short answer in the run's format.
-"""
+"""SFT: supervised fine-tuning as an algorithm of its own, on the same data, with the same reports as the RL methods."""
 
 from __future__ import annotations
 
@@ -12,43 +9,25 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import TIMERS
 
-from sharegrpo_rl.algorithms.base import RunAlgorithm, recovering
-from sharegrpo_rl.algorithms.config import RunConfig
+from sharegrpo_rl.algorithms.base import RunAlgorithm
+from sharegrpo_rl.algorithms.recovery import recovering
+from sharegrpo_rl.algorithms.registry import register_algorithm
 from sharegrpo_rl.algorithms.warm_start import target_pack, target_text
 from sharegrpo_rl.config import RunOptions, SFTOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.rollouts.groups import plan_requests
 
 
-class SFTConfig(RunConfig):
-    """Configures SFT.
+@register_algorithm("SFT")
+class SFT(RunAlgorithm):
+    """Supervised fine-tuning: `num_questions` targets an iteration, one for one wording of each question.
 
-    config = SFTConfig().environment("DrawnShapes-v0").training(lr=2e-3, num_questions=32)
+    A target is the question's reference solution; where a row has none, a short answer in the run's format.
+
+    config = SFT.Config().environment("DrawnShapes-v0").training(lr=2e-3, num_questions=32)
     """
 
-    name: ClassVar[str] = "SFT"
-    options: ClassVar[type[RunOptions]] = SFTOptions
-    objective: ClassVar[str] = "supervised"
-    # One target for one wording of each question; nothing is sampled.
-    num_variants: ClassVar[int] = 1
-    num_generations: ClassVar[int] = 1
-    include_original: ClassVar[str] = "sampled"
-    strict_variants: ClassVar[bool] = False
-    temperature: ClassVar[float] = 1.0
-
-    def __init__(self, algo_class: type | None = None) -> None:
-        super().__init__(algo_class=algo_class or SFT)
-
-
-class SFT(RunAlgorithm):
-    """Teaches `num_questions` targets an iteration."""
-
-    config: SFTConfig
-
-    @classmethod
-    @override(Algorithm)
-    def get_default_config(cls) -> SFTConfig:
-        return SFTConfig()
+    Options: ClassVar[type[RunOptions]] = SFTOptions
 
     @recovering
     @override(Algorithm)
@@ -64,7 +43,7 @@ class SFT(RunAlgorithm):
         self.log_update(update)
 
     def _target_packs(self) -> list[PromptPack]:
-        requests = plan_requests(self.bank, self.pick_questions(), self.config, self.iteration)
+        requests = plan_requests(self.bank, self.pick_questions(), self.config, self.iteration, single=True)
         policy = self.rl_module.policy
         return [
             target_pack(policy, request.group, prompt, target_text(self.bank[request.question_index], self.config))

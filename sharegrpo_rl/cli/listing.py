@@ -13,6 +13,7 @@ from rich.table import Table
 from sharegrpo_rl.config import Options, meaning
 from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.config.option import type_words
+from sharegrpo_rl.config.registry import LOSSES, SELECTIONS
 from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json
@@ -43,7 +44,7 @@ def _plan(spec: RunSpec) -> list[str]:
     return short_lines(estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, choose_gpu(None, None))))
 
 
-TOPICS = ("algorithms", "environments", "examples", "transforms", "rewards")
+TOPICS = ("algorithms", "environments", "examples", "transforms", "rewards", "losses", "selections")
 
 
 def print_listing(what: str | None, of: str | None) -> None:
@@ -81,10 +82,12 @@ def _entries(topic: str) -> Iterable[tuple[str, str]]:
         from sharegrpo_rl.data.transforms import TRANSFORMS
 
         yield from ((name, transform.sentence) for name, transform in TRANSFORMS.items())
+    elif topic in ("losses", "selections"):
+        yield from (LOSSES if topic == "losses" else SELECTIONS).describe()
     else:
-        from sharegrpo_rl.rewards.rubric import REWARDS
+        from sharegrpo_rl.rewards.rubric import known_rewards
 
-        yield from ((name, _first_line(reward)) for name, reward in REWARDS.items())
+        yield from known_rewards().items()
 
 
 def options_table(name: str | None) -> Table:

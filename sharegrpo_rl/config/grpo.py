@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from pydantic import ValidationInfo, field_validator
+
 from sharegrpo_rl.config.option import option
+from sharegrpo_rl.config.registry import LOSSES, SELECTIONS
 from sharegrpo_rl.config.run import RunOptions, VLLMOptions, Work
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.ops.schedules import kl_weight
@@ -116,6 +119,12 @@ class GRPOOptions(RunOptions):
     advantage_eps: float = option(0.0, "added to that standard deviation", ge=0)
     exclude_zero_advantage: bool = option(False, "leave completions with advantage 0 out of the denominator")
     mask_truncated: bool = option(False, "do not train on truncated completions")
+
+    @field_validator("loss", "selection")
+    @classmethod
+    def _check_registered(cls, name: str, info: ValidationInfo) -> str:
+        (LOSSES if info.field_name == "loss" else SELECTIONS).check(name)
+        return name
 
     @property
     def uses_reference(self) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import field_validator
+
 from sharegrpo_rl.config.grpo import GRPOOptions, KLSchedule
 from sharegrpo_rl.config.option import option
+from sharegrpo_rl.config.registry import LOSSES
 from sharegrpo_rl.config.run import AnswerFormat, LossAggregation, RunOptions
 
 
@@ -63,6 +66,13 @@ class SFTOptions(RunOptions):
 
     num_questions: int = option(32)
     lr: float = option(1e-5)
+    loss: str = option("likelihood", "loss of a token: the negative log-likelihood, or a registered one")
     thought: str | None = option(
         None, "the thought before the answer where a row has no solution; null = one fixed line"
     )
+
+    @field_validator("loss")
+    @classmethod
+    def _check_loss(cls, name: str) -> str:
+        LOSSES.check(name)
+        return name

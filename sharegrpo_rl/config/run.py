@@ -250,12 +250,13 @@ class RunOptions(Options):
     @field_validator("rewards")
     @classmethod
     def _check_rewards(cls, weights: Mapping[str, float]) -> Mapping[str, float]:
-        from sharegrpo_rl.rewards.rubric import REWARDS
+        from sharegrpo_rl.rewards.rubric import known_rewards
 
+        known = known_rewards()
         for name in weights:
-            if name not in REWARDS:
+            if name not in known:
                 raise UserError(
-                    f"rewards.{name}: no such reward{suggestion(name, REWARDS)} (registered: {', '.join(REWARDS)})"
+                    f"rewards.{name}: no such reward{suggestion(name, known)} (registered: {', '.join(known)})"
                 )
         if not any(weights.values()):
             raise UserError("rewards: no reward has a weight, so there is nothing to learn from")
@@ -329,7 +330,7 @@ class TrainingSettings:
     rollout_correction_cap: float = 2.0
     exclude_zero_advantage: bool = False
     mask_truncated: bool = False
-    objective: str = "policy"  # or `supervised`: the negative log-likelihood of the completions
+    loss: str = "clipped"
 
     @property
     def uses_reference(self) -> bool:

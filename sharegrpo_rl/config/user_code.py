@@ -5,21 +5,64 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from sharegrpo_rl.config.registry import LOSSES, SELECTIONS
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.rewards.rubric import REWARDS
 
-# ---- RLlib callbacks that a run file names: a user's `--import` file registers them. Free of Ray until a run begins.
+USER_MODULE = "sharegrpo_rl_user_"
 
+IMPORTED: list[str] = []  # absolute paths, in this process
 CALLBACKS: dict[str, type] = {}
 
 
-def register_callbacks(name: str, callbacks: type) -> None:
-    """Make a subclass of RLlib's RLlibCallback known by `name`; UserError where another class has it already."""
+@dataclass(frozen=True)
+class UserCode:
+    """What a user has added to this process, for the processes that it starts.
+
+    files: `--import` files, executed there too. functions: (registry, name, function) of those registered elsewhere, in a
+    script or a notebook; they travel by value.
+    """
+
+    files: tuple[str, ...] = ()
+    functions: tuple[tuple[str, str, Callable[..., Any]], ...] = ()
+
+    @classmethod
+    def of_this_process(cls) -> UserCode:
+        """What has been added so far."""
+        functions = tuple(
+            (registry, name, function)
+            for registry, table in _tables().items()
+            for name, function in table.items()
+            if not function.__module__.startswith("sharegrpo_rl")  # neither ours nor a user file's
+        )
+        return cls(tuple(IMPORTED), functions)
+
+    def load(self) -> None:
+        """Add it to this process."""
+        import_user_files([Path(file) for file in self.files])
+        for registry, name, function in self.functions:
+            _tables()[registry].setdefault(name, function)
+
+
+def _tables() -> dict[str, dict[str, Callable[..., Any]]]:
+    return {"loss": LOSSES.user_functions, "selection": SELECTIONS.user_functions, "reward": REWARDS}
+
+
+def register_callbacks(name: str, callbacks: type | None = None) -> Any:
+    """Make a subclass of RLlib's RLlibCallback known by `name`, as a call or as a decorator; UserError where another class
+    has the name."""
+    if callbacks is None:
+        return partial(register_callbacks, name)
     if CALLBACKS.get(name, callbacks) is not callbacks:
         raise UserError(f"callbacks {name!r} are registered already; choose another name")
     CALLBACKS[name] = callbacks
+    return callbacks
 
 
 def find_callbacks(names: Sequence[str]) -> list[type]:
@@ -31,14 +74,16 @@ def find_callbacks(names: Sequence[str]) -> list[type]:
     return [CALLBACKS[name] for name in names]
 
 
-IMPORTED: list[str] = []  # absolute paths, for the processes that this one starts
-
-
 def import_user_files(paths: Sequence[Path]) -> dict[str, str]:
-    """Execute each file (it registers rewards or environments); sha256 of each by file name."""
+    """Execute each file, which registers what it adds; sha256 of each by file name."""
     digests = {path.name: _import(path) for path in paths}
     IMPORTED.extend(str(path.absolute()) for path in paths if str(path.absolute()) not in IMPORTED)
     return digests
+
+
+def is_user_file(module: str) -> bool:
+    """Is this the name of a module that `import_user_files` has executed?"""
+    return module.startswith(USER_MODULE)
 
 
 def _import(path: Path) -> str:
@@ -48,7 +93,7 @@ def _import(path: Path) -> str:
         raise UserError(f"--import {path}: cannot be read ({error.strerror or error})") from None
     digest = hashlib.sha256(source).hexdigest()
     # Named by its content: two files of one name do not replace each other, and functions can be pickled to runners.
-    name = f"sharegrpo_rl_user_{path.stem.replace('-', '_')}_{digest[:8]}"
+    name = f"{USER_MODULE}{path.stem.replace('-', '_')}_{digest[:8]}"
     if name in sys.modules:
         return digest
     spec = importlib.util.spec_from_file_location(name, path)
@@ -71,10 +116,10 @@ def _failing_line(error: BaseException, path: Path) -> str:
     """`, line N`: the deepest line of the user's own file in the traceback."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f", line {error.lineno}"
-    found = None
+    line = None
     trace = error.__traceback__
     while trace:
         if Path(trace.tb_frame.f_code.co_filename) == path.absolute():
-            found = trace.tb_lineno
+            line = trace.tb_lineno
         trace = trace.tb_next
-    return f", line {found}" if found else ""
+    return f", line {line}" if line else ""

@@ -149,3 +149,6 @@ class PromptPack:
     advantages: NDArray[np.float64]  # [G]
     native: NDArray[np.bool_]  # [G] sampled from this prompt (True) or shared from a sibling variant
     old_logprobs: tuple[NDArray[np.float32], ...] | None = None  # G arrays [T_g]; None = the learner computes them
+    sampled: bool = (
+        True  # by the policy; False for targets of supervised training, which have no sampler to compare with
+    )

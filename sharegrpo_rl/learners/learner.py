@@ -36,9 +36,8 @@ FACTS_FILE = "learner.json"
 
 
 def training_settings(config: Any) -> TrainingSettings:
-    """The training step's settings among a run's options."""
-    options = {name: getattr(config, name) for name in config.option_names()}
-    return replace(TrainingSettings.pick(options), objective=config.objective)
+    """What of a RunConfig the training step needs to know."""
+    return TrainingSettings.pick({name: getattr(config, name) for name in config.option_names()})
 
 
 class VLMLearner(TorchLearner):
@@ -62,7 +61,8 @@ class VLMLearner(TorchLearner):
         settings = training_settings(self.config)
         policy = self.rl_module.policy
         self._shard(policy)
-        self.step = TrainingStep(policy, settings, self._reference(policy) if settings.uses_reference else None)
+        reference = self._reference(policy) if settings.uses_reference else None
+        self.step = TrainingStep(policy, settings, reference, options=self.config)
         parameters = [p for group in self.step.optimizer.param_groups for p in group["params"]]
         self.register_optimizer(module_id=module_id, optimizer=self.step.optimizer, params=parameters)
 

@@ -79,6 +79,7 @@ class LearnerWorker:
 
     def __init__(self, config: Any, module_spec: Any, attempt: str) -> None:
         keep_freed_memory()
+        config.user_code.load()
         local = config.copy(copy_frozen=False)
         local.num_learners = 0  # a local Learner to RLlib, which must not wrap the module for its own data parallelism
         self.ranks = Ranks.current()

@@ -159,8 +159,8 @@ def _pictures(images: Sequence[Pixels]) -> list[dict[str, Any]]:
 
 def _encoder(spec: RunSpec, seed: int) -> Encode:
     """The run's own prompts, through its model's processor."""
+    from sharegrpo_rl.algorithms.model_source import prompt_settings, tiny_policy
     from sharegrpo_rl.algorithms.registry import build_config
-    from sharegrpo_rl.algorithms.warm_start import prompt_settings, tiny_policy
     from sharegrpo_rl.models.prompts import PromptEncoder, Question, load_processor
 
     config = build_config(spec.run, spec.env, spec.config, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sharegrpo_rl.data.types import SeedQuestion
@@ -46,37 +47,32 @@ def grade_completion(completion: str, key: AnswerKey, form: AnswerFormat) -> Ver
     return Verdict(0.0, None, f"no single {form.name} answer") if answer is None else grade_answer(answer, key)
 
 
-def accuracy_reward(
-    completions: Sequence[str], *, answer: Sequence[str], answer_format: str = "think_answer", **columns: Any
-) -> list[float | None]:
-    """1 for a right answer, 0 for a wrong one, None where the grader failed."""
-    form, rewards = find_format(answer_format), list[float | None]()
-    for i, completion in enumerate(completions):
-        known = {n: columns[n][i] for n in ("choices", "question", "answer_type", "unit", "precision") if n in columns}
-        verdict = grade_completion(completion, make_key(answer[i], **known), form)
-        rewards.append(None if verdict.error else verdict.score)
-    return rewards
+MEASURED = {
+    "accuracy": "1 for a right answer, 0 for a wrong one or one that is not laid out as the format asks",
+    "format": "1 for a completion laid out exactly as the format asks and not truncated, else 0",
+}
+"""The rewards that are measured in every run, whatever their weight."""
+REWARDS: dict[str, RewardFunction] = {**STEP_REWARDS}
+"""The further rewards: those of steps, and a user's."""
 
 
-def format_reward(
-    completions: Sequence[str], *, answer_format: str = "think_answer", **columns: Any
-) -> list[float | None]:
-    """1 for a completion laid out exactly as the format asks, else 0."""
-    return [float(find_format(answer_format).matches(completion)) for completion in completions]
+def known_rewards() -> dict[str, str]:
+    """Every reward that `rewards` may weigh, with a line about it."""
+    return MEASURED | {name: (f.__doc__ or "").strip().split("\n")[0] for name, f in REWARDS.items()}
 
 
-REWARDS: dict[str, RewardFunction] = {"accuracy": accuracy_reward, "format": format_reward, **STEP_REWARDS}
-
-
-def register_reward(name: str, function: RewardFunction) -> None:
-    """Make a user's reward known by `name`; raises UserError where the name is taken by another function."""
-    if REWARDS.get(name, function) is not function:
+def register_reward(name: str, function: RewardFunction | None = None) -> Any:
+    """Make a user's reward known by `name`, as a call or as a decorator; UserError where another function has the name."""
+    if function is None:
+        return partial(register_reward, name)
+    if name in MEASURED or REWARDS.get(name, function) is not function:
         raise UserError(f"reward {name!r} is registered already; choose another name")
     REWARDS[name] = function
+    return function
 
 
 def _columns(question: SeedQuestion, count: int) -> dict[str, list[Any]]:
-    own = {
+    known = {
         "prompts": question.question,
         "id": question.id,
         "question": question.question,
@@ -90,7 +86,7 @@ def _columns(question: SeedQuestion, count: int) -> dict[str, list[Any]]:
         "task": question.task,
         "subtask": question.subtask,
     }
-    return {name: [value] * count for name, value in {**question.extra, **own}.items() if name != "completions"}
+    return {name: [value] * count for name, value in {**question.extra, **known}.items() if name != "completions"}
 
 
 class Rubric:
@@ -100,8 +96,8 @@ class Rubric:
         self.form = find_format(answer_format)
         self.weights = dict(weights)
         for name, weight in self.weights.items():
-            if name not in REWARDS:
-                raise UserError(f"reward {name!r} in `rewards` is unknown; known: {', '.join(sorted(REWARDS))}")
+            if name not in (known := known_rewards()):
+                raise UserError(f"reward {name!r} in `rewards` is unknown; known: {', '.join(sorted(known))}")
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
                 raise UserError(f"the weight of reward {name!r} must be a finite number, not {weight!r}")
         if not any(self.weights.values()):
@@ -113,7 +109,8 @@ class Rubric:
         """Scores of a question's completions, in order; a truncated completion is never well-formed."""
         key, cut = key_of(question), list(truncated or [False] * len(completions))
         verdicts = [grade_completion(completion, key, self.form) for completion in completions]
-        extra = {name: self._further_values(name, completions, question, cut) for name in self._further_names()}
+        further = [name for name in self.weights if name not in MEASURED]
+        extra = {name: self._further_values(name, completions, question, cut) for name in further}
         scores = []
         for i, (completion, verdict) in enumerate(zip(completions, verdicts, strict=True)):
             parts = {"accuracy": verdict.score, "format": float(not cut[i] and self.form.matches(completion))}
@@ -123,9 +120,6 @@ class Rubric:
             unscored = tuple(name for name, value in values.items() if value is None)
             scores.append(Score(total, parts, verdict.extracted, verdict.error, unscored))
         return scores
-
-    def _further_names(self) -> list[str]:
-        return [name for name in self.weights if name not in ("accuracy", "format")]
 
     def _further_values(
         self, name: str, completions: Sequence[str], question: SeedQuestion, cut: Sequence[bool]

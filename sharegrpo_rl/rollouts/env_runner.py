@@ -1,11 +1,9 @@
-"""The EnvRunner: asks the environment, lets the policy answer, and returns single-step episodes."""
+"""The EnvRunner: shows the environment's questions to the policy, has its answers graded, returns single-step episodes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,25 +26,22 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.data.types import Completion, Prompt, SlotRequest
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.loading import keep_freed_memory
-from sharegrpo_rl.ops.policy_loss import overlong_penalty
+from sharegrpo_rl.rewards.stages import penalize_length
 from sharegrpo_rl.rollouts.grading import BackgroundGrader, Graded
 from sharegrpo_rl.rollouts.rendering import encode, in_object_store, show
 
-# ---- What can go wrong in an env runner.
-
 
 class RunnerError(RuntimeError):
-    """What went wrong in an env runner, with the text of its own traceback."""
+    """An env runner failed; the message has its own traceback."""
 
 
 class StaleWeights(RunnerError):
-    """An env runner was asked for samples of other weights than it has."""
+    """An env runner was asked to sample with weights that it does not have."""
 
 
 class QAEnvRunner(EnvRunner, Checkpointable):
@@ -61,7 +56,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         self._weights_seq_no = 0
         self.remote = bool(self.worker_index)
         if self.remote:
-            import_user_files([Path(file) for file in self.config.user_files])
+            self.config.user_code.load()
         self._callbacks = [callbacks() for callbacks in force_list(self.config.callbacks_class)]
         self.make_env()
 
@@ -76,14 +71,14 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             check=not self.remote,
         )
         context = EnvContext(self.config.env_config, worker_index=self.worker_index, remote=self.remote)
-        self._tell("on_environment_created", env=self.env, env_context=context)
+        self._call_back("on_environment_created", env=self.env, env_context=context)
 
-    def _tell(self, hook: str, **facts: Any) -> None:
+    def _call_back(self, hook: str, **arguments: Any) -> None:
         make_callback(
             hook,
             callbacks_objects=self._callbacks,
             callbacks_functions=getattr(self.config, f"callbacks_{hook}"),
-            kwargs={"env_runner": self, "metrics_logger": self.metrics, **facts},
+            kwargs={"env_runner": self, "metrics_logger": self.metrics, **arguments},
         )
 
     @override(EnvRunner)
@@ -112,14 +107,14 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     ) -> list[SingleAgentEpisode]:
         """One episode for each sample of each request.
 
-        `weights_seq_no` is the version of the weights that must answer, else StaleWeights; None takes what there is.
+        `weights_seq_no` is the version of the weights that must answer, else StaleWeights; None accepts any.
         """
         self._check_weights(weights_seq_no)
         return self._sample(requests)
 
     def _check_weights(self, version: int | None) -> None:
         if version not in (None, self._weights_seq_no):
-            raise StaleWeights(f"has weights {self._weights_seq_no}, was asked for samples of {version}")
+            raise StaleWeights(f"weights {version} were asked for; the env runner has {self._weights_seq_no}")
 
     def sample_with_metrics(
         self, requests: Sequence[SlotRequest], weights_seq_no: int | None = None
@@ -135,7 +130,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         sampling: Sampling,
         weights_seq_no: int | None = None,
     ) -> list[tuple[Completion, ...]]:
-        """Completions of given prompts, ungraded, by the weights of a version: what evaluation asks for."""
+        """Ungraded completions of prompts, by the weights of a version: for evaluation."""
         self._check_weights(weights_seq_no)
         return self.make_generator().generate(prompts, num_generations, seeds, sampling)
 
@@ -144,29 +139,29 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             self.make_module()
         started = time.perf_counter()
         shown = show(self.env, requests)
-        facts = [(observation["question"], info) for observation, info in shown]
+        texts = [(observation["question"], info) for observation, info in shown]
         prompts = encode(self.module.policy.encoder, shown)
-        del shown  # its pictures
+        del shown  # frees its pixels
         completions, graded, waited = self._generate(prompts, requests)
         generated = time.perf_counter() - started - waited
         if self.remote:
             prompts = in_object_store(prompts)
         episodes = [
             episode
-            for slot in zip(requests, facts, prompts, completions, graded, strict=True)
+            for slot in zip(requests, texts, prompts, completions, graded, strict=True)
             for episode in self._episodes(*slot)
         ]
         self._log(episodes, generated, sum(g.seconds for g in graded), waited)
         for episode in episodes:
             env = {"env": self.env, "env_index": 0, "rl_module": self.module}
-            self._tell("on_episode_end", episode=episode, prev_episode_chunks=[], **env)
-        self._tell("on_sample_end", samples=episodes)
+            self._call_back("on_episode_end", episode=episode, prev_episode_chunks=[], **env)
+        self._call_back("on_sample_end", samples=episodes)
         return episodes
 
     def _generate(
         self, prompts: list[Prompt], requests: Sequence[SlotRequest]
     ) -> tuple[list[tuple[Completion, ...]], list[Graded], float]:
-        """Completions and scores of each request, and the seconds that scores were waited for after the last token.
+        """Completions and scores of each request, and the seconds spent waiting for scores after the last token.
 
         Requests may ask for different numbers of samples; equal ones are generated together, in their order.
         """
@@ -177,8 +172,11 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             for n in sorted({r.num_generations for r in requests}):
                 rows = [i for i, r in enumerate(requests) if r.num_generations == n]
                 seeds = [requests[i].sampling_seed for i in rows]
-                hand_in = partial(_hand_in, grader, rows)
-                answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling, hand_in)
+
+                def submit(position: int, answers: tuple[Completion, ...], rows: list[int] = rows) -> None:
+                    grader.submit(rows[position], answers)
+
+                answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling, submit)
                 results.update(zip(rows, answers, strict=True))
             generated = time.perf_counter()
             completions = [results[i] for i in range(len(requests))]
@@ -191,24 +189,22 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     def _episodes(
         self,
         request: SlotRequest,
-        facts: tuple[str, dict[str, Any]],
+        shown: tuple[str, dict[str, Any]],
         prompt: Prompt,
         completions: tuple[Completion, ...],
         graded: Graded,
     ) -> list[SingleAgentEpisode]:
-        question, info = facts
+        question, info = shown
         # Pixels travel once per slot, in the prompt; the episode's observation keeps the text.
-        shown = {"question": question, "images": ()}
+        observation = {"question": question, "images": ()}
         episodes = []
         for sample, (completion, score) in enumerate(zip(completions, graded.scores, strict=True)):
-            parts, reward = dict(score.parts), float(score.total)
-            if self.config.overlong_buffer:
-                parts["overlong"] = self._overlong_penalty(completion)
-                reward += self.config.overlong_weight * parts["overlong"]
+            score = penalize_length(score, completion, self.config)
+            parts = dict(score.parts)
             episode = SingleAgentEpisode(
-                observations=[shown, shown],
+                observations=[observation, observation],
                 actions=[completion.text],
-                rewards=[reward],
+                rewards=[float(score.total)],
                 infos=[info, {"reward_parts": parts, "error": score.error}],
                 terminated=True,
                 observation_space=self.env.observation_space,
@@ -229,10 +225,6 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             )
             episodes.append(episode)
         return episodes
-
-    def _overlong_penalty(self, completion: Completion) -> float:
-        c = self.config
-        return overlong_penalty(len(completion.token_ids), c.max_completion_tokens, c.overlong_buffer)
 
     def _log(
         self, episodes: Sequence[SingleAgentEpisode], generation_s: float, grading_s: float, waited_s: float
@@ -278,7 +270,3 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     def stop(self) -> None:
         if self.env is not None:
             self.env.close()
-
-
-def _hand_in(grader: BackgroundGrader, rows: list[int], place: int, completions: tuple[Completion, ...]) -> None:
-    grader.hand_in(rows[place], completions)

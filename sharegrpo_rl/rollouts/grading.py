@@ -1,4 +1,4 @@
-"""Grading in a thread of its own, while the engine is still decoding what comes next."""
+"""Grading in a thread of its own, while the engine is still decoding."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Graded(NamedTuple):
 
 
 class BackgroundGrader:
-    """Grades what is handed in, first come first served, without touching the question that the environment shows.
+    """Grades completions in the order of their submission, without touching the question that the environment shows.
 
-    A context: it ends when everything is graded, or at the first error, which it raises with its own traceback.
+    A context manager: it ends when everything is graded, or at the first error, raised with its own traceback.
     """
 
     def __init__(self, env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> None:
@@ -33,7 +33,7 @@ class BackgroundGrader:
         self._env, self._requests = env, requests
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grading")
         self._graded: dict[int, Future[Graded]] = {}
-        self._waiting: deque[Future[Graded]] = deque()
+        self._pending: deque[Future[Graded]] = deque()
 
     def __enter__(self) -> BackgroundGrader:
         return self
@@ -41,18 +41,18 @@ class BackgroundGrader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def hand_in(self, request: int, completions: Sequence[Completion]) -> None:
-        """Take the completions of one request, by its place; raises what an earlier one's grading has raised."""
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft().result()
+    def submit(self, request: int, completions: Sequence[Completion]) -> None:
+        """Queue the completions of the request of that index; raises what an earlier one's grading has raised."""
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
         self._graded[request] = self._thread.submit(self._grade, request, completions)
-        self._waiting.append(self._graded[request])
+        self._pending.append(self._graded[request])
 
     def results(self, completions: Sequence[Sequence[Completion]]) -> list[Graded]:
-        """Of all requests, in order; what has not been handed in yet is graded now."""
+        """The scores of all requests, in order; what has not been submitted yet is graded now."""
         for request, answers in enumerate(completions):
             if request not in self._graded:
-                self.hand_in(request, answers)
+                self.submit(request, answers)
         return [self._graded[request].result() for request in range(len(completions))]
 
     def _grade(self, request: int, completions: Sequence[Completion]) -> Graded:

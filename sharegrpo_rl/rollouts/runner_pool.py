@@ -1,4 +1,4 @@
-"""The remote env runners: asked with a deadline; one that dies or hangs is told apart, started again, and counted."""
+"""The remote env runners: called with a deadline, restarted where they die or hang, and counted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from sharegrpo_rl.errors import UserError
@@ -25,22 +26,22 @@ LESS_MEMORY = (
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Calls on their way: what was asked, of which runners, since when."""
+class PendingCalls:
+    """Remote calls under way: what they are for, which runner each is on, and since when."""
 
-    what: str
+    purpose: str
     runners: dict[Any, int]  # object reference -> runner
     since: float = field(default_factory=time.monotonic)
 
 
 class RunnerPool:
-    """RLlib's remote env runners, which restart by themselves; here lives what is done about it."""
+    """RLlib's remote env runners: called with a deadline; one that dies or hangs is restarted and counted."""
 
-    def __init__(self, env_runner_group: Any) -> None:
+    def __init__(self, env_runner_group: EnvRunnerGroup) -> None:
         self._group = env_runner_group
         self.last_loss = ""
         self.losses = 0
-        self.stale = False  # a runner restarted unnoticed, and has other weights than it was asked for
+        self.stale = False  # a runner restarted unnoticed, so its weights are not those it was asked for
 
     @property
     def _manager(self) -> FaultTolerantActorManager:
@@ -48,60 +49,60 @@ class RunnerPool:
 
     @property
     def healthy(self) -> list[int]:
-        """Runners that can be asked."""
+        """Runners that can be called."""
         return self._group.healthy_env_runner_ids()
 
-    def ask(self, method: str, arguments: Mapping[int, dict[str, Any]], what: str) -> Asked:
+    def call(self, method: str, arguments: Mapping[int, dict[str, Any]], purpose: str) -> PendingCalls:
         """Call a method of some runners, each with its own arguments; returns at once.
 
-        The actors' own methods, not RLlib's `apply`: that ends the actor over any exception and keeps its text.
+        These are the actors' own methods, not RLlib's `apply`, which kills the actor over any exception and keeps its text.
         """
-        handles = self._manager.actors()
-        return Asked(what, {getattr(handles[i], method).remote(**given): i for i, given in arguments.items()})
+        actors = self._manager.actors()
+        return PendingCalls(
+            purpose, {getattr(actors[i], method).remote(**kwargs): i for i, kwargs in arguments.items()}
+        )
 
-    def answers(self, asked: Asked, timeout_s: float, key: str) -> dict[int, Any]:
-        """What the runners answered within `timeout_s` of the question.
+    def answers(self, calls: PendingCalls, timeout_s: float, option: str) -> dict[int, Any]:
+        """What the runners answered within `timeout_s` of the call.
 
-        The others are lost: dead ones restart by themselves, a silent one is killed and does too; `key` is the option to
-        raise where silence is mere slowness. A runner without the right weights only has no answer. Raises UserError as
-        the runner did, and RunnerError over any other exception in it.
+        The others are lost: dead ones restart by themselves, a silent one is killed and restarts too; `option` is the one
+        to raise where it is only slow. A runner without the right weights merely has no answer. Raises UserError as the
+        runner did, and RunnerError over any other exception in it.
         """
-        left = max(0.0, asked.since + timeout_s - time.monotonic())
-        calls = list(asked.runners)
-        done, silent = ray.wait(calls, num_returns=len(calls), timeout=left) if calls else ([], [])
-        found = {}
-        for call in done:
-            runner = asked.runners[call]
+        remaining = max(0.0, calls.since + timeout_s - time.monotonic())
+        refs = list(calls.runners)
+        done, silent = ray.wait(refs, num_returns=len(refs), timeout=remaining) if refs else ([], [])
+        answers = {}
+        for ref in done:
+            runner = calls.runners[ref]
             try:
-                found[runner] = ray.get(call)
+                answers[runner] = ray.get(ref)
             except RayTaskError as error:
-                self._take_error(runner, asked.what, error)
+                self._handle_error(runner, calls.purpose, error)
             except RayError as error:
-                self._lose(
-                    runner, f"env runner {runner} was lost over {asked.what}: {why_lost(str(error), LESS_MEMORY)}"
-                )
-        for call in silent:
-            runner = asked.runners[call]
-            self._kill(
+                reason = why_lost(str(error), LESS_MEMORY)
+                self._mark_lost(runner, f"env runner {runner} was lost over {calls.purpose}: {reason}")
+        for ref in silent:
+            runner = calls.runners[ref]
+            self._restart(
                 runner,
-                f"env runner {runner} was given {timeout_s:g} s for {asked.what}, in vain, and was started again; if it is "
-                f"only slow, raise {key}",
+                f"env runner {runner} did not answer within {timeout_s:g} s ({calls.purpose}) and was restarted; if it is "
+                f"only slow, raise {option}",
             )
-        return found
+        return answers
 
-    def _take_error(self, runner: int, what: str, error: RayTaskError) -> None:
+    def _handle_error(self, runner: int, purpose: str, error: RayTaskError) -> None:
         cause = error.cause
         if isinstance(cause, StaleWeights):
             self.stale = True
         elif isinstance(cause, EngineLost):
             advice = f"; {LESS_MEMORY}" if "out of memory" in str(cause).lower() else ""
-            self._kill(runner, f"env runner {runner} was started again: {cause}{advice}")
+            self._restart(runner, f"env runner {runner} was restarted: {cause}{advice}")
         elif isinstance(cause, UserError):
             raise cause
         else:
-            raise RunnerError(
-                f"env runner {runner} failed in {what}: {why_failed(cause, LESS_MEMORY)}\n{error}"
-            ) from None
+            reason = why_failed(cause, LESS_MEMORY)
+            raise RunnerError(f"env runner {runner} failed in {purpose}: {reason}\n{error}") from None
 
     def probe(self) -> list[int]:
         """Runners that came back since the last call: they have no weights of the run yet."""
@@ -119,11 +120,11 @@ class RunnerPool:
             restored += self.probe()
         return restored
 
-    def _kill(self, runner: int, reason: str) -> None:
+    def _restart(self, runner: int, reason: str) -> None:
         ray.kill(self._manager.actors()[runner], no_restart=False)
-        self._lose(runner, reason)
+        self._mark_lost(runner, reason)
 
-    def _lose(self, runner: int, reason: str) -> None:
+    def _mark_lost(self, runner: int, reason: str) -> None:
         self.losses += 1
         self.last_loss = reason
         logging.getLogger(__name__).warning(reason)

@@ -60,8 +60,8 @@ def prepare_warm_start(spec: RunSpec, seed: int, import_paths: tuple[str, ...]) 
     user_code.import_user_files([Path(path) for path in import_paths])
     import torch
 
+    from sharegrpo_rl.algorithms.model_source import prepare_model
     from sharegrpo_rl.algorithms.registry import build_config
-    from sharegrpo_rl.algorithms.warm_start import prepare_model
 
     torch.set_num_threads(spec.config["num_threads"])
     prepare_model(build_config(spec.run, spec.env, spec.config, seed))

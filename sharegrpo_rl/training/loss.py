@@ -1,9 +1,9 @@
-"""The loss of a micro-batch of packs: flat token log-probs -> padded rows -> the pure functions of `ops/`."""
+"""The loss of a micro-batch of packs: flat token log-probs -> padded rows -> a loss function -> one weighted sum."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,44 @@ from torch.nn.utils.rnn import pad_sequence
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, kl_estimate, token_weights
+
+
+class LossInputs(NamedTuple):
+    """What a loss function sees: B completions of at most T tokens, zeros behind each. All are `[B, T]`.
+
+    logprobs: by the policy now, with gradient; old_logprobs: by the policy that sampled, or at the start of the update.
+    advantages: the completion's credit, the same at each of its tokens; mask: True where a token is trained on.
+    native: True where the completion was sampled from this very prompt, False where it is shared from a sibling's.
+    """
+
+    logprobs: Tensor
+    old_logprobs: Tensor
+    advantages: Tensor
+    mask: Tensor
+    native: Tensor
+
+
+LossFunction = Callable[[LossInputs, Any], tuple[Tensor, Mapping[str, Tensor]]]
+"""`f(batch, options) -> (loss [B, T] of each token, statistics)`, to be minimised. `options` are the run's.
+
+Statistics are `[B, T]` tensors without gradient. `ratio`, `clipped_low`, `clipped_high` and `clipped_dual` are logged as
+`ratio_mean`, `ratio_max_deviation` and `clip_fraction_*`, any other under its own name, as its mean over trained tokens.
+Masking, aggregation, the correction for the sampler, the KL to the reference and the denominator are added by the step.
+"""
+
+
+def clipped(batch: LossInputs, options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The clipped surrogate of PPO, GRPO and Share-GRPO (S2, S8)."""
+    ratio = importance_ratio(batch.logprobs, batch.old_logprobs, batch.mask, options.ratio_level)
+    objective, stats = clipped_surrogate(
+        ratio, batch.advantages[:, 0], options.clip_low, options.clip_high, options.dual_clip
+    )
+    return -objective, stats._asdict()
+
+
+def likelihood(batch: LossInputs, options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The negative log-likelihood of supervised fine-tuning."""
+    return -batch.logprobs, {}
 
 
 class Rows(NamedTuple):
@@ -57,56 +95,54 @@ def count(packs: Sequence[PromptPack], settings: TrainingSettings) -> Denominato
     return Denominator(max(1, sequences), max(1, tokens), settings.max_completion_tokens)
 
 
-def policy_loss(
+def weighted_loss(
+    function: LossFunction,
     rows: Rows,
     logprobs: Tensor,
     old_logprobs: Tensor,
-    ref_logprobs: Tensor | None,
     denominator: Denominator,
     settings: TrainingSettings,
+    *,
+    options: Any = None,
+    ref_logprobs: Tensor | None = None,
     kl_weight: float = 0.0,
     correction: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """This micro-batch's part of the minibatch loss, and sums for logging. All log-probs and `correction` flat [N].
+    """This micro-batch's part of the minibatch's loss, and sums over its tokens for logging.
 
+    All log-probs and `correction` are flat [N]. `options` are what the function is given, the settings by default.
     KL is taken on native completions only unless `kl_on_shared`: its estimator needs samples of that very prompt.
     """
-    new, old = rows.pad(logprobs), rows.pad(old_logprobs)
-    ratio = importance_ratio(new, old, rows.mask, settings.ratio_level)
-    objective, stats = clipped_surrogate(
-        ratio, rows.advantages, settings.clip_low, settings.clip_high, settings.dual_clip
+    batch = LossInputs(
+        rows.pad(logprobs),
+        rows.pad(old_logprobs),
+        rows.advantages[:, None].expand(rows.mask.shape),
+        rows.mask,
+        rows.native[:, None].expand(rows.mask.shape),
     )
-    weights = token_weights(rows.mask, settings.loss_aggregation, denominator, settings.ratio_level, objective.dtype)
+    losses, stats = function(batch, settings if options is None else options)
+    if losses.shape != batch.mask.shape:
+        name = f"loss {getattr(function, '__name__', function)}"
+        raise ValueError(f"{name}: one value for each token is needed, {[*batch.mask.shape]}, not {[*losses.shape]}")
+    weights = token_weights(batch.mask, settings.loss_aggregation, denominator, settings.ratio_level, losses.dtype)
     if correction is not None:
         weights = weights * rows.pad(correction)
-    surrogate = -(objective * weights).sum()
+    policy_loss = (losses * weights).sum()
     kl = logprobs.new_zeros(())
     if ref_logprobs is not None:
-        where = rows.mask if settings.kl_on_shared else rows.mask & rows.native[:, None]
-        estimate = kl_estimate(new, rows.pad(ref_logprobs), settings.kl_estimator)
-        kl = (estimate * weights * where).sum()
-    loss = surrogate + kl_weight * kl
-    native = rows.mask & rows.native[:, None]
-    with torch.no_grad():
-        sums = {
-            "policy_loss": surrogate.item(),
-            "kl": kl.item(),
-            "tokens": rows.mask.sum().item(),
-            "native_tokens": native.sum().item(),
-            "ratio": (stats.ratio * rows.mask).sum().item(),
-            "clipped_low": (stats.clipped_low & rows.mask).sum().item(),
-            "clipped_high": (stats.clipped_high & rows.mask).sum().item(),
-            "clipped_dual": (stats.clipped_dual & rows.mask).sum().item(),
-        }
-        deviation = ((stats.ratio - 1).abs() * native).max().item()
-    return loss, {**sums, "ratio_max_deviation": deviation}
+        where = batch.mask if settings.kl_on_shared else batch.mask & batch.native
+        kl = (kl_estimate(batch.logprobs, rows.pad(ref_logprobs), settings.kl_estimator) * weights * where).sum()
+    sums = {"policy_loss": policy_loss.item(), "kl": kl.item()}
+    return policy_loss + kl_weight * kl, sums | _token_sums(stats, batch)
 
 
-def supervised_loss(
-    rows: Rows, logprobs: Tensor, denominator: Denominator, settings: TrainingSettings
-) -> tuple[Tensor, dict[str, float]]:
-    """This micro-batch's part of the mean negative log-likelihood of the completions; logprobs flat [N]."""
-    new = rows.pad(logprobs)
-    loss = -(new * token_weights(rows.mask, settings.loss_aggregation, denominator, dtype=new.dtype)).sum()
-    tokens = rows.mask.sum().item()
-    return loss, {"policy_loss": loss.item(), "tokens": tokens, "native_tokens": tokens, "ratio": tokens}
+@torch.no_grad()
+def _token_sums(stats: Mapping[str, Tensor], batch: LossInputs) -> dict[str, float]:
+    """Sums of the statistics over trained tokens; without a `ratio` the policy counts as the one that sampled."""
+    tokens = batch.mask.sum().item()
+    sums = {"tokens": tokens, "ratio": tokens}
+    sums |= {name: (values * batch.mask).sum().item() for name, values in stats.items()}
+    if "ratio" in stats:
+        native = batch.mask & batch.native
+        sums["ratio_max_deviation"] = ((stats["ratio"] - 1).abs() * native).max().item()
+    return sums

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from sharegrpo_rl.config.registry import LOSSES
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Completion, PromptPack
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.vision import ImageBank, count_distinct
 from sharegrpo_rl.ops.policy_loss import correction_weights, kl_estimate
 from sharegrpo_rl.training.batching import MicroBatch, Minibatch, UpdateShare, gather_kl, plan_kl, plan_update
-from sharegrpo_rl.training.loss import policy_loss, rows_of, supervised_loss
+from sharegrpo_rl.training.loss import rows_of, weighted_loss
 from sharegrpo_rl.training.optimizer import build_optimizer, set_learning_rate
 from sharegrpo_rl.training.sharding import Ranks, full_tensor, sum_gradients, total_norm
 
@@ -65,7 +66,7 @@ class UpdateLog:
         sampler = np.concatenate([c.sampler_logprobs for p in micro.packs for c in p.completions])
         native = np.concatenate(
             [
-                np.repeat(p.native & (i < real), [len(c.token_ids) for c in p.completions])
+                np.repeat(p.native & (i < real and p.sampled), [len(c.token_ids) for c in p.completions])
                 for i, p in enumerate(micro.packs)
             ]
         )
@@ -76,11 +77,13 @@ class UpdateLog:
         """The update's figures; entropy, ratio and clip fractions are means over trained tokens. Collective."""
         gaps = torch.cat(self.gaps) if self.gaps else torch.zeros(0)
         gap_sum = gaps.mean().item() * len(gaps) if len(gaps) else 0.0
-        *added, gap_sum, gap_count = ranks.sum([*(self.sums[k] for k in SUMS), gap_sum, len(gaps)])
+        own_statistics = sorted(set(self.sums) - set(SUMS))  # of the loss; the same on every rank
+        names = [*SUMS, *own_statistics]
+        *added, gap_sum, gap_count = ranks.sum([*(self.sums[k] for k in names), gap_sum, len(gaps)])
         deviation, gap_max = ranks.max([self.deviation, gaps.max().item() if len(gaps) else 0.0])
-        sums = dict(zip(SUMS, added, strict=True))
+        sums = dict(zip(names, added, strict=True))
         steps, tokens = max(1, len(self.norms)), max(1.0, sums["tokens"])
-        return {
+        return {name: sums[name] / tokens for name in own_statistics} | {
             "policy_loss": sums["policy_loss"] / steps,
             "kl": sums["kl"] / steps,
             "entropy": sums["entropy"] / tokens,
@@ -101,6 +104,8 @@ class UpdateLog:
 class TrainingStep:
     """Owns the optimizer of a policy and updates it on packs. `reference` is the frozen policy of the KL term.
 
+    `options` are what the loss function is given, the settings by default: a method's own options are among them.
+
     With several ranks each runs its share of `plan_update`, and `run`, `kl_of` are collective. Policies that are to be
     sharded are sharded first.
     """
@@ -111,9 +116,12 @@ class TrainingStep:
         settings: TrainingSettings,
         reference: Policy | AdaptersOff | None = None,
         ranks: Ranks | None = None,
+        options: Any = None,
     ) -> None:
         if settings.uses_reference and reference is None:
             raise ValueError("a KL term needs a reference policy")
+        self.loss_function = LOSSES.load(settings.loss)
+        self.options = settings if options is None else options
         self.policy = policy
         self.settings = settings
         self.reference = reference
@@ -176,7 +184,7 @@ class TrainingStep:
         """What must be taken before the first optimizer step: log-probs of the policy that sampled, for later steps
         and for the importance correction. The first minibatch's own first pass gives them too: without correction it
         needs none taken here, and a single on-policy step needs none at all."""
-        if self.settings.objective == "supervised":
+        if not all(p.sampled for p in share.packs):
             return None
         corrects = self.settings.correction != "none"
         correction = ImportanceWeights(self.settings, share, self.ranks) if corrects else None
@@ -202,27 +210,26 @@ class TrainingStep:
             frozen = _logprobs(reference, micro, reference_images) if reference else None
             values = self.policy.logprobs(micro.packs, images)
             rows = rows_of(micro.packs, self.settings, values.logprobs, micro.fillers)
-            if self.settings.objective == "supervised":
-                loss, sums = supervised_loss(rows, values.logprobs, batch.denominator, self.settings)
-            else:
-                if i == len(batch.old):  # this very pass is the policy that sampled
-                    batch.old.append(_stored(micro, values.logprobs.detach()))
-                loss, sums = policy_loss(
-                    rows,
-                    values.logprobs,
-                    batch.old[i].to(values.logprobs.device),
-                    frozen,
-                    batch.denominator,
-                    self.settings,
-                    kl_weight,
-                    correction.of(micro).to(values.logprobs.device) if correction else None,
-                )
+            if i == len(batch.old):  # this very pass is the policy that sampled
+                batch.old.append(_stored(micro, values.logprobs.detach()))
+            loss, sums = weighted_loss(
+                self.loss_function,
+                rows,
+                values.logprobs,
+                batch.old[i].to(values.logprobs.device),
+                batch.denominator,
+                self.settings,
+                options=self.options,
+                ref_logprobs=frozen,
+                kl_weight=kl_weight,
+                correction=correction.of(micro).to(values.logprobs.device) if correction else None,
+            )
             loss.backward()
             if images:
                 images.release([p.prompt for p in micro.packs])
             log.add(sums)
             log.add({"entropy": float((rows.pad(values.entropy) * rows.mask).sum())})
-            if first and self.settings.objective == "policy":
+            if first:
                 log.sampler_gap(micro, values.logprobs.detach())
         log.add({"encoded_images": self._encodes(batch, images)})
         log.step(lr, self._apply_gradients(), kl_weight)

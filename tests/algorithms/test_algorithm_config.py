@@ -4,8 +4,8 @@ import pytest
 import yaml
 from ray import tune
 
-from sharegrpo_rl.algorithms.registry import ALGORITHMS, CLASSES, build_config, register
-from sharegrpo_rl.algorithms.warm_start import _key
+from sharegrpo_rl.algorithms.model_source import cache_key
+from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config, register_with_tune
 from sharegrpo_rl.config import presets, resolve
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.runs.run_file import list_examples, load_run
@@ -13,7 +13,7 @@ from sharegrpo_rl.runs.run_file import list_examples, load_run
 
 @pytest.mark.parametrize("run", ALGORITHMS)
 def test_every_option_is_set_documented_and_legal(run):
-    config = ALGORITHMS[run]()
+    config = ALGORITHMS[run].Config()
     defaults = config.options.defaults()
     for name, field in config.options.fields().items():
         assert getattr(config, name) == defaults[name], name
@@ -98,21 +98,23 @@ def test_group_sizes_and_learners_are_checked():
 
 
 def test_update_from_dict_checks_keys_and_types():
-    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"env": "DrawnShapes-v0", "num_generations": 3, "seed": 5})
+    config = (
+        ALGORITHMS["ShareGRPO"].Config().update_from_dict({"env": "DrawnShapes-v0", "num_generations": 3, "seed": 5})
+    )
     assert (config.env, config.num_generations, config.seed) == ("DrawnShapes-v0", 3, 5)
     with pytest.raises(UserError, match="did you mean clip_high"):
-        ALGORITHMS["ShareGRPO"]().update_from_dict({"clip_hgh": 0.3})
+        ALGORITHMS["ShareGRPO"].Config().update_from_dict({"clip_hgh": 0.3})
     with pytest.raises(UserError, match="num_generations"):
-        ALGORITHMS["ShareGRPO"]().update_from_dict({"num_generations": "three"})
+        ALGORITHMS["ShareGRPO"].Config().update_from_dict({"num_generations": "three"})
 
 
 def test_update_from_dict_lays_a_preset_first():
-    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"clip_high": 0.25, "preset": "released_code"})
+    config = ALGORITHMS["ShareGRPO"].Config().update_from_dict({"clip_high": 0.25, "preset": "released_code"})
     assert (config.clip_high, config.dual_clip) == (0.25, 3.0)
 
 
 def test_search_spaces_pass_through():
-    config = ALGORITHMS["ShareGRPO"]().update_from_dict({"lr": tune.grid_search([1e-4, 1e-3])})
+    config = ALGORITHMS["ShareGRPO"].Config().update_from_dict({"lr": tune.grid_search([1e-4, 1e-3])})
     assert config.lr == {"grid_search": [1e-4, 1e-3]}
 
 
@@ -121,7 +123,7 @@ def test_a_config_survives_rllibs_dict(run):
     config = build_config(
         run, "DrawnShapes-v0", {"num_questions": 3, "lora": {"r": 4}, "env_config": {"kinds": ["color"]}}, 7
     )
-    again = ALGORITHMS[run]().update_from_dict(config.to_dict())
+    again = ALGORITHMS[run].Config().update_from_dict(config.to_dict())
     for name in config.option_names():
         assert getattr(again, name) == getattr(config, name), name
     assert again.seed == 7
@@ -137,11 +139,13 @@ def test_warm_start_questions_are_left_to_it():
 
 
 def test_names_are_registered_with_tune():
-    register()
-    for name, algorithm in CLASSES.items():
+    register_with_tune()
+    for name, algorithm in ALGORITHMS.items():
         assert tune.registry.get_trainable_cls(name) is algorithm
-        assert type(algorithm.get_default_config()) is ALGORITHMS[name]
-        assert ALGORITHMS[name]().algo_class is algorithm
+        config = algorithm.get_default_config()
+        assert type(config) is algorithm.Config
+        assert config.algo_class is algorithm
+        assert config.options is algorithm.Options is presets.ALGORITHM_OPTIONS[name]
 
 
 def test_methods_on_drawn_shapes_leave_from_one_model():
@@ -150,7 +154,7 @@ def test_methods_on_drawn_shapes_leave_from_one_model():
     names = ["share_grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny-dapo"]
     names += ["grpo_d/drawn_shapes-tiny", "sft/drawn_shapes-tiny", "step_grpo/drawn_shapes-tiny"]
     specs = [load_run(examples[name]) for name in names]
-    keys = [_key(build_config(spec.run, spec.env, spec.config, 0)) for spec in specs]
+    keys = [cache_key(build_config(spec.run, spec.env, spec.config, 0)) for spec in specs]
     assert len(set(keys[:5])) == 1
     assert keys[5] != keys[0]
 
@@ -171,9 +175,9 @@ NESTED = [
 @pytest.mark.parametrize(("settings", "words"), NESTED)
 def test_python_refuses_what_yaml_refuses_in_the_same_words(settings, words, tmp_path):
     with pytest.raises(UserError) as in_python:
-        ALGORITHMS["GRPO"]().training(**settings)
+        ALGORITHMS["GRPO"].Config().training(**settings)
     with pytest.raises(UserError) as in_a_dict:
-        ALGORITHMS["GRPO"]().update_from_dict(settings)
+        ALGORITHMS["GRPO"].Config().update_from_dict(settings)
     run_file = tmp_path / "run.yaml"
     tree = {"run": "GRPO", "env": "DrawnShapes-v0", "stop": {"training_iteration": 1}, "config": settings}
     run_file.write_text(yaml.safe_dump({"mine": tree}))
@@ -185,11 +189,11 @@ def test_python_refuses_what_yaml_refuses_in_the_same_words(settings, words, tmp
 
 
 def test_tables_in_python_get_their_defaults():
-    config = ALGORITHMS["StepGRPO"]().environment("DrawnShapes-v0").training(warm_start={"steps": 500})
+    config = ALGORITHMS["StepGRPO"].Config().environment("DrawnShapes-v0").training(warm_start={"steps": 500})
     assert config.warm_start_rows() == config.warm_start["rows"] == 4000
 
 
 def test_a_wrong_environment_setting_is_found_before_anything_starts():
-    config = ALGORITHMS["GRPO"]().environment("DrawnShapes-v0", env_config={"image_siz": 42})
+    config = ALGORITHMS["GRPO"].Config().environment("DrawnShapes-v0", env_config={"image_siz": 42})
     with pytest.raises(UserError, match=r"env_config\.image_siz: no such key; did you mean image_size"):
         config.validate()

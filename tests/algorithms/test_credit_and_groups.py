@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.algorithms.registry import CLASSES, build_config
+from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot
 from sharegrpo_rl.envs.registry import make_bank
-from sharegrpo_rl.rollouts.groups import group_episodes, permuted, plan_requests
+from sharegrpo_rl.rewards.stages import shuffle_rewards
+from sharegrpo_rl.rollouts.groups import group_episodes, plan_requests
 from sharegrpo_rl.rollouts.metrics import completion_metrics, group_metrics
 
 ROOT_HALF = 1 / sqrt(2)
@@ -20,7 +21,7 @@ ROOT_HALF = 1 / sqrt(2)
 
 def algorithm(name, **options):
     """The algorithm with its config and nothing started: credit needs no more."""
-    made = object.__new__(CLASSES[name])
+    made = object.__new__(ALGORITHMS[name])
     made.config = build_config(name, "DrawnShapes-v0", options, seed=0)
     return made
 
@@ -121,18 +122,18 @@ def test_shrunk_groups_make_fewer_packs():
 
 
 @given(st.lists(st.lists(REWARD, min_size=3, max_size=3), min_size=1, max_size=4), st.integers(0, 99))
-def test_permuted_rewards_keep_their_multiset(rewards, seed):
+def test_shuffled_rewards_keep_their_multiset(rewards, seed):
     group = make_group(rewards)
-    shuffled = permuted(group, seed)
+    shuffled = shuffle_rewards(group, seed)
     assert sorted(shuffled.rewards.ravel()) == sorted(group.rewards.ravel())
     assert shuffled.rewards.shape == group.rewards.shape
     assert shuffled.reward_parts is group.reward_parts
-    assert np.array_equal(permuted(group, seed).rewards, shuffled.rewards)
+    assert np.array_equal(shuffle_rewards(group, seed).rewards, shuffled.rewards)
 
 
-def test_permuted_rewards_depend_on_seed_and_group():
+def test_shuffled_rewards_depend_on_seed_and_group():
     group = make_group([np.arange(8.0), np.arange(8.0, 16.0)])
-    orders = {tuple(permuted(g, s).rewards.ravel()) for s in range(5) for g in (group, replace(group, group=1))}
+    orders = {tuple(shuffle_rewards(g, s).rewards.ravel()) for s in range(5) for g in (group, replace(group, group=1))}
     assert len(orders) == 10
 
 

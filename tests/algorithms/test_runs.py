@@ -9,7 +9,7 @@ import ray
 import torch
 from ray import tune
 
-from sharegrpo_rl.algorithms.registry import build_config, register
+from sharegrpo_rl.algorithms.registry import build_config, register_with_tune
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.rollouts.env_runner import QAEnvRunner, RunnerError
@@ -217,7 +217,7 @@ def same_groups(one, other):
 
 @pytest.mark.parametrize("as_dict", [False, True])
 def test_tuner(tmp_path: Path, as_dict):
-    register()
+    register_with_tune()
     space = config("ShareGRPO", num_env_runners=0)
     if as_dict:
         space = {**OPTIONS, "env": "DrawnShapes-v0", "seed": 0, "lr": tune.grid_search([1e-3])}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.ops.advantages import local_advantages
 from sharegrpo_rl.ops.policy_loss import Denominator
-from sharegrpo_rl.training.loss import Rows, policy_loss
+from sharegrpo_rl.training.loss import Rows, clipped, weighted_loss
 
 NUMBER = st.floats(-1, 1).map(lambda x: round(x, 4))
 
@@ -60,5 +60,5 @@ def test_the_loss_is_minus_the_objective(group):
     )
     settings = TrainingSettings(loss_aggregation="sequence_mean", kl_coeff=beta)
     denominator = Denominator(len(lengths), sum(lengths), max(lengths))
-    loss, _ = policy_loss(rows, new, old, reference, denominator, settings, kl_weight=beta)
+    loss, _ = weighted_loss(clipped, rows, new, old, denominator, settings, ref_logprobs=reference, kl_weight=beta)
     assert loss.item() == pytest.approx(-objective(alpha, beta, completions), abs=1e-9)

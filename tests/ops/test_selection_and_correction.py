@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.ops.advantages import dynamic_sampling, online_filter, replay_probabilities
-from sharegrpo_rl.ops.policy_loss import correction_weights, overlong_penalty
+from sharegrpo_rl.ops.policy_loss import correction_weights
 
 ACCURACIES = st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=12)
 
@@ -39,18 +39,6 @@ def test_replay_probabilities_equal_the_loop(advantages, alpha):
         return
     expected = [w / sum(weights) for w in weights]
     assert replay_probabilities(np.array(advantages), alpha) == pytest.approx(expected, abs=1e-9)
-
-
-@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 500))
-def test_overlong_penalty_equals_its_three_pieces(limit, buffer, length):
-    if buffer > limit:
-        with pytest.raises(ValueError, match="buffer"):
-            overlong_penalty(length, limit, buffer)
-        return
-    safe = limit - buffer
-    expected = 0.0 if length <= safe else (safe - length) / buffer
-    assert overlong_penalty(length, limit, buffer) == pytest.approx(expected, abs=1e-12)
-    assert overlong_penalty(limit, limit, buffer) == -1
 
 
 LOGPROBS = st.lists(

@@ -9,7 +9,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
-from sharegrpo_rl.algorithms.registry import CLASSES, build_config
+from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config
 from sharegrpo_rl.learners.placement import check_demand, learner_bundle
 from sharegrpo_rl.runs.run_file import find_run_file, load_run
 
@@ -43,7 +43,7 @@ def test_learners_and_runners_have_room_beside_each_other(example_and_nodes: tup
     options = {**spec.config, "engine": "hf"}  # vLLM need not be installed; the bundles are the same
     config = build_config(spec.run, spec.env, options, 0)
     check_demand(config)
-    runners = CLASSES[spec.run].default_resource_request(config.to_dict())()
+    runners = ALGORITHMS[spec.run].default_resource_request(config.to_dict())()
     learners = placement_group([learner_bundle(config)] * config.num_learners, strategy="PACK")  # as Ray Train does
     ray.get([runners.ready(), learners.ready()], timeout=200)
     assert "GPU" not in ray.available_resources()  # all taken

@@ -9,7 +9,7 @@ import pytest
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.rubric import REWARDS, Rubric, register_reward
+from sharegrpo_rl.rewards.rubric import REWARDS, Rubric, known_rewards, register_reward
 
 QUESTION = SeedQuestion(id="q", question="How many dots?", answer="5", extra={"colour": "red"})
 RIGHT = "<think>so</think><answer>5</answer>"
@@ -85,6 +85,12 @@ def test_a_name_is_registered_once(registered: None) -> None:
         register_reward("accuracy", lambda completions, **columns: [1.0] * len(completions))
 
 
-def test_the_built_in_rewards_have_the_same_signature() -> None:
-    assert REWARDS["accuracy"](completions=[RIGHT, WRONG], answer=["5", "5"]) == [1.0, 0.0]
-    assert REWARDS["format"](completions=[RIGHT, BARE], answer=["5", "5"]) == [1.0, 0.0]
+def test_a_decorator_registers_too(registered: None) -> None:
+    @register_reward("nothing")
+    def nothing(completions: list[str], **columns: Any) -> list[float | None]:
+        """Always 0."""
+        return [0.0] * len(completions)
+
+    assert REWARDS["nothing"] is nothing
+    assert list(known_rewards())[:2] == ["accuracy", "format"]
+    assert known_rewards()["nothing"] == "Always 0."

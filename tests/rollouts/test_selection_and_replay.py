@@ -7,8 +7,7 @@ import pytest
 
 from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, Slot
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rollouts.groups import kl_penalized
-from sharegrpo_rl.rollouts.selection import ReplayBuffer, Sampled, select
+from sharegrpo_rl.rollouts.selection import ReplayBuffer, RolloutBatch, select_groups
 
 
 def completion(tag):
@@ -40,7 +39,7 @@ class Source:
     def __call__(self, first):
         self.calls.append(first)
         groups = [group(first + i, a) for i, a in enumerate(self.batches[len(self.calls) - 1])]
-        return Sampled(groups, groups, len(groups), [None] * len(groups))
+        return RolloutBatch(groups, groups, len(groups), [None] * len(groups))
 
 
 MIXED, RIGHT, WRONG = (1, 0), (1, 1), (0, 0)
@@ -48,41 +47,43 @@ MIXED, RIGHT, WRONG = (1, 0), (1, 1), (0, 0)
 
 def test_batches_are_sampled_until_enough_groups_differ():
     source = Source([MIXED, RIGHT, WRONG], [WRONG, MIXED, RIGHT], [MIXED, MIXED, MIXED], [MIXED] * 3)
-    sampled = select(source, config())
+    sampled = select_groups(source, config())
     assert source.calls == [0, 3, 6]
-    assert [g.group for g in sampled.kept] == [0, 4, 6]
+    assert [g.group for g in sampled.trained] == [0, 4, 6]
     assert (sampled.batches, sampled.surplus, len(sampled.groups), sampled.requests) == (3, 2, 9, 9)
     assert sampled.metrics()["kept_ratio"] == pytest.approx(5 / 9)
 
 
 def test_at_the_cap_training_goes_on_with_what_there_is():
     source = Source([MIXED, RIGHT, WRONG], [WRONG] * 3)
-    sampled = select(source, config(max_generation_batches=2))
-    assert [g.group for g in sampled.kept] == [0]
+    sampled = select_groups(source, config(max_generation_batches=2))
+    assert [g.group for g in sampled.trained] == [0]
     with pytest.raises(UserError, match=r"after 2 generation batches 1 of 3 groups pass dynamic_sampling"):
-        select(Source([MIXED, RIGHT, WRONG], [WRONG] * 3), config(max_generation_batches=2, selection_strict=True))
+        select_groups(
+            Source([MIXED, RIGHT, WRONG], [WRONG] * 3), config(max_generation_batches=2, selection_strict=True)
+        )
 
 
 def test_no_group_at_all_is_not_an_error():
-    assert select(Source([WRONG] * 3), config(max_generation_batches=1)).kept == []
+    assert select_groups(Source([WRONG] * 3), config(max_generation_batches=1)).trained == []
 
 
 def test_well_formed_but_all_wrong_groups_do_not_pass():
     """The rule looks at accuracy, whatever the format reward adds to the total."""
     source = Source([WRONG] * 3)
-    sampled = select(source, config(max_generation_batches=1))
-    assert sampled.kept == []
+    sampled = select_groups(source, config(max_generation_batches=1))
+    assert sampled.trained == []
 
 
 def test_the_band_of_the_online_filter():
     source = Source([(1, 0, 0, 0), (1, 1, 1, 1), (1, 1, 0, 0)], [WRONG * 2] * 3)
-    sampled = select(source, config(selection="online_filter", filter_low=0.3, max_generation_batches=2))
-    assert [g.group for g in sampled.kept] == [2]
+    sampled = select_groups(source, config(selection="online_filter", filter_low=0.3, max_generation_batches=2))
+    assert [g.group for g in sampled.trained] == [2]
 
 
 def test_without_selection_one_batch_is_all():
     source = Source([WRONG, RIGHT, MIXED])
-    assert len(select(source, config(selection="none")).kept) == 3
+    assert len(select_groups(source, config(selection="none")).trained) == 3
     assert source.calls == [0]
 
 
@@ -154,19 +155,3 @@ def test_shared_completions_are_not_kept():
     shared = PromptPack(0, 0, of.prompts[0], of.completions[0], np.array([1.0, -1.0]), np.array([True, False]))
     buffer.add([shared], [of], 0)
     assert [e.completion.text for e in buffer.entries] == ["0"]
-
-
-def test_the_kl_is_taken_off_the_reward_of_each_completion():
-    groups = [group(0, MIXED), group(1, RIGHT)]
-    seen = []
-
-    def reference_kl(packs):
-        seen.extend(p.group for p in packs)
-        return 0.5, [np.array([0.2, 0.4]), np.array([1.0, 0.0])]
-
-    one, two = kl_penalized(groups, reference_kl)
-    assert seen == [0, 1]
-    assert one.rewards.tolist() == [[0.9, -0.2]]
-    assert two.rewards.tolist() == [[0.5, 1.0]]
-    assert two.reward_parts["kl"].tolist() == [[1.0, 0.0]]
-    assert two.accuracies.tolist() == [[1.0, 1.0]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.training.batching import cut, micro_batches, minibatches, num_tokens, select
-from sharegrpo_rl.training.loss import count, policy_loss, rows_of
+from sharegrpo_rl.training.loss import clipped, count, rows_of, weighted_loss
 from sharegrpo_rl.training.step import TrainingStep
 
 AGGREGATIONS = ("token_mean", "sequence_mean", "question_mean", "max_length")
@@ -48,7 +48,7 @@ def loss_of(policy, packs, options, skip=True):
     for micro in micro_batches(active, options.max_tokens_per_microbatch):
         values = policy.logprobs(micro).logprobs
         old = torch.from_numpy(np.concatenate([o for p in micro for o in p.old_logprobs])).to(values)
-        loss, _ = policy_loss(rows_of(micro, options, values), values, old, None, denominator, options)
+        loss, _ = weighted_loss(clipped, rows_of(micro, options, values), values, old, denominator, options)
         total = total + loss
     return total
 

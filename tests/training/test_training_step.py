@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sharegrpo_rl.algorithms.warm_start import SFTSettings, supervise, target_pack
+from sharegrpo_rl.algorithms.warm_start import SupervisedSettings, run_sft, target_pack
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
@@ -222,7 +222,7 @@ def test_a_two_answer_task_is_learned(make_policy, tiny):
     prompt = tiny.prompt(policy, "Yes or no?", pictures=0)
     first, second = (policy.encoder.tokenizer.convert_tokens_to_ids(t) for t in "yn")
     rows = [target_pack(policy, i, prompt, t) for i, t in enumerate("yn")]
-    supervise(policy, lambda step: rows, SFTSettings(steps=40, lr=3e-3, warmup_steps=5))
+    run_sft(policy, lambda step: rows, SupervisedSettings(steps=40, lr=3e-3, warmup_steps=5))
     step, generator = TrainingStep(policy, TrainingSettings(lr=3e-3)), HFGenerator(policy)
     shares = []
     for i in range(25):
@@ -241,9 +241,8 @@ def test_supervision_lowers_the_loss_and_targets_end(make_policy, tiny):
     policy = make_policy()
     rows = [target_pack(policy, i, tiny.prompt(policy, seed=i), str(i)) for i in range(3)]
     assert all(p.completions[0].token_ids[-1] == policy.end_ids[0] for p in rows)
-    seen = []
-    options = SFTSettings(steps=30, lr=3e-3, warmup_steps=3, max_tokens_per_microbatch=40)
-    losses = supervise(policy, lambda step: rows, options, lambda step, loss: seen.append(step))
-    assert seen == list(range(30))
+    options = SupervisedSettings(steps=30, lr=3e-3, warmup_steps=3, max_tokens_per_microbatch=40)
+    losses = run_sft(policy, lambda step: rows, options)
+    assert len(losses) == 30
     assert losses[0] == pytest.approx(np.log(len(policy.encoder.tokenizer)), abs=1.5)
     assert losses[-1] < 0.5 * losses[0]

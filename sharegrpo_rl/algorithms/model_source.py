@@ -1,0 +1,178 @@
+"""Where a run's model comes from: the tiny one built here, or a checkpoint; warm-started where asked, and cached."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+from sharegrpo_rl.algorithms.warm_start import target_text, warm_start
+from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.data.cache import cache_folder
+from sharegrpo_rl.data.transforms import TRANSFORMS
+from sharegrpo_rl.data.types import QuestionBank
+from sharegrpo_rl.envs.registry import make_bank
+from sharegrpo_rl.grader import ANSWER_FORMATS
+from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
+from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.prompts import PromptSettings
+
+CORPUS_QUESTIONS = 1000  # read for the tiny model's tokenizer
+REPORT_FILE = "warm_start.json"
+
+
+def prompt_settings(config: AlgorithmConfig) -> PromptSettings:
+    """What the run puts around each question."""
+    instruction = config.format_prompt
+    if instruction is None:
+        instruction = ANSWER_FORMATS[config.answer_format].instruction
+    return PromptSettings(
+        config.system_prompt, instruction, config.max_prompt_tokens, config.min_pixels, config.max_pixels
+    )
+
+
+def module_config(config: AlgorithmConfig) -> dict[str, Any]:
+    """The RLModule's `model_config`: the model's settings, and under `run` what an exported folder remembers."""
+    prompts = asdict(prompt_settings(config))
+    settings = ModelSettings(
+        path=config.model_folder or config.model,
+        dtype=config.dtype,
+        freeze_vision_tower=config.freeze_vision_tower,
+        freeze_projector=config.freeze_projector,
+        lora=config.lora,
+        activation_checkpointing=config.activation_checkpointing,
+        compile=config.compile,
+        temperature=config.temperature if issubclass(config.options, GRPOOptions) else 1.0,
+        seed=config.seed or 0,
+    )
+    run = {
+        "algorithm": config.name,
+        "env": config.env,
+        "env_config": config.env_config,
+        "answer_format": config.answer_format,
+        "rewards": config.rewards,
+        "prompts": prompts,
+        "max_completion_tokens": config.max_completion_tokens,
+        "num_threads": config.num_threads,
+    }
+    return {"settings": {**asdict(settings), "prompts": prompts}, "run": run}
+
+
+def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
+    """The folder (or hub name) that workers load, and the warm start's report.
+
+    A tiny or warm-started model is made once and kept in the user's cache under a key of everything that determines
+    it: settings, seed, data, library versions and this package's own sources.
+    """
+    if config.model != "tiny" and not config.warm_start:
+        return config.model, None
+    folder = cache_folder("models") / cache_key(config)
+    if not (folder / REPORT_FILE).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            if not (folder / REPORT_FILE).exists():  # else the process waited for has made it
+                made = Path(scratch) / "model"
+                report = _make(config, made)
+                (made / REPORT_FILE).write_text(json.dumps(report))
+                os.replace(made, folder)
+    return str(folder), json.loads((folder / REPORT_FILE).read_text())
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock, after waiting for it; a process that was killed holds it no longer."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(config: AlgorithmConfig, folder: Path) -> dict[str, Any] | None:
+    settings = ModelSettings(config.model, config.dtype, prompts=prompt_settings(config))
+    policy = tiny_policy(config) if config.model == "tiny" else load_policy(settings)
+    report = warm_start(policy, config) if config.warm_start else None
+    save_pretrained(policy, folder)
+    return report
+
+
+def tiny_policy(config: AlgorithmConfig) -> Policy:
+    """A fresh tiny model with a tokenizer of the run's own questions."""
+    from sharegrpo_rl.config.run import TinyModelOptions
+    from sharegrpo_rl.models.tiny import build_tiny
+
+    bank = make_bank(config.env, config.env_config, "train", check=False)
+    model, processor = build_tiny(
+        TinyModelOptions(**config.model_config),
+        _corpus(bank, config),
+        config.seed or 0,
+        config.min_pixels,
+        config.max_pixels,
+    )
+    return Policy(model, processor, prompt_settings(config))
+
+
+def _corpus(bank: QuestionBank, config: AlgorithmConfig) -> Iterator[str]:
+    """Texts that the tiny tokenizer learns to encode: questions, answers in their format, transform sentences."""
+    settings = prompt_settings(config)
+    step = max(1, len(bank) // CORPUS_QUESTIONS)
+    for index in islice(range(0, len(bank), step), CORPUS_QUESTIONS):
+        question = bank[index]
+        yield from question.wordings
+        yield target_text(question, config)
+        yield f"{settings.system_prompt} {settings.format_prompt}".strip()
+    for transform in TRANSFORMS.values():
+        yield from [transform.sentence] * 20
+
+
+def cache_key(config: AlgorithmConfig) -> str:
+    """Digest of everything that determines the prepared model."""
+    parts = {
+        "model": config.model,
+        "model_config": config.model_config,
+        "warm_start": config.warm_start,
+        "seed": config.seed or 0,
+        "env": config.env,
+        "env_config": config.env_config,
+        "data": _data_identity(config.env_config.get("data")),
+        "prompts": asdict(prompt_settings(config)),
+        "answer_format": config.answer_format,
+        "max_completion_tokens": config.max_completion_tokens,
+        "dtype": config.dtype,
+        "threads": config.num_threads,
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "numpy")},
+        "sources": _sources_digest(),
+    }
+    return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _data_identity(data: Any) -> Any:
+    """Name, size and time of every file of a data set, or of each set of a mixture: changed data makes a new model."""
+    if isinstance(data, list):
+        return [_data_identity(mixed["data"]) for mixed in data]
+    if data is None or not Path(str(data)).exists():
+        return data
+    root = Path(str(data)).resolve()
+    files = sorted(root.rglob("*")) if root.is_dir() else [root]
+    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+
+
+@cache
+def _sources_digest() -> str:
+    """Digest of this package's Python files: a cached model never outlives the code that made it."""
+    root = Path(__file__).resolve().parent.parent
+    digest = blake2b(digest_size=16)
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] not in ("runs", "search", "reports", "statistics", "cli"):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()
