@@ -115,7 +115,7 @@ class RowReader:
         images = read_images(values["images"], where=where, folder=folder, root=self.root)
         wordings = self._wordings(row, where, bool(images))
         _check_wordings(wordings, len(images), where)
-        answer_type = _ANSWER_TYPES.get(str(values["answer_type"]).lower())  # an unknown name: told by the answer
+        answer_type = _ANSWER_TYPES.get(str(values["answer_type"]).lower())  # None: inferred from the answer
         if needs_visible_choices(answer, answer_type, choices):
             wordings = tuple(with_choices(wording, choices) for wording in wordings)
         steps_column, steps_value = self.columns.pick(row, "key_steps")

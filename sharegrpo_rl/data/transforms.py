@@ -132,7 +132,7 @@ def allowed_transforms(question: SeedQuestion, requested: Sequence[str] | None =
 
 
 def dropped_transforms(question: SeedQuestion, requested: Sequence[str] | None = None) -> dict[str, str]:
-    """Each transform that was asked for and is not used on this question, with the reason."""
+    """Each requested transform that is not used on this question, with the reason."""
     candidates = _candidates(question, requested)
     if not question.images:
         return {name: "the question has no image" for name in candidates}

@@ -52,7 +52,7 @@ def test_chosen_column_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "message"), [({"qestion": "text"}, "did you mean 'question'"), ({"answer": 3}, r"columns\.answer is 3")]
+    ("columns", "message"), [({"qestion": "text"}, "did you mean question"), ({"answer": 3}, r"columns\.answer is 3")]
 )
 def test_wrong_column_settings(columns: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -431,7 +431,7 @@ def refused(capfd: pytest.CaptureFixture, *arguments: str) -> str:
         (["DATA", "--out", "OUT", "--endpoint", "nonsense", "--model", "m"], "is not an address"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--variants", "0"], "nothing to do"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "question"], "write FIELD=NAME"),
-        (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "questoin=q"], "did you mean 'question'"),
+        (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "questoin=q"], "did you mean question"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--column", "question=q"], "has no question"),
         (["DATA", "--out", "OUT", *SMALL, "--endpoint", "URL", "--key-env", "NO_KEY_OF_MINE"], "no such variable is set"),
         (["nowhere/at/all", "--out", "OUT", *SMALL, "--endpoint", "URL"], "is not there"),
