@@ -162,7 +162,7 @@ def sample_group(folder: Path) -> tuple[str, list[Shown]]:
     from sharegrpo_rl.envs.registry import make_env
     from sharegrpo_rl.models.loading import ModelSettings, load_policy
     from sharegrpo_rl.models.prompts import PromptSettings
-    from sharegrpo_rl.runs.train import quiet_libraries
+    from sharegrpo_rl.runs.process import quiet_libraries
 
     quiet_libraries()
     run = json.loads((folder / "params.json").read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -12,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from sharegrpo_rl.errors import package_version
 
 REQUIRED = (
     "torch",
@@ -36,12 +37,12 @@ def print_diagnosis() -> int:
     table = Table(show_header=False, box=None, padding=(0, 2))
     missing = []
     for name in ("sharegrpo-rl", *REQUIRED):
-        version = _version(name)
+        version = package_version(name)
         table.add_row(name, version or "missing")
         if version is None:
             missing.append(name)
     for name, purpose in OPTIONAL.items():
-        table.add_row(name, _version(name) or f"not installed ({purpose})")
+        table.add_row(name, package_version(name) or f"not installed ({purpose})")
     for label, text in (*_machine(), *_devices(), *_folders()):
         table.add_row(label, text)
     console.print(table)
@@ -50,13 +51,6 @@ def print_diagnosis() -> int:
         console.print(f"- {problem}", markup=False, soft_wrap=True)
     console.print("ready to train" if not missing else "not ready", markup=False)
     return 1 if missing else 0
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _machine() -> list[tuple[str, str]]:

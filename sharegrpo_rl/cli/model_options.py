@@ -51,12 +51,12 @@ def _parameter(name: str, field: FieldInfo, annotation: Any) -> inspect.Paramete
 
 
 def _option(name: str, field: FieldInfo) -> Any:
-    bounds = {}
+    bounds: dict[str, Any] = {}
     for bound in field.metadata:  # an open bound is left to the model: the command line knows none
         if isinstance(bound, Ge):
             bounds["min"] = bound.ge
         elif isinstance(bound, Le):
             bounds["max"] = bound.le
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     flag = extra.get("flag") or f"--{name.replace('_', '-')}"
     return typer.Option(flag, help=field.description, metavar=extra.get("metavar"), **bounds)

@@ -20,26 +20,25 @@ def pope_figures(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
     for record in records:
         for category in record.categories.get("category", ("",)):
             groups[category].append(record)
-    everything = [record for group in groups.values() for record in group]
     return {
-        "overall": _yes_figures(everything),
+        "overall": _yes_figures([record for group in groups.values() for record in group]),
         **{name: _yes_figures(groups[name]) for name in sorted(groups) if name},
     }
 
 
 def _yes_figures(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
-    said = [None if r.extracted is None else parse_boolean(r.extracted, verbose=True) for r in records]
-    true = [parse_boolean(r.gold) is True for r in records]
-    hits = sum(answer is True and gold for answer, gold in zip(said, true, strict=True))
-    positives, yes = sum(answer is True for answer in said), sum(true)
+    answers = [None if r.extracted is None else parse_boolean(r.extracted, verbose=True) for r in records]
+    golds = [parse_boolean(r.gold) is True for r in records]
+    hits = sum(answer is True and gold for answer, gold in zip(answers, golds, strict=True))
+    positives, yes = sum(answer is True for answer in answers), sum(golds)
     precision, recall = hits / positives if positives else 0.0, hits / yes if yes else 0.0
     return {
-        "accuracy": sum(answer is gold for answer, gold in zip(said, true, strict=True)) / len(records),
+        "accuracy": sum(answer is gold for answer, gold in zip(answers, golds, strict=True)) / len(records),
         "precision": precision,
         "recall": recall,
         "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
         "yes_ratio": positives / len(records),
-        "unanswered": sum(answer is None for answer in said),
+        "unanswered": sum(answer is None for answer in answers),
         "questions": len(records),
     }
 
@@ -53,27 +52,27 @@ def we_math_figures(records: Sequence[EvaluationRecord]) -> dict[str, Any]:
     """
     problems: dict[tuple[str, int], dict[str, bool]] = defaultdict(dict)
     for record in records:
-        steps, _, place = record.labels["key"].partition("steps_")
-        problems[record.labels["ID"], int(steps)][place] = record.correct
-    whole = {key: parts for key, parts in problems.items() if len(parts) == key[1] + 1 and "multi" in parts}
+        steps, _, part = record.labels["key"].partition("steps_")
+        problems[record.labels["ID"], int(steps)][part] = record.correct
+    complete = {key: parts for key, parts in problems.items() if len(parts) == key[1] + 1 and "multi" in parts}
     accuracy = {
         "one_step": _share([r.correct for r in records if not r.labels["key"].endswith("multi")]),
-        "two_step": _share([parts["multi"] for (_, steps), parts in whole.items() if steps == 2]),
-        "three_step": _share([parts["multi"] for (_, steps), parts in whole.items() if steps == 3]),
+        "two_step": _share([parts["multi"] for (_, steps), parts in complete.items() if steps == 2]),
+        "three_step": _share([parts["multi"] for (_, steps), parts in complete.items() if steps == 3]),
     }
     return {
-        "strict": _four_classes(list(whole.values()), mastered=all),
-        "loose": _four_classes(list(whole.values()), mastered=any),
+        "strict": _four_classes(list(complete.values()), mastered=all),
+        "loose": _four_classes(list(complete.values()), mastered=any),
         "accuracy_by_steps": accuracy,
-        "problems": len(whole),
-        "incomplete_problems": len(problems) - len(whole),
+        "problems": len(complete),
+        "incomplete_problems": len(problems) - len(complete),
     }
 
 
 def _four_classes(problems: Sequence[dict[str, bool]], mastered: Callable[[list[bool]], bool]) -> dict[str, Any]:
     counts = dict.fromkeys(("IK", "IG", "CM", "RM"), 0)
     for parts in problems:
-        steps = [right for place, right in parts.items() if place != "multi"]
+        steps = [right for part, right in parts.items() if part != "multi"]
         if parts["multi"]:
             counts["CM" if mastered(steps) else "RM"] += 1
         else:

@@ -1,4 +1,7 @@
-"""Result files of VLMEvalKit and lmms-eval read back: their figures as they stand, never mixed with rule-based ones."""
+"""VLMEvalKit and lmms-eval: predictions in their formats, and their result files read back.
+
+They score with rules and judges of their own; their figures are kept apart from the rule-based ones.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +20,25 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord
 from sharegrpo_rl.grader import after_thinking, tagged_answers
 
-# ---- Predictions in the formats that VLMEvalKit and lmms-eval score with their own rules and judges.
-
 FORMATS = ("vlmevalkit", "lmms-eval")
+MAX_BYTES = 50_000_000  # of a result file
+ROW_LABELS = ("split", "Task&Skill", "Subject", "Metric", "Model", "")  # columns that name a row of VLMEvalKit's tables
 
 
 def export_predictions(
     records: Sequence[EvaluationRecord], bank: QuestionBank, form: str, *, folder: Path, model: str, name: str
 ) -> list[Path]:
     """Write the files of one format into the folder; `name` is VLMEvalKit's dataset or lmms-eval's task."""
-    write = {"vlmevalkit": _write_vlmevalkit, "lmms-eval": _write_lmms_eval}[form]
     folder.mkdir(parents=True, exist_ok=True)
+    write = _write_vlmevalkit if form == "vlmevalkit" else _write_lmms_eval
     return write(records, bank, folder, model, name)
 
 
 def thinking_and_answer(text: str) -> tuple[str, str]:
-    """A completion as (thoughts, what is left to be judged): after `</think>`, answer tags taken off."""
+    """A completion as (thoughts, answer to judge): what follows `</think>`, without answer tags."""
     visible = after_thinking(text)
     answers = tagged_answers(visible)
-    judged = answers[-1] if answers else visible.strip()
-    return text[: len(text) - len(visible)].strip(), judged
+    return text[: len(text) - len(visible)].strip(), answers[-1] if answers else visible.strip()
 
 
 def _write_vlmevalkit(
@@ -54,7 +56,7 @@ def _write_vlmevalkit(
         rows.append({**row, "prediction": prediction, "thinking": thinking})
     path = folder / f"{model}_{name}.tsv"
     with path.open("w", encoding="utf-8", newline="") as file:
-        # VLMEvalKit reads it with pandas, which takes a bare word such as NA for nothing: everything is quoted, as it does.
+        # Everything is quoted, as VLMEvalKit does: it reads with pandas, which takes a bare word such as NA for a gap.
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
@@ -68,8 +70,8 @@ def _write_lmms_eval(
     samples = [_lmms_sample(record, facts_of(bank[record.question_index]).row) for record in records]
     jsonl, log = folder / f"{model}_samples_{name}.jsonl", folder / f"{model}_{name}.json"
     jsonl.write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
-    whole = len(records) == len(bank)
-    arguments = {"model": model, "model_args": "", "tasks": name, "limit": None if whole else len(records)}
+    limit = None if len(records) == len(bank) else len(records)
+    arguments = {"model": model, "model_args": "", "tasks": name, "limit": limit}
     content = {"args": arguments, "model_configs": {"task": name}, "logs": samples, "time": "0101_0000"}
     log.write_text(json.dumps(content) + "\n", encoding="utf-8")
     return [jsonl, log]
@@ -86,10 +88,6 @@ def _lmms_sample(record: EvaluationRecord, row: Any) -> dict[str, Any]:
         "resps": [[answer]],
         "filtered_resps": [answer],
     }
-
-
-MAX_BYTES = 50_000_000
-_LABELS = ("split", "Task&Skill", "Subject", "Metric", "Model", "")  # columns that name a row of VLMEvalKit's tables
 
 
 def read_external_scores(file: Path) -> dict[str, Any]:
@@ -124,7 +122,7 @@ def _table(text: str, file: Path) -> dict[str, dict[str, Any]]:
     if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
         raise UserError(f"--read-scores {file}: not a table with a header and rows of equal length")
     header, *body = rows
-    label = next((header.index(name) for name in _LABELS if name in header and len(header) > 1), None)
+    label = next((header.index(name) for name in ROW_LABELS if name in header and len(header) > 1), None)
     scores: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(body):
         name = str(number) if label is None else row[label].strip() or str(number)
@@ -155,15 +153,15 @@ def _json(text: str, file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The single values; `metric,filter` loses the filter `none`; nested tables become dotted names."""
-    found: dict[str, Any] = {}
+    """The single values; `metric,none` loses its filter, nested tables become dotted names."""
+    numbers: dict[str, Any] = {}
     for name, value in figures.items():
         plain = str(name).removesuffix(",none").strip()
         if isinstance(value, dict):
-            found |= {f"{plain}.{inner}": each for inner, each in _numbers(value).items()}
+            numbers |= {f"{plain}.{inner}": each for inner, each in _numbers(value).items()}
         elif not isinstance(value, list) and plain != "alias":
-            found[plain] = _value(value)
-    return found
+            numbers[plain] = _value(value)
+    return numbers
 
 
 def _is_figure(value: Any) -> bool:

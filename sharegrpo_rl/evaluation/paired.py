@@ -1,4 +1,4 @@
-"""Two models on the same questions: difference, interval, discordances, and an exact test that knows shared images."""
+"""Two models on the same questions: difference, interval, discordances, and an exact test that respects shared images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.statistics.questions import cluster_sums, clustered_error, student_quantile
+from sharegrpo_rl.statistics.questions import cluster_sums, clustered_error
+from sharegrpo_rl.statistics.seeds import student_quantile
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,11 @@ def compare_paired(
     if not len(a) == len(b) == len(clusters) > 0:
         raise ValueError(f"{len(a)} and {len(b)} verdicts, {len(clusters)} clusters")
     differences = a.astype(float) - b.astype(float)
-    groups = int(clusters.max()) + 1
-    shared = groups < len(a)
-    name = "exact sign-flip test of image clusters" if shared else "McNemar's exact test"
+    number = int(clusters.max()) + 1
+    shared = number < len(a)
     return PairedComparison(
         questions=len(a),
-        clusters=groups,
+        clusters=number,
         accuracy_a=float(a.mean()),
         accuracy_b=float(b.mean()),
         difference=float(differences.mean()),
@@ -58,7 +58,7 @@ def compare_paired(
         only_b_right=int((~a & b).sum()),
         both_wrong=int((~a & ~b).sum()),
         p_value=sign_flip_p(np.rint(cluster_sums(differences, clusters)).astype(np.int64)),
-        test=name,
+        test="exact sign-flip test of image clusters" if shared else "McNemar's exact test",
         interval_method="Student's t on the error " + ("clustered by image" if shared else "of the differences"),
     )
 
@@ -81,12 +81,12 @@ def sign_flip_p(totals: NDArray[np.int64]) -> float:
     With totals of 1, 0 and -1 it is McNemar's exact test. The distribution of the sum is built cluster by cluster.
     """
     sizes = np.abs(totals[totals != 0])
-    whole = int(sizes.sum())
-    if whole == 0:
+    largest = int(sizes.sum())
+    if largest == 0:
         return 1.0
-    chances = np.zeros(2 * whole + 1)  # of each sum from -whole to whole
-    chances[whole] = 1.0
-    for size in sizes:
-        chances = (np.roll(chances, int(size)) + np.roll(chances, -int(size))) / 2  # the ends are empty until the last
-    sums = np.arange(-whole, whole + 1)
-    return min(1.0, float(chances[np.abs(sums) >= abs(int(totals.sum()))].sum()))
+    probabilities = np.zeros(2 * largest + 1)  # of each sum from -largest to largest
+    probabilities[largest] = 1.0
+    for size in sizes:  # the ends are empty until the last one, so nothing wraps around
+        probabilities = (np.roll(probabilities, int(size)) + np.roll(probabilities, -int(size))) / 2
+    sums = np.arange(-largest, largest + 1)
+    return min(1.0, float(probabilities[np.abs(sums) >= abs(int(totals.sum()))].sum()))

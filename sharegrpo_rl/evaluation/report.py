@@ -1,23 +1,29 @@
-"""What an evaluation found: one record a question, and the figures made from them."""
+"""What an evaluation measured: one record a question, and the figures made from them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.evaluation.sampling import sampling_figures
 from sharegrpo_rl.statistics.questions import image_clusters, share_interval
 
-OPTIONAL = ("samples", "categories", "labels")  # left out of a record's row where there is nothing in them
+OPTIONAL = ("samples", "categories", "labels")  # left out of a record's row where they are empty
+
+
+def wording_of(question: SeedQuestion, index: int) -> int:
+    """Which of its wordings question `index` is asked in."""
+    return index % len(question.wordings)
 
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """A completion: its text, its tokens (the end token included), and was it cut at the limit."""
+    """A completion: its text, its number of tokens (the end token included), and whether it was cut at the limit."""
 
     text: str
     num_tokens: int
@@ -74,11 +80,11 @@ class EvaluationRecord:
 
 def record_of(row: Mapping[str, Any]) -> EvaluationRecord:
     """The record that `row()` wrote; TypeError or KeyError where the row is something else."""
-    values = {name: value for name, value in row.items() if name != "correct"}
-    values["image_keys"] = tuple(values["image_keys"])
-    values["samples"] = tuple(SampleRecord(**sample) for sample in values.get("samples", ()))
-    values["categories"] = {name: tuple(given) for name, given in values.get("categories", {}).items()}
-    return EvaluationRecord(**values)
+    fields = {name: value for name, value in row.items() if name != "correct"}
+    fields["image_keys"] = tuple(fields["image_keys"])
+    fields["samples"] = tuple(SampleRecord(**sample) for sample in fields.get("samples", ()))
+    fields["categories"] = {name: tuple(values) for name, values in fields.get("categories", {}).items()}
+    return EvaluationRecord(**fields)
 
 
 @dataclass(frozen=True)
@@ -137,9 +143,9 @@ def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: b
         truncated_rate=sum(record.truncated for record in records) / number,
         mean_length=sum(record.num_tokens for record in records) / number,
         extractor=extractor,
-        by_kind=_by(kinds, records),
-        by_task=_by(tasks, records) if several else {},
-        by_wording=_by([str(record.wording) for record in records], records),
+        by_kind=_accuracies(zip(kinds, records, strict=True)),
+        by_task=_accuracies(zip(tasks, records, strict=True)) if several else {},
+        by_wording=_accuracies((str(record.wording), record) for record in records),
         grader_errors=sum(record.error is not None for record in records),
         blind=blind,
         records=tuple(records),
@@ -152,11 +158,7 @@ def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: b
 def _by_category(records: Sequence[EvaluationRecord]) -> dict[str, dict[str, dict[str, float]]]:
     """Accuracy by each category; a question with several values of one counts under each of them."""
     names = dict.fromkeys(name for record in records for name in record.categories)
-    found = {}
-    for name in names:
-        pairs = [(value, record) for record in records for value in record.categories.get(name, ())]
-        found[name] = _by([value for value, _ in pairs], [record for _, record in pairs])
-    return found
+    return {name: _accuracies((v, r) for r in records for v in r.categories.get(name, ())) for name in names}
 
 
 def _sampling(records: Sequence[EvaluationRecord], clusters: NDArray[np.int64]) -> dict[str, Any]:
@@ -177,8 +179,9 @@ def _sampling(records: Sequence[EvaluationRecord], clusters: NDArray[np.int64]) 
     }
 
 
-def _by(names: Sequence[str], records: Sequence[EvaluationRecord]) -> dict[str, dict[str, float]]:
+def _accuracies(pairs: Iterable[tuple[str, EvaluationRecord]]) -> dict[str, dict[str, float]]:
+    """Accuracy and number of questions for each name, of (name, record) pairs."""
     groups: dict[str, list[float]] = {}
-    for name, record in zip(names, records, strict=True):
+    for name, record in pairs:
         groups.setdefault(name, []).append(record.accuracy)
     return {name: {"accuracy": sum(a) / len(a), "questions": len(a)} for name, a in sorted(groups.items())}

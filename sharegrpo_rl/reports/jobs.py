@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sharegrpo_rl.runs.train import Interruption
+from sharegrpo_rl.runs.process import Interruption
 from sharegrpo_rl.statistics.formatting import number
 
 PROGRAM = (sys.executable, "-m", "sharegrpo_rl.cli")

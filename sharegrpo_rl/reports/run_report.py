@@ -14,7 +14,7 @@ from sharegrpo_rl.reports.methods import Run, display_name, read_run
 from sharegrpo_rl.reports.pages import Table, make_table, picture, render
 from sharegrpo_rl.reports.plots import draw_panels
 from sharegrpo_rl.runs.journal import read_rollouts
-from sharegrpo_rl.runs.train import quiet_libraries
+from sharegrpo_rl.runs.process import quiet_libraries
 from sharegrpo_rl.statistics.formatting import gigabytes, number, percent
 
 MAX_GROUPS = 400  # in the rollout browser; a page with more is slow to open

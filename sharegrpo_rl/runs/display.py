@@ -1,10 +1,7 @@
-"""`summary.json` and the closing table: before and after, by kind of question, and the training signal."""
+"""What a run shows: a live bar or plain lines while it trains, `summary.json` and a closing table at its end."""
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,33 +14,9 @@ from rich.table import Table
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.runs.run_file import RunSpec
 
-# ---- How much memory this process has needed at most, and how much there is.
-
-
-def peak_memory() -> dict[str, int]:
-    """Bytes at the highest point so far: `peak_memory_bytes` of the host, `peak_gpu_memory_bytes` where a GPU was used."""
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB
-    found = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        found["peak_gpu_memory_bytes"] = int(torch.cuda.max_memory_allocated())
-    return found
-
-
-def machine_memory() -> float:
-    """Bytes of the first GPU, of the host where there is none."""
-    import torch
-
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory)
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-# ---- What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere.
-
 
 def say(console: Console, text: str) -> None:
-    """A line as it is; a reader that went away ends nothing."""
+    """Print a line without markup; a reader that went away (`| head`) does not end the run."""
     with suppress(BrokenPipeError):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -52,9 +25,7 @@ class Display:
     """Reports iterations: number, reward, accuracy, valid-advantage ratio, tokens a second, time left."""
 
     def __init__(self, console: Console, iterations: int, done: int) -> None:
-        self._console = console
-        self._iterations = iterations
-        self._first = done
+        self._console, self._iterations, self._first = console, iterations, done
         self._started = time.monotonic()
         self._last_line = float("-inf")
         self._bar: Progress | None = None
@@ -79,11 +50,7 @@ class Display:
             self._bar.update(self._task, completed=iteration, text=text)
         elif now - self._last_line >= 1 or iteration == self._iterations:
             self._last_line = now
-            self.line(f"iteration {iteration}/{self._iterations}  {text}")
-
-    def line(self, text: str) -> None:
-        """A plain line, above the bar where there is one."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(self._console, f"iteration {iteration}/{self._iterations}  {text}")
 
     def stop(self) -> None:
         if self._bar is not None:
@@ -92,39 +59,35 @@ class Display:
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """The few numbers of an iteration that are watched."""
-    runners, groups = result.get("env_runners", {}), result.get("groups", {})
+    """The few numbers of an iteration to watch: of supervised training its loss, else rewards and their signal."""
+
+    def number(form: str, *path: str) -> str:
+        value: Any = result
+        for key in path:
+            value = value.get(key, {})
+        return format(value, form) if isinstance(value, int | float) else "-"
+
     if "taught_tokens_per_second" in result:
-        update = result.get("learners", {}).get("default_policy", {})
-        parts = [f"loss {_number(update.get('policy_loss'), '.4f')}"]
-        parts.append(f"{_number(result.get('taught_tokens_per_second'), ',.0f')} tok/s")
-        return "  ".join(parts + _evaluated(result))
-    parts = [
-        f"reward {_number(runners.get('reward_mean'), '.3f')}",
-        f"accuracy {_number(runners.get('accuracy'), '.3f')}",
-        f"valid {_number(groups.get('valid_advantage_ratio'), '.2f')}",
-        f"{_number(result.get('tokens_per_second'), ',.0f')} tok/s",
-    ]
-    return "  ".join(parts + _evaluated(result))
-
-
-def _evaluated(result: Mapping[str, Any]) -> list[str]:
-    accuracy = result.get("evaluation", {}).get("accuracy")
-    return [] if accuracy is None else [f"greedy {accuracy:.3f}"]
-
-
-def _number(value: Any, form: str) -> str:
-    return format(value, form) if isinstance(value, int | float) else "-"
+        parts = [f"loss {number('.4f', 'learners', 'default_policy', 'policy_loss')}"]
+        parts.append(f"{number(',.0f', 'taught_tokens_per_second')} tok/s")
+    else:
+        parts = [
+            f"reward {number('.3f', 'env_runners', 'reward_mean')}",
+            f"accuracy {number('.3f', 'env_runners', 'accuracy')}",
+            f"valid {number('.2f', 'groups', 'valid_advantage_ratio')}",
+            f"{number(',.0f', 'tokens_per_second')} tok/s",
+        ]
+    if (accuracy := result.get("evaluation", {}).get("accuracy")) is not None:
+        parts.append(f"greedy {accuracy:.3f}")
+    return "  ".join(parts)
 
 
 def clock(seconds: float) -> str:
     """`42 s`, `3 min 20 s`, `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def build_summary(
@@ -153,8 +116,8 @@ def build_summary(
         "gain": after["accuracy"] - first["accuracy"],
         "confidence_interval_after": after["confidence_interval"],
         "blind_accuracy_after": blind["accuracy"],
-        "accuracy_by_kind": _by("by_kind", first, after, blind),
-        "accuracy_by_task": _by("by_task", first, after, blind),
+        "accuracy_by_kind": _before_and_after("by_kind", first, after, blind),
+        "accuracy_by_task": _before_and_after("by_task", first, after, blind),
         "format_rate_before": first["format_rate"],
         "format_rate_after": after["format_rate"],
         "test_questions": after["questions"],
@@ -171,7 +134,9 @@ def build_summary(
     }
 
 
-def _by(part: str, first: Mapping[str, Any], after: Mapping[str, Any], blind: Mapping[str, Any]) -> dict[str, Any]:
+def _before_and_after(
+    part: str, first: Mapping[str, Any], after: Mapping[str, Any], blind: Mapping[str, Any]
+) -> dict[str, Any]:
     """Before, after and blind for each kind (`by_kind`) or task (`by_task`)."""
 
     def accuracy(report: Mapping[str, Any], name: str) -> float | None:

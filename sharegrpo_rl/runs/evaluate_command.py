@@ -1,11 +1,10 @@
-"""What `evaluate` prints: one JSON object, or short tables."""
+"""The command `evaluate`: a model, two models on the same questions, or a finished evaluation; and what it prints."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.table import Table
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.exchange import read_external_scores
 from sharegrpo_rl.evaluation.folder import (
+    REMEDY,
     add_scores,
     differences,
     is_evaluation,
@@ -23,16 +23,47 @@ from sharegrpo_rl.evaluation.folder import (
     read_scores,
 )
 from sharegrpo_rl.evaluation.paired import compare_paired
-from sharegrpo_rl.files import as_json
-from sharegrpo_rl.runs.evaluate import FIGURES, Evaluated, EvaluateOptions, check_options, evaluate_model
-from sharegrpo_rl.runs.folder import find_model_folder
+from sharegrpo_rl.files import as_json as to_json
+from sharegrpo_rl.files import storage_errors, write_json
+from sharegrpo_rl.runs.evaluate import FIGURES, Evaluated, evaluate_model
+from sharegrpo_rl.runs.evaluate_options import EvaluateOptions, check_options
+from sharegrpo_rl.runs.model_folder import find_model_folder
 from sharegrpo_rl.statistics.questions import image_clusters
 
-# ---- `evaluate A --against B`: two models, or two finished evaluations, on the same questions.
-
-# Which questions, and how they were graded: where one of these differs, a difference of accuracies says nothing.
-SAME = {"data_digest": "other questions were asked", "blind": "one is blind", "grader": "other rules graded"}
+# Which questions, and how they were graded: where one of these differs, a difference of accuracies means nothing.
+SAME = {"data_digest": "different questions", "blind": "one is blind", "grader": "different rules graded"}
 OF_THE_MODEL = ("model", "batch", "env", "env_config", "limit", "split")  # the questions themselves are in the digest
+
+
+def run_evaluate(
+    model: Path, options: EvaluateOptions, *, against: Path | None, scores: Sequence[Path], as_json: bool
+) -> None:
+    """Evaluate a model; or compare two; or show a finished evaluation, with other tools' scores read into it."""
+    if against is not None:
+        if scores:
+            raise UserError("--read-scores: belongs to one evaluation; leave out --against")
+        result = compare_models(model, against, options)
+    elif is_evaluation(model) or scores:
+        result = finished_result(model, scores)
+    else:
+        result = evaluate_model(model, options).result
+    if as_json:
+        sys.stdout.write(json.dumps(to_json(result), allow_nan=False) + "\n")
+    elif against is not None:
+        print_comparison(result)
+    else:
+        print_result(result)
+
+
+def finished_result(folder: Path, scores: Sequence[Path] = ()) -> dict[str, Any]:
+    """The result in an evaluation's folder, with the scores of other tools, those in `scores` added to it first."""
+    if not is_evaluation(folder):
+        raise UserError(f"--read-scores: {folder} is not a folder that `evaluate --out` wrote; name such a folder")
+    result = read_result(folder)
+    for file in scores:
+        add_scores(folder, read_external_scores(file))
+    kept = read_scores(folder)
+    return {**result, **({"external_scores": kept} if kept else {})}
 
 
 def read_evaluation(folder: Path) -> Evaluated:
@@ -41,76 +72,63 @@ def read_evaluation(folder: Path) -> Evaluated:
 
 
 def compare_models(a: Path, b: Path, options: EvaluateOptions) -> dict[str, Any]:
-    """The paired comparison as JSON values; B, where it is a model, gets the questions that A was asked."""
+    """The paired comparison as JSON values; B, where it is a model, is asked A's questions."""
     check_options(options)
     if options.export is not None:
         raise UserError("--export: exports one model's predictions; leave out --against")
     if not is_evaluation(b):
-        find_model_folder(b)  # rather now than after A has been asked everything
+        find_model_folder(b)  # a missing one is found before A is evaluated
     first = read_evaluation(a) if is_evaluation(a) else evaluate_model(a, _in(options, "a"))
     second = read_evaluation(b) if is_evaluation(b) else _evaluate_as(first, b, _in(options, "b"))
-    found = compare_evaluations(first, second)
+    comparison = compare_evaluations(first, second)
     if options.out is not None:
-        file = options.out / "comparison.json"
-        options.out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
+        with storage_errors(options.out, REMEDY):
+            write_json(options.out / "comparison.json", comparison, indent=1)
+    return comparison
 
 
 def _in(options: EvaluateOptions, name: str) -> EvaluateOptions:
-    return options if options.out is None else replace(options, out=options.out / name)
+    return options if options.out is None else options.model_copy(update={"out": options.out / name})
 
 
 def _evaluate_as(first: Evaluated, model: Path, options: EvaluateOptions) -> Evaluated:
     protocol = first.protocol
-    asked = {key: protocol[key] for key in ("split", "limit", "blind", "extract")}
-    questions = (protocol["env"], protocol["env_config"])
-    return evaluate_model(model, replace(options, env=None, data=None, kinds=None, benchmark=None, **asked), questions)
+    same = {key: protocol[key] for key in ("split", "limit", "blind", "extract")}
+    of_options = dict.fromkeys(("env", "data", "kinds", "benchmark"))  # A's questions, not those
+    return evaluate_model(
+        model, options.model_copy(update={**of_options, **same}), (protocol["env"], protocol["env_config"])
+    )
 
 
 def compare_evaluations(a: Evaluated, b: Evaluated) -> dict[str, Any]:
     """Difference, interval, discordances, test, and where the two protocols differ; UserError for other questions."""
-    _check_comparable(a, b)
-    ids = [record.question_id for record in a.records]
-    if ids != [record.question_id for record in b.records]:
-        raise UserError("--against: the two evaluations hold other questions or another order; evaluate both again")
-    clusters = image_clusters([record.image_keys for record in a.records])
-    verdicts = [[record.correct for record in side.records] for side in (a, b)]
-    found = compare_paired(verdicts[0], verdicts[1], clusters)
-    changed = {
-        key: list(values)
-        for key, values in differences(a.protocol, b.protocol).items()
-        if key.split(".")[0] not in OF_THE_MODEL
-    }
-    pairs = list(zip(ids, *verdicts, strict=True))
-    return {
-        **found.summary(),
-        "a": _figures(a.result),
-        "b": _figures(b.result),
-        "protocol_differences": changed,
-        "questions_only_a_right": [name for name, right, other in pairs if right and not other],
-        "questions_only_b_right": [name for name, right, other in pairs if other and not right],
-    }
-
-
-def _check_comparable(a: Evaluated, b: Evaluated) -> None:
-    for key, what in SAME.items():
+    for key, problem in SAME.items():
         one, other = a.protocol.get(key), b.protocol.get(key)
         if one != other:
-            raise UserError(f"--against: {what} ({key} {one} and {other}); evaluate both the same way")
+            raise UserError(f"--against: {problem} ({key} {one} and {other}); evaluate both the same way")
+    ids = [record.question_id for record in a.records]
+    if ids != [record.question_id for record in b.records]:
+        raise UserError("--against: the two evaluations hold different questions or another order; evaluate both again")
+    correct_a, correct_b = ([record.correct for record in side.records] for side in (a, b))
+    clusters = image_clusters([record.image_keys for record in a.records])
+    changed = differences(a.protocol, b.protocol)
+    verdicts = list(zip(ids, correct_a, correct_b, strict=True))
+    return {
+        **compare_paired(correct_a, correct_b, clusters).summary(),
+        "a": _figures(a.result),
+        "b": _figures(b.result),
+        "protocol_differences": {k: list(v) for k, v in changed.items() if k.split(".")[0] not in OF_THE_MODEL},
+        "questions_only_a_right": [name for name, right, other in verdicts if right and not other],
+        "questions_only_b_right": [name for name, right, other in verdicts if other and not right],
+    }
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": result.get("model"), **{name: result[name] for name in FIGURES}}
 
 
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line."""
-    sys.stdout.write(json.dumps(as_json(value), allow_nan=False) + "\n")
-
-
 def print_result(result: Mapping[str, Any]) -> None:
-    """Accuracy, its breakdowns, what samples say, the benchmark's own metric, and other tools' scores apart."""
+    """Accuracy and its breakdowns, figures of samples, the benchmark's own metric, and apart other tools' scores."""
     low, high = result["confidence_interval"]
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("accuracy", f"{result['accuracy']:.4f}  (95 % interval {low:.4f} to {high:.4f})")
@@ -138,19 +156,21 @@ def print_result(result: Mapping[str, Any]) -> None:
         console.print(_nested_table(f"{scores['tool']}'s own scores, from {scores['file']}", scores["scores"]))
 
 
-def print_comparison(found: Mapping[str, Any]) -> None:
+def print_comparison(comparison: Mapping[str, Any]) -> None:
     """The difference with its interval, and the counts of agreement."""
-    low, high = found["confidence_interval"]
+    low, high = comparison["confidence_interval"]
     table = Table(show_header=False, box=None, padding=(0, 2))
     for side in ("a", "b"):
-        table.add_row(f"accuracy of {side.upper()}", f"{found[f'accuracy_{side}']:.4f}  {found[side]['model']}")
-    table.add_row("A - B", f"{found['difference']:+.4f}  (95 % interval {low:+.4f} to {high:+.4f})")
-    table.add_row("only A right", str(found["only_a_right"]))
-    table.add_row("only B right", str(found["only_b_right"]))
-    table.add_row("both right, both wrong", f"{found['both_right']}, {found['both_wrong']}")
-    table.add_row("p-value", f"{found['p_value']:.4g}  ({found['test']})")
-    table.add_row("questions", f"{found['questions']} in {found['clusters']} clusters of shared images")
-    for key, (one, other) in found["protocol_differences"].items():
+        table.add_row(
+            f"accuracy of {side.upper()}", f"{comparison[f'accuracy_{side}']:.4f}  {comparison[side]['model']}"
+        )
+    table.add_row("A - B", f"{comparison['difference']:+.4f}  (95 % interval {low:+.4f} to {high:+.4f})")
+    table.add_row("only A right", str(comparison["only_a_right"]))
+    table.add_row("only B right", str(comparison["only_b_right"]))
+    table.add_row("both right, both wrong", f"{comparison['both_right']}, {comparison['both_wrong']}")
+    table.add_row("p-value", f"{comparison['p_value']:.4g}  ({comparison['test']})")
+    table.add_row("questions", f"{comparison['questions']} in {comparison['clusters']} clusters of shared images")
+    for key, (one, other) in comparison["protocol_differences"].items():
         table.add_row("protocols differ", f"{key}: {one!r} and {other!r}"[:200])
     Console().print(table)
 
@@ -162,7 +182,7 @@ def _sampling_table(sampling: Mapping[str, Any], temperature: float) -> Table:
         table.add_column(heading)
     for k in sampling["pass@k"]:
         cells = [sampling[name][k] for name in ("pass@k", "mean@k", "majority@k")]
-        table.add_row(k, *(f"{c['value']:.4f} ({_interval(c)})" for c in cells))
+        table.add_row(k, *("{:.4f} ({:.3f} to {:.3f})".format(c["value"], *c["confidence_interval"]) for c in cells))
     return table
 
 
@@ -174,10 +194,6 @@ def _nested_table(title: str, figures: Mapping[str, Any]) -> Table:
     return table
 
 
-def _interval(cell: Mapping[str, Any]) -> str:
-    return "{:.3f} to {:.3f}".format(*cell["confidence_interval"])
-
-
 def _cell(entry: Mapping[str, Any]) -> str:
     return f"{entry['accuracy']:.4f}  of {entry['questions']}"
 
@@ -186,41 +202,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{k} {_shown(v)}" for k, v in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-# ---- The command `evaluate`: which of its four works is asked for, and its output.
-
-
-def run_evaluate(
-    model: Path, options: EvaluateOptions, *, against: Path | None, scores: Sequence[Path], as_json: bool
-) -> None:
-    """Evaluate a model; or compare two; or show a finished evaluation, with other tools' scores read into it."""
-    if against is not None:
-        if scores:
-            raise UserError("--read-scores: belongs to one evaluation; leave out --against")
-        found = compare_models(model, against, options)
-        if as_json:
-            print_json(found)
-        else:
-            print_comparison(found)
-        return
-    if is_evaluation(model) or scores:
-        result = finished_result(model, scores)
-    else:
-        check_options(options)
-        result = evaluate_model(model, options).result
-    if as_json:
-        print_json(result)
-    else:
-        print_result(result)
-
-
-def finished_result(folder: Path, scores: Sequence[Path] = ()) -> dict[str, Any]:
-    """The result of an evaluation's folder, with the scores of other tools that were read into it, now or before."""
-    if not is_evaluation(folder):
-        raise UserError(f"--read-scores: {folder} is no folder that `evaluate --out` wrote; name that folder")
-    result = read_result(folder)
-    for file in scores:
-        add_scores(folder, read_external_scores(file))
-    kept = read_scores(folder)
-    return {**result, **({"external_scores": kept} if kept else {})}

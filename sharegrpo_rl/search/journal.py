@@ -128,6 +128,10 @@ class Journal:
 class SearchFolder(RunFolder):
     """A search's place on disk: locked and written like a run's, gone again where no trial finished an iteration."""
 
+    kind = "search"
+    params_file = PARAMS
+    own_files = OWN_FILES
+
     @property
     def has_progress(self) -> bool:
         return any(RunFolder(path).has_progress for path in (self.path / "trials").glob("[0-9]*"))
@@ -144,14 +148,6 @@ class SearchFolder(RunFolder):
             remove(self.path / name)
         for file in self.path.glob(".*.tmp"):
             file.unlink(missing_ok=True)
-
-    @staticmethod
-    def _refuse_foreign_files(path: Path) -> None:
-        if (path / PARAMS).exists():
-            return
-        foreign = [p.name for p in path.iterdir() if p.name not in OWN_FILES and not p.name.startswith(".")]
-        if foreign:
-            raise UserError(f"{path}: holds other files ({foreign[0]}) and no search; give another --name")
 
 
 def search_params(spec: SearchSpec, seed: int, imports: Mapping[str, str]) -> dict[str, Any]:

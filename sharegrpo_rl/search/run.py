@@ -21,8 +21,9 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.folder import choose_name
+from sharegrpo_rl.runs.process import Interruption, quiet_libraries
 from sharegrpo_rl.runs.run_file import RunSpec, check_data
-from sharegrpo_rl.runs.train import Interruption, TrainOptions, quiet_libraries
+from sharegrpo_rl.runs.train import TrainOptions
 from sharegrpo_rl.search.display import SearchDisplay
 from sharegrpo_rl.search.draws import OptunaDraws, PlannedDraws
 from sharegrpo_rl.search.file import SearchSpec, single_values
@@ -83,9 +84,8 @@ def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) ->
     # Too small a space is refused here, before anything is written.
     draws = (OptunaDraws if spec.options["searcher"] == "optuna" else PlannedDraws)(spec, options.seed)
     params = search_params(spec, options.seed, options.imports)
-    name = options.name or choose_name(options.storage, spec.base.name, params, options.resume, SearchFolder, PARAMS)
+    name = options.name or choose_name(options.storage, spec.base.name, params, options.resume, SearchFolder)
     with SearchFolder.claim(options.storage, name) as folder:
-        assert isinstance(folder, SearchFolder)
         state = decide_search(folder, params, spec.options, options.resume)
         if state == "finished":
             text = "this search is finished, see search.json and best.yaml; a new one needs another --name"

@@ -28,8 +28,9 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import LockedError, as_json, replacing, storage_errors, write_atomically
 from sharegrpo_rl.runs.folder import STATE_FILE, RunFolder, run_params
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
+from sharegrpo_rl.runs.process import quiet_libraries
 from sharegrpo_rl.runs.run_file import RunSpec, resolve_run
-from sharegrpo_rl.runs.train import TrainableAlgorithm, quiet_libraries
+from sharegrpo_rl.runs.train import TrainableAlgorithm
 
 SLOT = "search_slot"  # as many of this resource as trials may run at once
 FOLDER_PATIENCE = 120.0  # seconds that an actor of a killed search may take to let go of the folder

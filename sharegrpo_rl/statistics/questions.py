@@ -1,118 +1,32 @@
-"""Confidence intervals of shares and means, for questions that may share an image."""
+"""Intervals over questions, some of which may share an image and are then no independent samples.
+
+`clusters [questions]` numbers the images. Variances are those that drawing whole images anew would give, in closed form
+with the usual factor C / (C - 1), so that reports have no noise of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import hypot, sqrt
-from statistics import NormalDist
+from math import hypot, nan, sqrt
+from statistics import NormalDist  # the standard library's
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from sharegrpo_rl.statistics.seeds import Estimate, from_variance, paired_difference, t_interval, welch_difference
+from sharegrpo_rl.statistics.seeds import (
+    Estimate,
+    from_variance,
+    paired_difference,
+    student_quantile,
+    t_interval,
+    welch_difference,
+)
 
-# ---- Intervals and tests over questions: crossed with seeds, and clustered by image.
-#
-# Verdicts come as `[seeds, questions]`; `clusters [questions]` numbers the images, because questions on one picture are
-# no independent sample. Variances of a mean over questions are those that resampling whole images would give, in closed
-# form (the usual C / (C - 1) included), so that a report has no noise of its own.
-
-Verdicts = NDArray[np.float64]
+Values = NDArray[np.float64]  # one each question [questions], or verdicts [seeds, questions]
 Clusters = NDArray[np.int64]
 
 
-def crossed_interval(verdicts: Verdicts, clusters: Clusters, confidence: float = 0.95) -> Estimate:
-    """Accuracy for other seeds on other questions of the same kind: the t interval over seeds, questions nested in it.
-
-    Seeds and questions are crossed random effects. The seeds' half-width (Student t) and the questions' (their variance
-    less that of the interaction, which the seeds' has already) add in squares. No p-value.
-    """
-    seeds = t_interval(verdicts.mean(1), confidence)
-    return _widened(seeds, _over_questions(verdicts, clusters) - _interaction(verdicts, clusters), clusters, confidence)
-
-
-def crossed_difference(
-    a: Verdicts, b: Verdicts, clusters: Clusters, *, paired: bool, confidence: float = 0.95
-) -> Estimate:
-    """Difference a - b of two methods for other seeds on other questions; `paired`: row i of both is one seed."""
-    if paired:
-        seeds = paired_difference(a.mean(1), b.mean(1), confidence)
-        interaction = _interaction(a - b, clusters)
-    else:
-        seeds = welch_difference(a.mean(1), b.mean(1), confidence)
-        interaction = _interaction(a, clusters) + _interaction(b, clusters)
-    between = (a.mean(0) - b.mean(0))[None, :]
-    return _widened(seeds, _over_questions(between, clusters) - interaction, clusters, confidence)
-
-
-def question_test(a: Verdicts, b: Verdicts, clusters: Clusters, confidence: float = 0.95) -> Estimate:
-    """Difference of these very models on other questions: a t test on the differences per question, clustered by image.
-
-    It says nothing of other seeds, so it is no test of the methods.
-    """
-    differences = a.mean(0) - b.mean(0)
-    images = number_of_images(clusters)
-    if images < 2:
-        raise ValueError("a test over questions needs at least two images")
-    variance = _over_questions(differences[None, :], clusters)
-    return from_variance(float(differences.mean()), variance, images - 1, confidence)
-
-
-def number_of_images(clusters: Clusters) -> int:
-    """Distinct images."""
-    return len(np.unique(clusters))
-
-
-def _widened(seeds: Estimate, questions: float, clusters: Clusters, confidence: float) -> Estimate:
-    variance = max(0.0, questions)
-    over_questions = float(stats.t.ppf((1 + confidence) / 2, number_of_images(clusters) - 1)) * sqrt(variance)
-    half = hypot(seeds.high - seeds.value, over_questions)
-    error = hypot(seeds.standard_error, sqrt(variance))
-    return Estimate(seeds.value, seeds.value - half, seeds.value + half, error, seeds.degrees, float("nan"))
-
-
-def _interaction(verdicts: Verdicts, clusters: Clusters) -> float:
-    """The part of the mean's variance that comes from seeds and questions together."""
-    seeds, questions = verdicts.shape
-    images = number_of_images(clusters)
-    if seeds < 2 or images < 2:
-        raise ValueError(f"{seeds} seeds and {images} images: an interval over both needs two of each")
-    rest = verdicts - verdicts.mean(1, keepdims=True) - verdicts.mean(0) + verdicts.mean()
-    sums = _sums(rest, clusters)
-    return float((sums**2).sum()) * images / (images - 1) * seeds / (seeds - 1) / (seeds * questions) ** 2
-
-
-def _over_questions(values: Verdicts, clusters: Clusters) -> float:
-    """Variance of the mean of per-question values (averaged over rows) when whole images are drawn anew."""
-    mean = values.mean(0)
-    sums = _sums((mean - mean.mean())[None, :], clusters)
-    images = sums.shape[1]
-    return float((sums**2).sum()) * images / (images - 1) / len(mean) ** 2
-
-
-def _sums(values: Verdicts, clusters: Clusters) -> Verdicts:
-    """Sums over the questions of each image: `[rows, images]`."""
-    _, index = np.unique(clusters, return_inverse=True)
-    return np.stack([np.bincount(index, row) for row in values])
-
-
-def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share; (0, 1) without trials. Holds near 0 and 1, where the normal one fails."""
-    if not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes in {trials} trials")
-    if trials == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / trials
-    scale = 1 + z * z / trials
-    middle = (share + z * z / (2 * trials)) / scale
-    margin = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
-    # At the ends rounding may leave a stray bit: the interval always holds the share.
-    return max(0.0, min(middle - margin, share)), min(1.0, max(middle + margin, share))
-
-
-def image_clusters(image_keys: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+def image_clusters(image_keys: Sequence[Sequence[str]]) -> Clusters:
     """A cluster number for each question [N]: those that share an image, directly or through others, have the same.
 
     A question without images is a cluster of its own.
@@ -136,26 +50,7 @@ def image_clusters(image_keys: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     return np.unique(roots, return_inverse=True)[1] if roots else np.empty(0, np.int64)
 
 
-def cluster_sums(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum of the values [N] in each cluster [G]."""
-    return np.asarray(np.bincount(clusters, weights=values), np.float64)
-
-
-def clustered_error(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
-    """Standard error of the mean of values [N], clusters independent of each other; 0 with one cluster.
-
-    The sandwich estimator with the factor G / (G - 1); with clusters of one it is the usual s / sqrt(N).
-    """
-    groups = int(clusters.max()) + 1
-    if groups < 2:
-        return 0.0
-    residuals = cluster_sums(values - values.mean(), clusters)
-    return float(sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(values))
-
-
-def share_interval(
-    values: NDArray[np.float64], clusters: NDArray[np.int64], confidence: float = 0.95
-) -> tuple[tuple[float, float], str]:
+def share_interval(values: Values, clusters: Clusters, confidence: float = 0.95) -> tuple[tuple[float, float], str]:
     """Interval of the share of right answers (values 0 or 1), and how it was made.
 
     Wilson's; where questions share an image, at the number of independent questions that carry as much information.
@@ -168,7 +63,7 @@ def share_interval(
     return interval, f"Wilson, clustered by image ({groups} clusters, as much as {effective:.0f} independent questions)"
 
 
-def _effective_number(values: NDArray[np.float64], clusters: NDArray[np.int64]) -> float:
+def _effective_number(values: Values, clusters: Clusters) -> float:
     """Between 1 and N; the number of clusters where all answers are alike and nothing can be estimated."""
     share, groups = float(values.mean()), int(clusters.max()) + 1
     variance = clustered_error(values, clusters) ** 2
@@ -177,12 +72,10 @@ def _effective_number(values: NDArray[np.float64], clusters: NDArray[np.int64]) 
     return float(np.clip(share * (1 - share) / variance, 1.0, len(values)))
 
 
-def mean_interval(
-    values: NDArray[np.float64], clusters: NDArray[np.int64], confidence: float = 0.95
-) -> tuple[float, float]:
+def mean_interval(values: Values, clusters: Clusters, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a mean of values in 0..1 that need not be 0 or 1: Student's t on the clustered error.
 
-    Where the values do not differ there is no error to go by: Wilson's at the number of clusters then.
+    Where the values do not differ no error can be estimated: Wilson's at the number of clusters then.
     """
     mean, groups = float(values.mean()), int(clusters.max()) + 1
     error = clustered_error(values, clusters)
@@ -192,8 +85,106 @@ def mean_interval(
     return max(0.0, mean - margin), min(1.0, mean + margin)
 
 
-def student_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution."""
-    from scipy.special import stdtrit  # imported here: scipy takes long to load, and training never needs it
+def wilson_interval(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share; (0, 1) without trials. Holds near 0 and 1, where the normal one fails."""
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    if trials == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    scale = 1 + z * z / trials
+    middle = (share + z * z / (2 * trials)) / scale
+    margin = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
+    # At the ends rounding may leave a stray bit: the interval always holds the share.
+    return max(0.0, min(middle - margin, share)), min(1.0, max(middle + margin, share))
 
-    return float(stdtrit(degrees, probability))
+
+def cluster_sums(values: Values, clusters: Clusters) -> Values:
+    """Sum of the values [N] in each cluster [G]."""
+    return np.asarray(np.bincount(clusters, weights=values), np.float64)
+
+
+def clustered_error(values: Values, clusters: Clusters) -> float:
+    """Standard error of the mean of values [N], clusters independent of each other; 0 with one cluster.
+
+    The sandwich estimator with the factor G / (G - 1); with clusters of one it is the usual s / sqrt(N).
+    """
+    groups = int(clusters.max()) + 1
+    if groups < 2:
+        return 0.0
+    residuals = cluster_sums(values - values.mean(), clusters)
+    return float(sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(values))
+
+
+def crossed_interval(verdicts: Values, clusters: Clusters, confidence: float = 0.95) -> Estimate:
+    """Accuracy for other seeds on other questions of the same kind: the t interval over seeds, questions nested in it.
+
+    `verdicts [seeds, questions]`. Seeds and questions are crossed random effects: the seeds' half-width (Student t) and
+    the questions' (their variance less the interaction's, which the seeds' includes) add in squares. No p-value.
+    """
+    seeds = t_interval(verdicts.mean(1), confidence)
+    return _widened(seeds, _over_questions(verdicts, clusters) - _interaction(verdicts, clusters), clusters, confidence)
+
+
+def crossed_difference(a: Values, b: Values, clusters: Clusters, *, paired: bool, confidence: float = 0.95) -> Estimate:
+    """Difference a - b of two methods for other seeds on other questions; `paired`: row i of both is one seed."""
+    if paired:
+        seeds = paired_difference(a.mean(1), b.mean(1), confidence)
+        interaction = _interaction(a - b, clusters)
+    else:
+        seeds = welch_difference(a.mean(1), b.mean(1), confidence)
+        interaction = _interaction(a, clusters) + _interaction(b, clusters)
+    between = (a.mean(0) - b.mean(0))[None, :]
+    return _widened(seeds, _over_questions(between, clusters) - interaction, clusters, confidence)
+
+
+def question_test(a: Values, b: Values, clusters: Clusters, confidence: float = 0.95) -> Estimate:
+    """Difference of these very models on other questions: a t test on the differences per question, clustered by image.
+
+    It says nothing about other seeds, so it is no test of the methods.
+    """
+    differences = a.mean(0) - b.mean(0)
+    images = number_of_images(clusters)
+    if images < 2:
+        raise ValueError("a test over questions needs at least two images")
+    variance = _over_questions(differences[None, :], clusters)
+    return from_variance(float(differences.mean()), variance, images - 1, confidence)
+
+
+def number_of_images(clusters: Clusters) -> int:
+    """Distinct images."""
+    return len(np.unique(clusters))
+
+
+def _widened(seeds: Estimate, questions: float, clusters: Clusters, confidence: float) -> Estimate:
+    variance = max(0.0, questions)
+    over_questions = student_quantile((1 + confidence) / 2, number_of_images(clusters) - 1) * sqrt(variance)
+    half = hypot(seeds.high - seeds.value, over_questions)
+    error = hypot(seeds.standard_error, sqrt(variance))
+    return Estimate(seeds.value, seeds.value - half, seeds.value + half, error, seeds.degrees, nan)
+
+
+def _interaction(verdicts: Values, clusters: Clusters) -> float:
+    """The part of the mean's variance that comes from seeds and questions together."""
+    seeds, questions = verdicts.shape
+    images = number_of_images(clusters)
+    if seeds < 2 or images < 2:
+        raise ValueError(f"{seeds} seeds and {images} images: an interval over both needs two of each")
+    rest = verdicts - verdicts.mean(1, keepdims=True) - verdicts.mean(0) + verdicts.mean()
+    sums = _sums(rest, clusters)
+    return float((sums**2).sum()) * images / (images - 1) * seeds / (seeds - 1) / (seeds * questions) ** 2
+
+
+def _over_questions(values: Values, clusters: Clusters) -> float:
+    """Variance of the mean of per-question values (averaged over rows) when whole images are drawn anew."""
+    mean = values.mean(0)
+    sums = _sums((mean - mean.mean())[None, :], clusters)
+    images = sums.shape[1]
+    return float((sums**2).sum()) * images / (images - 1) / len(mean) ** 2
+
+
+def _sums(values: Values, clusters: Clusters) -> Values:
+    """Sums over the questions of each image: `[rows, images]`."""
+    _, index = np.unique(clusters, return_inverse=True)
+    return np.stack([np.bincount(index, row) for row in values])

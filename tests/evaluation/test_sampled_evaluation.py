@@ -6,7 +6,7 @@ import pytest
 
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.evaluation.evaluate import evaluate, vote
+from sharegrpo_rl.evaluation.evaluate import evaluate
 from sharegrpo_rl.evaluation.folder import (
     EvaluationFolder,
     data_digest,
@@ -17,6 +17,7 @@ from sharegrpo_rl.evaluation.folder import (
     read_result,
 )
 from sharegrpo_rl.evaluation.report import GeneratedText, record_of
+from sharegrpo_rl.evaluation.verdict import vote
 
 ROWS = [{"id": f"t{i}", "question": f"What is {i} + 1?", "answer": str(i + 1), "subtask": "sums"} for i in range(10)]
 
@@ -124,7 +125,7 @@ class Stopped(Exception):
 def test_a_stopped_evaluation_goes_on_to_the_same_file(env, tmp_path, answered):
     whole = tmp_path / "whole"
     journal = EvaluationFolder(whole, protocol_of(env))
-    journal.finish(evaluate(env, greedy, sample=sample, batch=4, journal=journal).summary())
+    journal.finish(evaluate(env, greedy, sample=sample, batch=4, folder=journal).summary())
     calls = []
 
     def stopping(shown):
@@ -136,13 +137,13 @@ def test_a_stopped_evaluation_goes_on_to_the_same_file(env, tmp_path, answered):
     part = tmp_path / "part"
     if answered < 10:
         with pytest.raises(Stopped):
-            evaluate(env, stopping, sample=sample, batch=4, journal=EvaluationFolder(part, protocol_of(env)))
+            evaluate(env, stopping, sample=sample, batch=4, folder=EvaluationFolder(part, protocol_of(env)))
         with (part / "predictions.jsonl").open("a") as file:
             file.write('{"question_id": "t')  # what a kill may leave
     later = []
     journal = EvaluationFolder(part, protocol_of(env))
     counting = lambda shown: later.extend(shown) or greedy(shown)  # noqa: E731
-    journal.finish(evaluate(env, counting, sample=sample, batch=4, journal=journal).summary())
+    journal.finish(evaluate(env, counting, sample=sample, batch=4, folder=journal).summary())
     assert len(later) == 10 - (answered // 4 * 4 if answered < 10 else 0)
     for name in ("predictions.jsonl", "result.json", "protocol.json"):
         assert (part / name).read_bytes() == (whole / name).read_bytes()
@@ -151,9 +152,9 @@ def test_a_stopped_evaluation_goes_on_to_the_same_file(env, tmp_path, answered):
 
 def test_a_finished_folder_asks_nothing_again(env, tmp_path):
     journal = EvaluationFolder(tmp_path / "a", protocol_of(env))
-    journal.finish(evaluate(env, greedy, batch=4, journal=journal).summary())
+    journal.finish(evaluate(env, greedy, batch=4, folder=journal).summary())
     again = EvaluationFolder(tmp_path / "a", protocol_of(env))
-    assert evaluate(env, lambda shown: pytest.fail("asked again"), batch=4, journal=again).accuracy == 1.0
+    assert evaluate(env, lambda shown: pytest.fail("asked again"), batch=4, folder=again).accuracy == 1.0
     assert read_result(tmp_path / "a")["questions"] == 10
 
 

@@ -8,35 +8,36 @@ from pathlib import Path
 import pytest
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.runs.evaluate import choose_questions
-from sharegrpo_rl.runs.folder import IN_CHECKPOINT, STATE_FILE, export_checkpoint, find_model_folder, model_settings
+from sharegrpo_rl.runs.evaluate_options import EvaluateOptions, choose_questions
+from sharegrpo_rl.runs.folder import STATE_FILE
+from sharegrpo_rl.runs.model_folder import IN_CHECKPOINT, export_checkpoint, find_model_folder, model_settings
 
 DRAWN = {"env": "DrawnShapes-v0", "env_config": {"kinds": ["color"], "image_size": 56}}
 FILES = {"env": "MultimodalQA-v0", "env_config": {"data": "a", "columns": {"question": "q"}, "kinds": ["k"]}}
 
 
 def test_a_model_brings_its_own_questions() -> None:
-    env, config = choose_questions(DRAWN, None, None)
+    env, config = choose_questions(DRAWN, EvaluateOptions())
     assert (env, config["kinds"], config["image_size"]) == ("DrawnShapes-v0", ["color"], 56)
-    assert choose_questions(DRAWN, "DrawnShapes-v0", None) == (env, config)
+    assert choose_questions(DRAWN, EvaluateOptions(env="DrawnShapes-v0")) == (env, config)
 
 
 def test_env_and_data_replace_only_the_questions() -> None:
-    assert choose_questions(DRAWN, None, "some/set")[0] == "MultimodalQA-v0"
-    env, config = choose_questions(FILES, None, "b")
+    assert choose_questions(DRAWN, EvaluateOptions(data="some/set"))[0] == "MultimodalQA-v0"
+    env, config = choose_questions(FILES, EvaluateOptions(data="b"))
     assert (env, config["data"], config["columns"], config["kinds"]) == ("MultimodalQA-v0", "b", {}, [])
-    env, config = choose_questions(FILES, None, "a")
+    env, config = choose_questions(FILES, EvaluateOptions(data="a"))
     assert config["columns"] == {"question": "q"}
-    env, config = choose_questions(FILES, "DrawnShapes-v0", None)
+    env, config = choose_questions(FILES, EvaluateOptions(env="DrawnShapes-v0"))
     assert (env, config["kinds"]) == ("DrawnShapes-v0", ["counting", "color", "form"])
-    assert choose_questions(FILES, "GeometryQA-v0", "c")[1]["data"] == "c"
+    assert choose_questions(FILES, EvaluateOptions(env="GeometryQA-v0", data="c"))[1]["data"] == "c"
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(UserError, match="makes its own questions"):
-        choose_questions(FILES, "DrawnShapes-v0", "b")
+        choose_questions(FILES, EvaluateOptions(env="DrawnShapes-v0", data="b"))
     with pytest.raises(UserError, match="--env or --data"):
-        choose_questions({"env": None, "env_config": {}}, None, None)
+        choose_questions({"env": None, "env_config": {}}, EvaluateOptions())
 
 
 def make_model(folder: Path) -> Path:
@@ -87,15 +88,15 @@ def test_settings_beside_a_model_are_checked(tmp_path: Path) -> None:
 
 
 def test_other_kinds_of_question_replace_the_run_s_own() -> None:
-    env, config = choose_questions(DRAWN, None, None, ["sides", "angle"])
+    env, config = choose_questions(DRAWN, EvaluateOptions(kinds="sides,angle"))
     assert (env, config["kinds"]) == ("DrawnShapes-v0", ["sides", "angle"])
     with pytest.raises(UserError, match="corners"):
-        choose_questions(DRAWN, None, None, ["corners"])
+        choose_questions(DRAWN, EvaluateOptions(kinds="corners"))
 
 
 def test_a_mixture_is_evaluated_without_its_rewards() -> None:
     """Rewards of the user's own may be missing here, and no accuracy depends on them."""
     data = [{"data": "a", "rewards": {"not_imported_here": 1.0}}, {"data": "b", "task": "t"}]
     settings = {"env": "MathQA-v0", "env_config": {"data": data}}
-    assert choose_questions(settings, None, None)[1]["data"] == [{"data": "a"}, {"data": "b", "task": "t"}]
-    assert choose_questions(settings, None, "c")[1]["data"] == "c"
+    assert choose_questions(settings, EvaluateOptions())[1]["data"] == [{"data": "a"}, {"data": "b", "task": "t"}]
+    assert choose_questions(settings, EvaluateOptions(data="c"))[1]["data"] == "c"

@@ -145,7 +145,7 @@ def test_two_models_are_compared_on_the_same_questions(
     assert run(["evaluate", str(tmp_path / "pair/a"), "--against", str(tmp_path / "pair/b")]) == 0
     assert "McNemar" in capsys.readouterr().out
     evaluate(two, "--limit", 5, "--out", tmp_path / "other")
-    assert "other questions were asked" in refused(tmp_path / "pair/a", "--against", tmp_path / "other")
+    assert "different questions (data_digest" in refused(tmp_path / "pair/a", "--against", tmp_path / "other")
 
 
 def test_a_benchmark_with_its_own_metric_goes_out_and_comes_back(
@@ -186,7 +186,7 @@ def test_a_benchmark_with_its_own_metric_goes_out_and_comes_back(
         (["--export", "excel"], ["--export excel", "vlmevalkit"]),
         (["--export", "lmms-eval"], ["--out"]),
         (["--export", "lmms-eval", "--out", "OUT", "--limit", "1"], ["only a published benchmark"]),
-        (["--read-scores", "x.csv"], ["no folder that"]),
+        (["--read-scores", "x.csv"], ["is not a folder that"]),
         (["--against", "nowhere", "--limit", "1"], ["nowhere"]),
         (["--max-pixels", "10"], ["--max-pixels 10"]),
         (["--data", "nowhere.tsv"], ["nowhere.tsv", "is not there"]),
