@@ -1,1 +1,1 @@
-"""Rule-based rewards: pure functions on strings, a rubric that weighs them, and the processes for mathematics."""
+"""Rule-based rewards: functions of texts, and the rubric that weighs them."""

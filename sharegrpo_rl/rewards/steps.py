@@ -1,8 +1,13 @@
-"""Soft matching of key steps: whole words and numbers instead of substrings, so that 3 is not found in 13.
+"""StepGRPO's rewards (R1-VL): which key steps the reasoning contains (StepRAR), and whether it is in order (StepRVR).
 
-Text and phrase are brought to the same tokens, and a phrase is found where its tokens stand side by side within one
-step. Upper and lower case, plural endings, LaTeX dress, list marks, and the spelling of a number (0.5, 1/2, 50 %, .50,
-12 and twelve) do not matter. Released code looks for substrings instead: `substring_share`.
+With `rewards: {accuracy: 1.0, key_steps: 0.1, step_validity: 1.0}` the total is StepRAR + StepRVR: 1 + 0.1 k for a right
+answer, 0.1 k for a wrong one, 0 without an answer, and 1 more for valid reasoning. The `_released` rewards behave as
+the authors' code does, its gaps included.
+
+Key steps are matched by whole words and numbers, so that 3 is not found in 13: text and phrase are brought to the same
+tokens, and a phrase matches where its tokens stand side by side within one step. Letter case, plural endings, LaTeX
+styling, list marks and the spelling of a number (0.5, 1/2, 50 %, .50, 12 and twelve) do not matter. The authors' code
+looks for substrings instead.
 """
 
 from __future__ import annotations
@@ -26,6 +31,81 @@ from sharegrpo_rl.grader import (
 KeySteps = Sequence[Sequence[str]]
 """Each key step as its equivalent phrasings."""
 
+_RELEASED_STEP = re.compile(r"### Step (\d+):\s*+")
+_RELEASED_ANSWER = "### The final answer is:"
+_RELEASED_HEADINGS = ("### Image Description:", "### Rationales:", "### Step 1:", _RELEASED_ANSWER)
+
+
+def key_steps_reward(
+    completions: Sequence[str],
+    *,
+    key_steps: Sequence[KeySteps | None],
+    answer_format: str = "steps",
+    **columns: Any,
+) -> list[float | None]:
+    """Share of the row's key steps found in the steps; 0 where the row has none or the completion no answer."""
+    form = find_format(answer_format)
+    return [
+        matched_share(step_texts(text), steps) if steps and form.extract(text) is not None else 0.0
+        for text, steps in zip(completions, key_steps, strict=True)
+    ]
+
+
+def step_validity_reward(
+    completions: Sequence[str], *, truncated: Sequence[bool] | None = None, **columns: Any
+) -> list[float | None]:
+    """1 where every section is there, filled, once and in logical order, and nothing was cut off; else 0."""
+    return [
+        float(not is_truncated and is_complete_and_ordered(sections(text)[1]))
+        for text, is_truncated in zip(completions, truncated or [False] * len(completions), strict=True)
+    ]
+
+
+def key_steps_released_reward(
+    completions: Sequence[str], *, key_steps: Sequence[KeySteps | None], **columns: Any
+) -> list[float | None]:
+    """Released code's share of key steps: substrings, with or without an answer."""
+    return [
+        substring_share(_released_steps(text), steps) if steps else 0.0
+        for text, steps in zip(completions, key_steps, strict=True)
+    ]
+
+
+def step_validity_released_reward(completions: Sequence[str], **columns: Any) -> list[float | None]:
+    """Released code's validity: bodies may be empty, sections before or behind the steps, the answer missing."""
+    return [float(_released_validity(text)) for text in completions]
+
+
+def _released_steps(text: str) -> list[str]:
+    """The text after each `### Step k:`, up to the next line that begins with `###`."""
+    bodies, position = [], 0
+    while heading := _RELEASED_STEP.search(text, position):
+        end = text.find("\n###", heading.end())
+        position = end if end >= 0 else len(text)
+        bodies.append(text[heading.end() : position])
+    return bodies
+
+
+def _released_validity(text: str) -> bool:
+    if not all(heading in text for heading in _RELEASED_HEADINGS):
+        return False
+    steps = list(_RELEASED_STEP.finditer(text))
+    if not text.strip().endswith(_RELEASED_ANSWER) and text.index(_RELEASED_ANSWER) < steps[-1].end():
+        return False
+    # Python reads no longer numbers; no count is as high
+    return all(len(step[1]) <= 4_000 and int(step[1]) == number for number, step in enumerate(steps, 1))
+
+
+STEP_REWARDS: dict[str, Callable[..., Sequence[float | None]]] = {
+    "key_steps": key_steps_reward,
+    "step_validity": step_validity_reward,
+    "key_steps_released": key_steps_released_reward,
+    "step_validity_released": step_validity_released_reward,
+}
+
+
+# ---- Matching of key steps.
+
 _MAX_CHARACTERS = 50_000  # of a completion's steps: beyond any limit on completion tokens
 _MAX_DIGITS = 40
 _STOP = "."  # ends a sentence or a step: no phrase reaches across
@@ -41,7 +121,7 @@ _MACROS |= dict.fromkeys(
 )
 _MACRO = re.compile(r"\\(?:([A-Za-z]{1,20})|([^A-Za-z]))")
 _FRACTION = re.compile(r"\\[dtc]?frac\s{0,9}\{([^{}]{1,60})\}\s{0,9}\{([^{}]{1,60})\}")
-_DRESS = str.maketrans({**dict.fromkeys("${}`", " "), **dict.fromkeys("'\"’‘“”")})
+_STYLING = str.maketrans({**dict.fromkeys("${}`", " "), **dict.fromkeys("'\"’‘“”")})
 _EMPHASIS = re.compile(r"\*\*|__")
 _ITEM = re.compile(r"^[^\S\n]*+(?:[0-9]{1,3}[.)](?=\s)|(?=[-*•]\s))", re.MULTILINE)  # of a list
 _HAN = re.compile(r"([\u3040-\u30ff\u4e00-\u9fff])")  # written without spaces: each character is a word
@@ -92,17 +172,17 @@ def substring_share(step_texts: Iterable[str], key_steps: KeySteps) -> float:
 
 
 def _form_of_steps(step_texts: Iterable[str]) -> _Form:
-    tokens, left = [_STOP], _MAX_CHARACTERS
+    tokens, remaining = [_STOP], _MAX_CHARACTERS
     for text in step_texts:
-        tokens += [*_tokens(_ITEM.sub(" . ", text[:left])), _STOP]
-        left -= min(left, len(text))
+        tokens += [*_tokens(_ITEM.sub(" . ", text[:remaining])), _STOP]
+        remaining -= min(remaining, len(text))
     return _form(tokens)
 
 
 @lru_cache(maxsize=32_768)
 def _form_of_phrase(phrase: str) -> _Form:
     tokens = _tokens(phrase[:_MAX_CHARACTERS])
-    kept = [place for place, token in enumerate(tokens) if token != _STOP]
+    kept = [i for i, token in enumerate(tokens) if token != _STOP]
     return _form(tokens[kept[0] : kept[-1] + 1]) if kept else _Form("", "")
 
 
@@ -145,12 +225,12 @@ def _belongs_to_number(text: str, minus: re.Match[str], after_value: bool) -> bo
 
 
 def _plain(text: str) -> str:
-    """The text without dress, with words for symbols, digits for number words, and no degree signs after numbers."""
+    """The text without styling, with words for symbols, digits for number words, and no degree signs after numbers."""
     if not text.isascii():
         text = _HAN.sub(r" \1 ", plain_unicode(text.translate(_SYMBOL_TABLE)))
     if "\\" in text:
         text = _MACRO.sub(_macro, _FRACTION.sub(r" \1/\2 ", text))
-    text = _EMPHASIS.sub(" ", text).replace("{,}", ",").translate(_DRESS)
+    text = _EMPHASIS.sub(" ", text).replace("{,}", ",").translate(_STYLING)
     text = _SUBSCRIPT.sub("", _HYPHEN.sub(" ", text))
     text = _IMPLICIT.sub(" ", _DEGREES.sub(" ", text))
     text = _ROOT.sub(r" sqrt \1 ", text)
@@ -185,86 +265,3 @@ def _singular(token: str) -> str:
         return token
     plural, single = next((pair for pair in _PLURALS if token.endswith(pair[0])), ("s", ""))
     return token.removesuffix(plural) + single
-
-
-# ---- StepGRPO's rewards (R1-VL): which key steps the reasoning contains (StepRAR), and whether it is in order (StepRVR).
-#
-# With `rewards: {accuracy: 1.0, key_steps: 0.1, step_validity: 1.0}` the total is StepRAR + StepRVR:
-# 1 + 0.1 k for a right answer, 0.1 k for a wrong one, 0 without an answer, and 1 more for valid reasoning.
-# The `_released` rewards behave as the authors' code does, its gaps included.
-
-_RELEASED_STEP = re.compile(r"### Step (\d+):\s*+")
-_RELEASED_ANSWER = "### The final answer is:"
-_RELEASED_HEADINGS = ("### Image Description:", "### Rationales:", "### Step 1:", _RELEASED_ANSWER)
-
-
-def key_steps_reward(
-    completions: Sequence[str],
-    *,
-    key_steps: Sequence[KeySteps | None],
-    answer_format: str = "steps",
-    **columns: Any,
-) -> list[float | None]:
-    """Share of the row's key steps found in the steps; 0 where the row has none or the completion no answer."""
-    form = find_format(answer_format)
-    return [
-        matched_share(step_texts(text), wanted) if wanted and form.extract(text) is not None else 0.0
-        for text, wanted in zip(completions, key_steps, strict=True)
-    ]
-
-
-def step_validity_reward(
-    completions: Sequence[str], *, truncated: Sequence[bool] | None = None, **columns: Any
-) -> list[float | None]:
-    """1 where every section is there, filled, once and in logical order, and nothing was cut off; else 0."""
-    cut = truncated or [False] * len(completions)
-    return [
-        float(not was_cut and is_complete_and_ordered(sections(text)[1]))
-        for text, was_cut in zip(completions, cut, strict=True)
-    ]
-
-
-def key_steps_released_reward(
-    completions: Sequence[str], *, key_steps: Sequence[KeySteps | None], **columns: Any
-) -> list[float | None]:
-    """Released code's share of key steps: substrings, with or without an answer."""
-    return [
-        substring_share(_released_steps(text), wanted) if wanted else 0.0
-        for text, wanted in zip(completions, key_steps, strict=True)
-    ]
-
-
-def step_validity_released_reward(completions: Sequence[str], **columns: Any) -> list[float | None]:
-    """Released code's validity: bodies may be empty, sections before or behind the steps, the answer missing."""
-    return [float(_released_validity(text)) for text in completions]
-
-
-def _released_steps(text: str) -> list[str]:
-    """What follows each `### Step k:`, as far as the next line that begins with `###`."""
-    found, place = [], 0
-    while heading := _RELEASED_STEP.search(text, place):
-        end = text.find("\n###", heading.end())
-        place = end if end >= 0 else len(text)
-        found.append(text[heading.end() : place])
-    return found
-
-
-def _released_validity(text: str) -> bool:
-    if not all(heading in text for heading in _RELEASED_HEADINGS):
-        return False
-    steps = list(_RELEASED_STEP.finditer(text))
-    if not text.strip().endswith(_RELEASED_ANSWER) and text.index(_RELEASED_ANSWER) < steps[-1].end():
-        return False
-    return all(_is_number(step[1], place) for place, step in enumerate(steps, 1))
-
-
-def _is_number(digits: str, number: int) -> bool:
-    return len(digits) <= 4_000 and int(digits) == number  # Python reads no longer ones; no count is as high
-
-
-STEP_REWARDS: dict[str, Callable[..., Sequence[float | None]]] = {
-    "key_steps": key_steps_reward,
-    "step_validity": step_validity_reward,
-    "key_steps_released": key_steps_released_reward,
-    "step_validity_released": step_validity_released_reward,
-}

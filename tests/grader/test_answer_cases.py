@@ -14,6 +14,7 @@ import pytest
 
 from sharegrpo_rl.grader import grade
 
+pytestmark = pytest.mark.timeout(3_600)  # thousands of grades, on a machine however busy
 TABLES = Path(__file__).with_name("cases")
 WRAPPED = {
     "answer": "<think>so</think><answer>{}</answer>",

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,12 +26,14 @@ def graders() -> Iterator[GraderPool]:
 
 
 def test_an_overrun_is_killed_and_the_next_request_answered(graders: GraderPool) -> None:
-    start = time.monotonic()
+    graders.warm_up()
+    worker = graders._idle.queue[0]
+    assert worker is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graders, "deadline", 1.0)
         with pytest.raises(GraderError, match="deadline of 1 s"):
             graders.equal("$1$", SLOW)
-    assert time.monotonic() - start < 30  # it would last for ever
+    assert worker.process.poll() is not None
     graders.warm_up()
     assert graders.equal("$x+1$", "$1+x$")
     assert not graders.equal("$x+1$", "$2+x$")

@@ -1,8 +1,8 @@
-"""Whatever a model writes, grading ends soon and with a verdict."""
+"""Whatever a model writes, grading ends with a verdict after little work."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sharegrpo_rl.grader import ANSWER_FORMATS, EXTRACT_MODES, grade
 
+pytestmark = pytest.mark.timeout(3_600)  # thousands of grades, on a machine however busy
 MEGABYTE = 1_000_000
 PIECES = [
     "<think>",
@@ -125,12 +126,11 @@ GOLDS = [("7", None), ("B", ["1", "2"]), ("yes", None), ("even", None), ("[1,2]"
 
 
 @pytest.mark.parametrize("name", sorted(LARGE))
-def test_a_megabyte_is_graded_soon(name: str) -> None:
+def test_a_megabyte_is_graded_with_little_work(name: str, little_work: Callable[[], None]) -> None:
     for gold, choices in GOLDS:
         for mode in EXTRACT_MODES:
-            start = time.monotonic()
             verdict = grade(LARGE[name], gold, extract=mode, choices=choices, question="How many?")  # type: ignore[arg-type]
-            assert time.monotonic() - start < 5.0
+            little_work()
             assert verdict.score == 0
             assert verdict.error is None
     for form in ANSWER_FORMATS.values():
@@ -205,13 +205,12 @@ LONG_GOLDS = [
 
 
 @pytest.mark.parametrize("piece", LONG_ANSWERS)
-def test_a_long_answer_of_one_piece_is_graded_soon(piece: str) -> None:
+def test_a_long_answer_of_one_piece_is_graded_with_little_work(piece: str, little_work: Callable[[], None]) -> None:
     answer = (piece * 2_000)[:1_990]
     for gold, choices in LONG_GOLDS:
         for response in (f"<answer>{answer}</answer>", f"\\boxed{{{answer}}}", answer):
-            start = time.monotonic()
             verdict = grade(response, gold, choices=choices, question="How many?")
-            assert time.monotonic() - start < 5.0
+            little_work()
             assert verdict.error is None
             assert verdict.score == 0 or (piece, gold) in SAID_AGAIN, (gold, response[:40])
 
@@ -252,13 +251,12 @@ def test_a_long_answer_of_one_piece_is_graded_soon(piece: str) -> None:
         ],
     ],
 )
-def test_a_value_without_bounds_is_no_error(text: str) -> None:
+def test_a_value_without_bounds_is_no_error(text: str, little_work: Callable[[], None]) -> None:
     for gold, choices in [("7", None), ("3:4:5", None), ("50%", None), ("B", ["1.5", "2.5", "95.26"]), ("x+1", None)]:
-        start = time.monotonic()
         verdict = grade(f"<answer>{text}</answer>", gold, choices=choices, precision=2)
         assert verdict.score == 0
         assert verdict.error is None
-        assert time.monotonic() - start < 2.5
+        little_work()
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -202,3 +202,8 @@ def test_only_what_stands_outside_the_thinking_part_counts(gold: str) -> None:
             for mode in ("auto", "answer", "boxed", "free"):
                 assert score(f"<think>{thought}</think>{said}", gold, mode) == 0
         assert score(f"<think>{thought}", gold, "auto") == 0
+
+
+def test_a_letter_of_another_alphabet_names_no_option() -> None:
+    verdict = grade("<answer>İ</answer>", "A", choices=["x", "y"])  # matches [a-z] where letter case is ignored
+    assert (verdict.score, verdict.error) == (0.0, None)

