@@ -17,8 +17,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from sharegrpo_rl.data.types import Prompt
-from sharegrpo_rl.models.families import unwrapped
-from sharegrpo_rl.models.policy import Policy, model_inputs, rope_positions
+from sharegrpo_rl.models.policy import Policy, model_inputs, rope_positions, unwrapped
 from sharegrpo_rl.models.vision import Features, ImageBank, encoder_output
 
 NAME = "decode"

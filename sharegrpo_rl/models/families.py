@@ -44,11 +44,6 @@ VISION_TOKEN_IDS = (
 )
 
 
-def unwrapped(model: Any) -> Any:
-    """The transformers model under a peft wrapper, its adapters still in place."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def obstacle(model: Any) -> str | None:
     """Why this model runs one row per completion instead of sharing the prompt; None where it shares."""
     text = model.config.get_text_config()
@@ -77,7 +72,7 @@ def use_branch_attention(model: Any) -> None:
 
 def banned_ids(model: Any, tokenizer: Any) -> list[int]:
     """Ids that must never be sampled: vision tokens (the next forward would look for their images), and padding of the head."""
-    vocabulary, model = tokenizer.get_vocab(), unwrapped(model)
+    vocabulary = tokenizer.get_vocab()
     ids = {vocabulary[t] for t in VISION_TOKENS if t in vocabulary}
     ids |= {i for name in VISION_TOKEN_IDS if isinstance(i := getattr(model.config, name, None), int)}
     return sorted(ids | set(range(len(tokenizer), model.get_output_embeddings().weight.shape[0])))

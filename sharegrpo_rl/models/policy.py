@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, use_layout
-from sharegrpo_rl.models.families import banned_ids, end_ids, logit_rule, obstacle, unwrapped, use_branch_attention
+from sharegrpo_rl.models.families import banned_ids, end_ids, logit_rule, obstacle, use_branch_attention
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
 from sharegrpo_rl.models.vision import (
     Features,
@@ -62,8 +62,8 @@ class Policy:
         use_window_attention(inner)
         tokenizer = self.encoder.tokenizer
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.end_ids: tuple[int, ...] = end_ids(model, tokenizer)
-        self.banned: Tensor = torch.tensor(banned_ids(model, tokenizer), dtype=torch.long)
+        self.end_ids: tuple[int, ...] = end_ids(inner, tokenizer)
+        self.banned: Tensor = torch.tensor(banned_ids(inner, tokenizer), dtype=torch.long)
         # Set where the model is sharded: runs a function while the weights that belong to no layer are gathered.
         self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None
         self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the shards are held in a wider type
@@ -108,6 +108,11 @@ class Policy:
             return padded_logprobs(model, packs, temperature, self.banned, self.pad_id)
 
         return values() if self.unsharded is None else self.unsharded(values)
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model under a peft wrapper, its adapters still in place."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @cache

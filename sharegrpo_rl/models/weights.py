@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sharegrpo_rl.models.families import unwrapped
+from sharegrpo_rl.models.policy import unwrapped
 
 BUCKET_BYTES = 256 * 2**20
 Weights = list[tuple[str, Tensor]]

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.families import unwrapped
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.weights import engine_weights
 from sharegrpo_rl.training.sharding import Ranks, full_tensor
 from sharegrpo_rl.training.step import TrainingStep

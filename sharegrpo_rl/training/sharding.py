@@ -22,9 +22,8 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.families import unwrapped
 from sharegrpo_rl.models.loading import layers
-from sharegrpo_rl.models.policy import Policy, TokenValues
+from sharegrpo_rl.models.policy import Policy, TokenValues, unwrapped
 
 CPU = torch.device("cpu")
 DDP, FSDP2 = "ddp", "fsdp2"

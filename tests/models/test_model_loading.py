@@ -122,8 +122,7 @@ def test_lora_merged_export_equals_the_adapter(folder, tiny, tmp_path, targets):
 
 
 def test_lora_branches_equal_padding(folder, tiny):
-    from sharegrpo_rl.models.families import unwrapped
-    from sharegrpo_rl.models.policy import padded_logprobs
+    from sharegrpo_rl.models.policy import padded_logprobs, unwrapped
 
     policy = load(folder, lora={"r": 4, "target_modules": ["language", "vision"]})
     with torch.no_grad():

@@ -10,9 +10,9 @@ from small_families import qwen2_vl, text_only
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, use_layout
-from sharegrpo_rl.models.families import obstacle, unwrapped
+from sharegrpo_rl.models.families import obstacle
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
-from sharegrpo_rl.models.policy import Policy, branch_logprobs, padded_logprobs
+from sharegrpo_rl.models.policy import Policy, branch_logprobs, padded_logprobs, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.training.batching import micro_batches
 

@@ -19,9 +19,8 @@ from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.models.families import unwrapped
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, part_of, save_pretrained
-from sharegrpo_rl.models.policy import Policy, TokenValues, branch_logprobs, padded_logprobs
+from sharegrpo_rl.models.policy import Policy, TokenValues, branch_logprobs, padded_logprobs, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.training.batching import micro_batches
 from sharegrpo_rl.training.step import TrainingStep

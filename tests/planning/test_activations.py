@@ -14,9 +14,8 @@ from live_tensors import LiveTensors, saved_by
 from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import Prompt
 from sharegrpo_rl.models.branch_attention import attend
-from sharegrpo_rl.models.families import unwrapped
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.models.sizes import measure
 from sharegrpo_rl.planning.memory import Training, activations, attention_copies, head_bytes, layer_bytes, patch_bytes

@@ -29,8 +29,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import EngineLost
-from sharegrpo_rl.models.families import unwrapped
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.weights import Weights, in_buckets
 
 GIB = 2**30
