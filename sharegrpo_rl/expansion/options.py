@@ -22,10 +22,14 @@ class ExpandOptions(BaseModel):
     data: str = Field(description="a folder, a file, or the name of a data set on the hub")
     out: Path = Field(description="the folder to write the new data set to")
     variants: int = Field(4, ge=0, description="rewordings of each question")
-    endpoint: str | None = Field(None, description="an OpenAI-compatible endpoint")
+    endpoint: str | None = Field(
+        None, description="an OpenAI-compatible endpoint", json_schema_extra={"metavar": "URL"}
+    )
     model: str | None = Field(None, description="the endpoint's model to ask")
     key_env: str = Field(DEFAULT_KEY_ENV, description="environment variable that holds the key, if one is needed")
-    local: str | None = Field(None, description="folder of a model on this machine, instead of an endpoint")
+    local: str | None = Field(
+        None, description="a model on this machine instead", json_schema_extra={"metavar": "MODEL_FOLDER"}
+    )
     verify: bool = Field(False, description="let the model solve original and rewording, and compare its answers")
     key_steps: bool = Field(False, description="extract the key steps of each reference solution, too")
     split: Literal["train", "test", "all"] = Field("train", description="what to expand; the rest is carried over")
