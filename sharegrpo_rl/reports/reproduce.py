@@ -15,7 +15,7 @@ from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.config.tree import load_yaml_file
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import storage_errors, write_atomically
-from sharegrpo_rl.models.measured_sizes import model_sizes
+from sharegrpo_rl.models.sizes import model_sizes
 from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
 from sharegrpo_rl.planning.gpus import GPU
 from sharegrpo_rl.reports.jobs import PROGRAM, Job, run_jobs, training_job
