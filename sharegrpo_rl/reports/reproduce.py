@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from sharegrpo_rl.config.names import suggestion
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.config.tree import load_yaml_file
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import storage_errors, write_atomically
@@ -199,7 +200,7 @@ def memory_obstacle(spec: RunSpec, memory: float) -> str | None:
     if model == "tiny":
         return None
     try:
-        sizes = model_sizes(model, {})
+        sizes = model_sizes(model, TinyModelOptions())
     except UserError:
         is_hub_name = model.count("/") == 1
         return None if is_hub_name else f"its model is not here: {model}"

@@ -20,6 +20,7 @@ from sharegrpo_rl.runs.folder import RunFolder, versions
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.search.file import SearchSpec
 from sharegrpo_rl.search.journal import BEST, CURVES_PLOT, PARALLEL_PLOT, RESULTS, Journal, SearchFolder, TrialRecord
+from sharegrpo_rl.statistics.formatting import short
 
 MAX_LABELLED = 12  # curves with a name in the legend
 
@@ -62,11 +63,6 @@ def best_trial(journal: Journal, mode: str) -> TrialRecord | None:
     candidates = [trial for trial in scored if trial.iterations >= journal.planned] or scored
     sign = 1 if mode == "max" else -1
     return max(candidates, key=lambda trial: sign * (trial.score or 0.0), default=None)
-
-
-def short(value: Any) -> str:
-    """A number in at most four digits, anything else as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _search_results(
