@@ -22,7 +22,13 @@ from sharegrpo_rl.rollouts.groups import plan_requests
 class SFT(RunAlgorithm):
     """Supervised fine-tuning: `num_questions` targets an iteration, one for one wording of each question.
 
-    A target is the question's reference solution; where a row has none, a short answer in the run's format.
+    A target is the question's reference solution; where a row has none, a short answer in the run's format. Its packs are
+    marked as not sampled, so the step compares them with no sampler and no earlier policy; the loss (`loss: likelihood`)
+    is the negative log-likelihood of the target's tokens under the prompt that RL would use, weighed by
+    `loss_aggregation`. The warm start before RL teaches the same targets: `algorithms/warm_start.py`.
+
+    It is also the example of a method that samples nothing: a RunAlgorithm needs `Options` and a `training_step` that
+    hands packs to the learner group, and logs what comes back.
 
     config = SFT.Config().environment("DrawnShapes-v0").training(lr=2e-3, num_questions=32)
     """
