@@ -132,7 +132,8 @@ def expand(
 
 def show_list(
     what: Annotated[
-        str | None, typer.Argument(help="algorithms, environments, examples, transforms, rewards, losses, selections, options")
+        str | None,
+        typer.Argument(help="algorithms, environments, examples, transforms, rewards, losses, selections, options"),
     ] = None,
     of: Annotated[str | None, typer.Argument(help="with `options`: the algorithm or environment")] = None,
     imports: ImportOption = None,

@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sharegrpo_rl.config.loggers import PACKAGES
+from sharegrpo_rl.config.blocks import PACKAGES
 from sharegrpo_rl.data.types import Completion, Group, PromptPack, SeedQuestion
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import LOGGED_AS, storage_errors, write_atomically

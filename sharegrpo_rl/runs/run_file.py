@@ -8,15 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sharegrpo_rl.config.blocks import check_loggers, check_stop, check_stop_metrics
 from sharegrpo_rl.config.environment import read_options
-from sharegrpo_rl.config.loggers import check_loggers
 from sharegrpo_rl.config.metrics import check_metric
 from sharegrpo_rl.config.names import closest, suggestion
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.config.resolve import options_of, resolve
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.config.search import SearchOptions
-from sharegrpo_rl.config.stop import check_stop, check_stop_metrics
 from sharegrpo_rl.config.tree import ROOTS, Setting, apply_settings, find_search_space, load_yaml_file, parse_setting
 from sharegrpo_rl.config.user_code import find_callbacks
 from sharegrpo_rl.envs.registry import ENVIRONMENTS

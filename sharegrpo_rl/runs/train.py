@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from sharegrpo_rl.config.stop import reason_to_stop
+from sharegrpo_rl.config.blocks import reason_to_stop
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
 from sharegrpo_rl.files import PREDICTIONS, as_json
 from sharegrpo_rl.generation.generator import check_engine

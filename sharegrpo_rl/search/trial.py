@@ -20,9 +20,9 @@ from typing import Any
 
 from ray.tune import PlacementGroupFactory, Trainable
 
+from sharegrpo_rl.config.blocks import reason_to_stop
 from sharegrpo_rl.config.metrics import best_iteration, value_of
 from sharegrpo_rl.config.search import with_values
-from sharegrpo_rl.config.stop import reason_to_stop
 from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import LockedError, as_json, replacing, storage_errors, write_atomically

@@ -1,4 +1,7 @@
-"""When a run ends: after its iterations or completions, where a metric reaches a value, or where it stops improving."""
+"""The blocks of a run file beside `config`: `stop` says when a run ends, `loggers` who else gets its rows.
+
+A run ends after its iterations or completions, where a metric reaches a value, or where it stops improving.
+"""
 
 from __future__ import annotations
 
@@ -93,3 +96,37 @@ def _is_flat(values: Sequence[float], plateau: Mapping[str, Any]) -> bool:
         else:
             since += 1
     return since >= plateau["patience"]
+
+
+class WandbOptions(Options):
+    """`loggers.wandb`; the key comes from `wandb login` or WANDB_API_KEY, never from a file that is shared."""
+
+    project: str = option("sharegrpo_rl", "the project")
+    group: str | None = option(None, "groups runs on the page; null = the storage folder's name")
+    entity: str | None = option(None, "user or team; null = your default")
+    mode: Literal["online", "offline"] = option("online", "offline keeps everything below the run's folder")
+
+
+class MlflowOptions(Options):
+    """`loggers.mlflow`."""
+
+    experiment_name: str = option("sharegrpo_rl", "the experiment")
+    tracking_uri: str | None = option(None, "server or file: URI; null = MLFLOW_TRACKING_URI, or MLflow's own default")
+
+
+LOGGERS: dict[str, type[Options]] = {"wandb": WandbOptions, "mlflow": MlflowOptions}
+PACKAGES = {"wandb": "wandb", "mlflow": "mlflow-skinny"}
+
+
+def check_loggers(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The table `loggers`, checked, with defaults filled in; messages begin with the dotted key."""
+    checked = {}
+    for name, settings in table.items():
+        if name not in LOGGERS:
+            raise UserError(f"loggers.{name}: no such logger{suggestion(name, LOGGERS)} (known: {', '.join(LOGGERS)})")
+        if settings is None:
+            continue
+        if not isinstance(settings, Mapping):
+            raise UserError(f"loggers.{name}: expected a table such as {{}}, got {settings!r}")
+        checked[name] = check_at(f"loggers.{name}.", LOGGERS[name], settings).as_dict()
+    return checked
