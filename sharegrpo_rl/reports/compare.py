@@ -112,7 +112,7 @@ def plan_methods(
     """The methods of the run files, cut to equal completions; `control` adds the permuted-reward twin of each."""
     of_method, shared = _split_sets(sets, [t.label for t in targets if t.label])
     specs = [load_run(t.path, [*shared, *of_method.get(t.label or "", [])]) for t in targets]
-    automatic = make_labels([vars(spec) for spec in specs])
+    automatic = make_labels([{"run": s.run, "env": s.env, "stop": s.stop, "config": s.config} for s in specs])
     labels = [t.label or label for t, label in zip(targets, automatic, strict=True)]
     _check_names(labels, "NAME=FILE")
     for (first, a), (second, b) in combinations(zip(labels, specs, strict=True), 2):
