@@ -49,6 +49,10 @@ class SFT(RunAlgorithm):
         self.log_update(update)
 
     def _target_packs(self) -> list[PromptPack]:
+        """The targets of the next `num_questions` questions, each under its own prompt.
+
+        Wording and image transform are drawn as in RL, from the same seeds.
+        """
         requests = plan_requests(self.bank, self.pick_questions(), self.config, self.iteration, single=True)
         policy = self.rl_module.policy
         return [

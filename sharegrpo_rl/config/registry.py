@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from sharegrpo_rl.data.types import Group
 from sharegrpo_rl.errors import UserError, did_you_mean
 
-if TYPE_CHECKING:
-    from sharegrpo_rl.data.types import Group
-    from sharegrpo_rl.training.loss import LossFunction
-
-    SelectionFunction = Callable[[list[Group], Any], list[Group]]
-
+LossFunction = Callable[[Any, Any], tuple[Any, Mapping[str, Any]]]  # in full: training/loss.py
+SelectionFunction = Callable[[list[Group], Any], list[Group]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -40,7 +40,7 @@ def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) ->
 def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
     """How much the groups can teach; `valid_advantage_ratio`, `reward_density` and `solved_ratio` look at accuracy.
 
-    `tasks` has the figures of each task, where the groups belong to several; `kinds` those of each kind of question.
+    `tasks` has figures for each task where the groups belong to several, `kinds` for each kind of question.
     """
     accuracies = [g.accuracies for g in groups]
     rewards = [g.rewards for g in groups]
@@ -53,20 +53,24 @@ def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
         "num_groups": len(groups),
         "shrunk_groups": sum(len(g.slots) < num_variants for g in groups),
         "transformed_slots": sum(s.transform is not None for g in groups for s in g.slots),
-        **_by("tasks", [g.task for g in groups], groups, _task_metrics),
-        **_by("kinds", [g.subtask for g in groups], groups, _kind_metrics),
+        **_breakdown("tasks", groups, lambda g: g.task, _task_metrics),
+        **_breakdown("kinds", groups, lambda g: g.subtask, _kind_metrics),
     }
 
 
-def _by(
-    part: str, names: Sequence[str], groups: Sequence[Group], figures: Callable[[Sequence[Group]], dict[str, float]]
+def _breakdown(
+    key: str,
+    groups: Sequence[Group],
+    name_of: Callable[[Group], str],
+    figures: Callable[[Sequence[Group]], dict[str, float]],
 ) -> dict[str, dict[str, dict[str, float]]]:
-    parts: dict[str, list[Group]] = {}
-    for name, group in zip(names, groups, strict=True):
-        parts.setdefault(name, []).append(group)
-    if len(parts) < 2:
+    """{key: {name: figures}} where the groups have several names, else nothing."""
+    by_name: dict[str, list[Group]] = {}
+    for group in groups:
+        by_name.setdefault(name_of(group), []).append(group)
+    if len(by_name) < 2:
         return {}
-    return {part: {name or "unnamed": figures(own) for name, own in sorted(parts.items())}}
+    return {key: {name or "unnamed": figures(members) for name, members in sorted(by_name.items())}}
 
 
 def _kind_metrics(groups: Sequence[Group]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The EnvRunner whose answers come from a vLLM engine of its own, which is handed new weights in buckets."""
+"""The EnvRunner that samples from its own vLLM engine, which receives new weights in buckets."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class WeightPart:
 
 
 class VLLMEnvRunner(QAEnvRunner):
-    """Weights change by `load_weights` (in this process) and `take_part` (from the driver); RLlib's own sync is ignored,
-    which knows neither versions of engines nor merged adapters."""
+    """Weights arrive through `load_weights` (in this process) or `take_part` (from the driver). RLlib's own sync is ignored:
+    it knows neither the engine's version nor merged adapters."""
 
     engine: VLLMEngine | None = None
 
     def start_engine(self) -> VLLMEngine:
-        """The engine, started at the first call. A remote runner's own model then gives its memory back: only its
-        processor and the ids of its tokens are still asked for."""
+        """The engine, started at the first call. A remote runner's own model then frees its memory: only its processor and
+        token ids are still needed."""
         if self.engine is None:
             from sharegrpo_rl.config.run import VLLMOptions
             from sharegrpo_rl.generation.vllm.engine import VLLMEngine
@@ -66,7 +66,7 @@ class VLLMEnvRunner(QAEnvRunner):
         return VLLMGenerator(self.module.policy, self.start_engine(), self.config.rollout_timeout_s)
 
     def drop_engine(self) -> None:
-        """End the engine; the next call that needs one starts another."""
+        """Stop the engine; the next call that needs one starts another."""
         if self.engine is not None:
             self.engine.stop()
             self.engine = None
@@ -83,7 +83,7 @@ class VLLMEnvRunner(QAEnvRunner):
         """Load a part of new weights."""
         engine = self.start_engine()
         if part.number == 0:
-            self._weights_seq_no = -1  # of no version, until the last part is here
+            self._weights_seq_no = -1  # no version until the last part has arrived
             engine.start_load()
         engine.load_bucket([(name, to_tensor(array)) for name, array in ray.get(part.arrays).items()])
         if part.last:
@@ -92,12 +92,12 @@ class VLLMEnvRunner(QAEnvRunner):
 
     @override(Checkpointable)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Only the weights' version: the weights are the Learner's."""
+        """Only the version of the weights, which are the Learner's."""
         return {WEIGHTS_SEQ_NO: self._weights_seq_no}
 
     @override(Checkpointable)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Nothing: see the class."""
+        """Does nothing: see the class."""
 
     @override(EnvRunner)
     def stop(self) -> None:
@@ -106,5 +106,5 @@ class VLLMEnvRunner(QAEnvRunner):
 
 
 def most_images(bank: QuestionBank) -> int:
-    """Images of the question that has most of them."""
+    """The largest number of images in one question."""
     return max((len(bank[i].images) for i in range(len(bank))), default=0)
