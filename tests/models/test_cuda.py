@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharegrpo_rl.config.run import GRPOOptions, TinyModelOptions
+from sharegrpo_rl.config import GRPOOptions, SFTOptions
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator

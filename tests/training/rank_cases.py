@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from tiny_models import CORPUS, make_pack
 
-from sharegrpo_rl.config.run import GRPOOptions, TinyModelOptions
+from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tiny
