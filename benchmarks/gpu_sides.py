@@ -12,7 +12,7 @@ from checkpoint import LIMITS
 from real_sizes import build
 from rows import RowLearner, training_rows
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.models import branch_attention
 from sharegrpo_rl.models.loading import FULL, SELECTIVE, compile_blocks, enable_checkpointing
@@ -54,7 +54,7 @@ def _ours(model: Any, processor: Any, options: argparse.Namespace) -> tuple[Any,
     policy.banned = torch.empty(0, dtype=torch.long)
     training = TrainingStep(
         policy,
-        TrainingSettings(lr=0.0, grad_clip=GRAD_CLIP, max_tokens_per_microbatch=options.max_tokens_per_microbatch),
+        GRPOOptions(lr=1e-30, grad_clip=GRAD_CLIP, max_tokens_per_microbatch=options.max_tokens_per_microbatch),
     )
 
     def prepare(packs: Sequence[PromptPack]) -> Step:
@@ -70,7 +70,7 @@ def _ours(model: Any, processor: Any, options: argparse.Namespace) -> tuple[Any,
 def _peer(name: str, model: Any, processor: Any, checkpointed: bool, options: argparse.Namespace) -> Prepare:
     """A micro-batch for each prompt, its rows ready on the device."""
     if name == "rows":
-        optimizer = build_optimizer(model, TrainingSettings(lr=0.0))
+        optimizer = build_optimizer(model, GRPOOptions(lr=1e-30))
         learner: Any = RowLearner(model, 0.0, GRAD_CLIP, optimizer)
     elif name == "trl":
         from trl_peer import TrlLearner

@@ -10,7 +10,7 @@ from rows import RowLearner, training_rows
 from timing import progress
 from workload import off_policy
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.training.step import TrainingStep
@@ -18,7 +18,7 @@ from sharegrpo_rl.training.step import TrainingStep
 LR = 1e-6
 GRAD_CLIP = 1.0
 TOLERANCE = 1e-5
-SETTINGS = TrainingSettings(lr=LR, grad_clip=GRAD_CLIP, loss_aggregation="token_mean")
+SETTINGS = GRPOOptions(lr=LR, grad_clip=GRAD_CLIP, loss_aggregation="token_mean")
 
 Result = tuple[float, float]  # the loss, and the norm of its gradient before it was clipped
 Step = Callable[[], Result]

@@ -29,7 +29,6 @@ from sharegrpo_rl.algorithms.registry import register_algorithm
 from sharegrpo_rl.config import GRPODOptions, GRPOOptions, RunOptions, StepGRPOOptions
 from sharegrpo_rl.data.types import Group, PromptPack, SlotRequest
 from sharegrpo_rl.generation.generator import Generator
-from sharegrpo_rl.learners.learner import training_settings
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.advantages import local_advantages
 from sharegrpo_rl.rewards.stages import RewardStage, group_stages
@@ -98,7 +97,7 @@ class GRPO(RunAlgorithm):
 
     def reward_stages(self) -> list[RewardStage]:
         """What changes the rewards of the groups that are trained on, in order; each stage maps groups to groups."""
-        reference_kl = self._reference_kl if training_settings(self.config).uses_reference else None
+        reference_kl = self._reference_kl if self.config.to_options().uses_reference else None
         return group_stages(self.config, self.iteration, reference_kl)
 
     def resample(self, packs: Sequence[PromptPack], groups: Sequence[Group]) -> list[PromptPack]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import SFTOptions
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack, QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.bank_view import BankView
@@ -116,7 +116,7 @@ class SupervisedSettings:
 
 def run_sft(policy: Policy, batch: Callable[[int], Sequence[PromptPack]], settings: SupervisedSettings) -> list[float]:
     """Minimise the mean negative log-likelihood of the target tokens; `batch(step)` returns a step's rows. Returns losses."""
-    optimizer = build_optimizer(policy.model, TrainingSettings(lr=settings.lr, weight_decay=settings.weight_decay))
+    optimizer = build_optimizer(policy.model, SFTOptions(lr=settings.lr, weight_decay=settings.weight_decay))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     policy.model.train()
     losses = []

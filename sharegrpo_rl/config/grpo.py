@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import ValidationInfo, field_validator
 
@@ -142,11 +142,28 @@ class GRPOOptions(RunOptions):
             return self.rollout_correction
         return "truncate" if self.top_p < 1 or self.max_staleness else "none"
 
+    @property
+    def level(self) -> str:
+        return self.ratio_level
+
+    @property
+    def kl_schedule_length(self) -> int | None:
+        return self.kl_schedule_steps or self.total_steps
+
+    def with_kl_schedule_length(self, steps: int | None) -> Self:
+        return self.model_copy(update={"kl_schedule_steps": steps})
+
+    def trains_on(self, truncated: bool) -> bool:
+        return not (self.mask_truncated and truncated)
+
+    def counts(self, truncated: bool, advantage: float) -> bool:
+        return self.trains_on(truncated) and not (self.exclude_zero_advantage and advantage == 0)
+
     def kl_weight(self, step: int) -> float:
         """Weight of the KL at an optimizer step (0 = the first)."""
         if self.kl_schedule == "constant":
             return self.kl_coeff
-        total = self.kl_schedule_steps or self.total_steps
+        total = self.kl_schedule_length
         if total is None:
             raise ValueError("a KL schedule needs kl_schedule_steps or total_steps")
         return kl_weight(step, self.kl_schedule, total, self.kl_min, self.kl_max, self.kl_turn)

@@ -66,7 +66,6 @@ class SFTOptions(RunOptions):
 
     num_questions: int = option(32)
     lr: float = option(1e-5)
-    loss: str = option("likelihood", "loss of a token: the negative log-likelihood, or a registered one")
     thought: str | None = option(
         None, "the thought before the answer where a row has no solution; null = one fixed line"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal, Self
 
@@ -12,7 +12,6 @@ from pydantic import field_validator, model_validator
 from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.config.option import Options, option
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.ops.schedules import kl_weight
 
 AnswerFormat = Literal["think_answer", "boxed", "steps"]
 LossAggregation = Literal["token_mean", "sequence_mean", "question_mean", "max_length"]
@@ -202,6 +201,7 @@ class RunOptions(Options):
         "results of matrix products and attention (selective: faster, more memory)",
     )
     compile: bool = option(False, "compile norms and MLPs with torch.compile: about a minute once, then faster steps")
+    loss: str = option("likelihood", "loss of a token: the negative log-likelihood, or a registered one")
     loss_aggregation: LossAggregation = option("token_mean", AGGREGATION)
     preset: str | None = option(None, "a named table of settings, applied before this file's own keys")
     # evaluation, checkpoints
@@ -275,6 +275,49 @@ class RunOptions(Options):
         """Minibatches times epochs."""
         return self.num_epochs * ceil(self.num_questions / (self.minibatch_size or self.num_questions))
 
+    # What the training step asks any method; GRPO's options answer it from theirs.
+
+    @property
+    def uses_reference(self) -> bool:
+        """Does a KL to the reference policy take part, at any step?"""
+        return False
+
+    @property
+    def kl_in_loss(self) -> bool:
+        """Is that KL a term of the loss?"""
+        return False
+
+    @property
+    def correction(self) -> str:
+        """The rollout correction in effect: none, truncate or mask."""
+        return "none"
+
+    @property
+    def level(self) -> str:
+        """Level of the importance ratio."""
+        return "token"
+
+    @property
+    def kl_schedule_length(self) -> int | None:
+        """Optimizer steps of the KL schedule (t)."""
+        return self.total_steps
+
+    def kl_weight(self, step: int) -> float:
+        """Weight of the KL at an optimizer step (0 = the first)."""
+        return 0.0
+
+    def with_kl_schedule_length(self, steps: int | None) -> Self:
+        """The same options with the length that a KL schedule began with."""
+        return self
+
+    def trains_on(self, truncated: bool) -> bool:
+        """Are completions trained on that the length limit cut off, or did not?"""
+        return True
+
+    def counts(self, truncated: bool, advantage: float) -> bool:
+        """Is such a completion part of the loss's denominator?"""
+        return self.trains_on(truncated)
+
     def work(self, iterations: int) -> Work:
         """How much work a run of so many iterations is."""
         return Work(
@@ -291,75 +334,3 @@ TABLES: dict[str, type[Options]] = {
     "model_config": TinyModelOptions,
     "vllm": VLLMOptions,
 }
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Optimization and loss settings; see `options.py` for meaning, units and sources."""
-
-    lr: float = 1e-6
-    vision_lr: float | None = None
-    lr_schedule: str = "constant"
-    lr_warmup_steps: int = 0
-    total_steps: int | None = None
-    weight_decay: float = 0.0
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    grad_clip: float = 1.0
-    minibatch_size: int | None = None
-    num_epochs: int = 1
-    max_tokens_per_microbatch: int = 16384
-    max_completion_tokens: int = 512
-    ratio_level: str = "token"
-    loss_aggregation: str = "token_mean"
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    dual_clip: float | None = None
-    kl_coeff: float = 0.0
-    kl_estimator: str = "k3"
-    kl_in_reward: bool = False
-    kl_on_shared: bool = False
-    kl_schedule: str = "constant"
-    kl_min: float = 0.0
-    kl_max: float = 0.0
-    kl_turn: float = 0.3
-    kl_schedule_steps: int | None = None
-    top_p: float = 1.0
-    max_staleness: int = 0
-    rollout_correction: str = "auto"
-    rollout_correction_level: str = "token"
-    rollout_correction_cap: float = 2.0
-    exclude_zero_advantage: bool = False
-    mask_truncated: bool = False
-    loss: str = "clipped"
-
-    @property
-    def uses_reference(self) -> bool:
-        """Does a KL to the reference policy take part, at any step?"""
-        return self.kl_coeff > 0 if self.kl_schedule == "constant" else max(self.kl_min, self.kl_max) > 0
-
-    @property
-    def kl_in_loss(self) -> bool:
-        return self.uses_reference and not self.kl_in_reward
-
-    @property
-    def correction(self) -> str:
-        """The importance correction that is meant: `auto` is on where sampler and trainer are known to differ."""
-        if self.rollout_correction != "auto":
-            return self.rollout_correction
-        return "truncate" if self.top_p < 1 or self.max_staleness else "none"
-
-    def kl_weight(self, step: int) -> float:
-        """Weight of the KL at an optimizer step (0 = the first)."""
-        if self.kl_schedule == "constant":
-            return self.kl_coeff
-        total = self.kl_schedule_steps or self.total_steps
-        if total is None:
-            raise ValueError("a KL schedule needs kl_schedule_steps or total_steps")
-        return kl_weight(step, self.kl_schedule, total, self.kl_min, self.kl_max, self.kl_turn)
-
-    @classmethod
-    def pick(cls, options: Mapping[str, Any]) -> TrainingSettings:
-        """The settings among a run's options."""
-        chosen = {f.name: options[f.name] for f in fields(cls) if f.name in options}
-        chosen["adam_betas"] = tuple(chosen.get("adam_betas", cls.adam_betas))
-        return cls(**chosen)

@@ -18,7 +18,6 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 
-from sharegrpo_rl.config.run import TrainingSettings
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.module import VLMRLModule, model_settings
@@ -33,11 +32,6 @@ from sharegrpo_rl.training.step import TrainingStep
 MODEL = Path("learner/rl_module/default_policy")  # RLlib's layout
 SHARDS = "shards"
 FACTS_FILE = "learner.json"
-
-
-def training_settings(config: Any) -> TrainingSettings:
-    """What of a RunConfig the training step needs to know."""
-    return TrainingSettings.pick({name: getattr(config, name) for name in config.option_names()})
 
 
 class VLMLearner(TorchLearner):
@@ -58,11 +52,11 @@ class VLMLearner(TorchLearner):
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Build the training step and register its optimizer; in a worker group the policy is sharded first."""
-        settings = training_settings(self.config)
+        options = self.config.to_options()
         policy = self.rl_module.policy
         self._shard(policy)
-        reference = self._reference(policy) if settings.uses_reference else None
-        self.step = TrainingStep(policy, settings, reference, options=self.config)
+        reference = self._reference(policy) if options.uses_reference else None
+        self.step = TrainingStep(policy, options, reference)
         parameters = [p for group in self.step.optimizer.param_groups for p in group["params"]]
         self.register_optimizer(module_id=module_id, optimizer=self.step.optimizer, params=parameters)
 

@@ -20,7 +20,7 @@ from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.failures import LESS_MEMORY, Failure, LearnerError, LearnersRestarted, why_failed
 from sharegrpo_rl.learners.host import WorkerGroupSpec, commit_root, start_host
-from sharegrpo_rl.learners.learner import VLMLearnerGroup, training_settings
+from sharegrpo_rl.learners.learner import VLMLearnerGroup
 from sharegrpo_rl.learners.mailbox import Command, Group, GroupLost, RunEnded, TimedOut
 from sharegrpo_rl.learners.placement import learner_bundle, shortage_now
 from sharegrpo_rl.training.batching import UpdateShare, gather_kl, plan_kl, plan_update
@@ -40,7 +40,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         self._learner = self._workers = self._worker_manager = None  # RLlib's, unused here
         self._ts_dropped = 0
         self._is_shut_down = False
-        self._settings = training_settings(self.config)
+        self._options = self.config.to_options()
         self._error: Exception | None = None  # the learners cannot go on after it
         self._folder = commit_root(self.config.commit_folder)
         self.restarts = 0
@@ -70,7 +70,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
     def update(self, packs: Sequence[PromptPack], **kwargs: Any) -> dict[str, float]:
         """Train on the packs, each worker on its share, of which it fetches the pixels."""
         clock = [time.perf_counter()]
-        plan = plan_update(packs, self._settings, len(self))
+        plan = plan_update(packs, self._options, len(self))
         clock.append(time.perf_counter())
         shares = self._shares(plan)
         clock.append(time.perf_counter())
@@ -83,7 +83,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     @override(VLMLearnerGroup)
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
-        answers = self._call("reference_kl", self._shares(plan_kl(packs, self._settings, len(self))))
+        answers = self._call("reference_kl", self._shares(plan_kl(packs, self._options, len(self))))
         return answers[0][0], gather_kl(packs, [by_pair for _, by_pair in answers])
 
     @property

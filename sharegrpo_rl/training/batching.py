@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.ops.policy_loss import Denominator
 from sharegrpo_rl.training.loss import count
@@ -70,21 +70,21 @@ class UpdateShare:
         return replace(self, minibatches=tuple(batches))
 
 
-def plan_update(packs: Sequence[PromptPack], settings: TrainingSettings, ranks: int) -> list[UpdateShare]:
+def plan_update(packs: Sequence[PromptPack], options: RunOptions, ranks: int) -> list[UpdateShare]:
     """Each rank's share of an update. All have equally many micro-batches in each minibatch, of about equal cost.
 
     Denominators are counted before anything is cut, so the sum of all ranks' gradients does not depend on `ranks`. Packs
     in which every advantage is 0 need no pass unless the loss has a KL term, and stay in the denominator.
     """
-    groups = minibatches(_numbered(packs), settings.minibatch_size)
-    active = [[p for p in g if settings.kl_in_loss or np.any(p.pack.advantages != 0)] for g in groups]
-    denominators = [count([p.pack for p in g], settings) for g in groups]
-    return _shares(packs, active, denominators, settings.max_tokens_per_microbatch, ranks)
+    groups = minibatches(_numbered(packs), options.minibatch_size)
+    active = [[p for p in g if options.kl_in_loss or np.any(p.pack.advantages != 0)] for g in groups]
+    denominators = [count([p.pack for p in g], options) for g in groups]
+    return _shares(packs, active, denominators, options.max_tokens_per_microbatch, ranks)
 
 
-def plan_kl(packs: Sequence[PromptPack], settings: TrainingSettings, ranks: int) -> list[UpdateShare]:
+def plan_kl(packs: Sequence[PromptPack], options: RunOptions, ranks: int) -> list[UpdateShare]:
     """Each rank's share of packs whose KL is measured (`TrainingStep.kl_of`): every pack once, none left out."""
-    return _shares(packs, [_numbered(packs)], [count(packs, settings)], settings.max_tokens_per_microbatch, ranks)
+    return _shares(packs, [_numbered(packs)], [count(packs, options)], options.max_tokens_per_microbatch, ranks)
 
 
 def gather_kl(packs: Sequence[PromptPack], by_rank: Iterable[Mapping[int, float]]) -> list[NDArray[np.float64]]:

@@ -87,7 +87,7 @@ def _state(step: TrainingStep) -> dict[str, Tensor]:
         state[f"moment.{name}"] = moments["exp_avg"]
         state[f"second_moment.{name}"] = moments["exp_avg_sq"]
         adam_steps.append(moments["step"].float().cpu())
-    length = step.settings.kl_schedule_steps or step.settings.total_steps
+    length = step.options.kl_schedule_length
     state["counter.adam_steps"] = torch.stack(adam_steps)
     state["counter.steps"] = torch.tensor([step.optimizer_steps, step.skipped_steps, length or NO_LENGTH])
     return state

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config.grpo import GRPOOptions
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, kl_estimate, token_weights
 
@@ -66,7 +67,7 @@ class Rows(NamedTuple):
         return pad_sequence(list(flat.split(self.lengths)), batch_first=True)
 
 
-def rows_of(packs: Sequence[PromptPack], settings: TrainingSettings, like: Tensor, fillers: int = 0) -> Rows:
+def rows_of(packs: Sequence[PromptPack], options: RunOptions, like: Tensor, fillers: int = 0) -> Rows:
     """The rows of some packs, on the device and in the precision of `like` (their log-probs).
 
     Truncated completions are masked out where `mask_truncated` says so, and those of the last `fillers` packs always.
@@ -74,25 +75,22 @@ def rows_of(packs: Sequence[PromptPack], settings: TrainingSettings, like: Tenso
     completions = [c for p in packs for c in p.completions]
     lengths = [len(c.token_ids) for c in completions]
     real = sum(len(p.completions) for p in packs[: len(packs) - fillers])
-    kept = torch.tensor([i < real and not (settings.mask_truncated and c.truncated) for i, c in enumerate(completions)])
+    kept = torch.tensor([i < real and options.trains_on(c.truncated) for i, c in enumerate(completions)])
     mask = (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]) & kept[:, None]
     advantages = torch.from_numpy(np.concatenate([p.advantages for p in packs]))
     native = torch.from_numpy(np.concatenate([p.native for p in packs]))
     return Rows(lengths, mask.to(like.device), advantages.to(like), native.to(like.device))
 
 
-def count(packs: Sequence[PromptPack], settings: TrainingSettings) -> Denominator:
+def count(packs: Sequence[PromptPack], options: RunOptions) -> Denominator:
     """What the minibatch's losses are divided by: its trained completions and their tokens, counted before any cut."""
     sequences = tokens = 0
     for pack in packs:
         for completion, advantage in zip(pack.completions, pack.advantages, strict=True):
-            if settings.mask_truncated and completion.truncated:
-                continue
-            if settings.exclude_zero_advantage and advantage == 0:
-                continue
-            sequences += 1
-            tokens += len(completion.token_ids)
-    return Denominator(max(1, sequences), max(1, tokens), settings.max_completion_tokens)
+            if options.counts(completion.truncated, float(advantage)):
+                sequences += 1
+                tokens += len(completion.token_ids)
+    return Denominator(max(1, sequences), max(1, tokens), options.max_completion_tokens)
 
 
 def weighted_loss(
@@ -101,16 +99,15 @@ def weighted_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     denominator: Denominator,
-    settings: TrainingSettings,
+    options: RunOptions,
     *,
-    options: Any = None,
     ref_logprobs: Tensor | None = None,
     kl_weight: float = 0.0,
     correction: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """This micro-batch's part of the minibatch's loss, and sums over its tokens for logging.
 
-    All log-probs and `correction` are flat [N]. `options` are what the function is given, the settings by default.
+    All log-probs and `correction` are flat [N].
     KL is taken on native completions only unless `kl_on_shared`: its estimator needs samples of that very prompt.
     """
     batch = LossInputs(
@@ -120,18 +117,19 @@ def weighted_loss(
         rows.mask,
         rows.native[:, None].expand(rows.mask.shape),
     )
-    losses, stats = function(batch, settings if options is None else options)
+    losses, stats = function(batch, options)
     if losses.shape != batch.mask.shape:
         name = f"loss {getattr(function, '__name__', function)}"
         raise ValueError(f"{name}: one value for each token is needed, {[*batch.mask.shape]}, not {[*losses.shape]}")
-    weights = token_weights(batch.mask, settings.loss_aggregation, denominator, settings.ratio_level, losses.dtype)
+    weights = token_weights(batch.mask, options.loss_aggregation, denominator, options.level, losses.dtype)
     if correction is not None:
         weights = weights * rows.pad(correction)
     policy_loss = (losses * weights).sum()
     kl = logprobs.new_zeros(())
     if ref_logprobs is not None:
-        where = batch.mask if settings.kl_on_shared else batch.mask & batch.native
-        kl = (kl_estimate(batch.logprobs, rows.pad(ref_logprobs), settings.kl_estimator) * weights * where).sum()
+        assert isinstance(options, GRPOOptions)  # no other method has a reference
+        where = batch.mask if options.kl_on_shared else batch.mask & batch.native
+        kl = (kl_estimate(batch.logprobs, rows.pad(ref_logprobs), options.kl_estimator) * weights * where).sum()
     sums = {"policy_loss": policy_loss.item(), "kl": kl.item()}
     return policy_loss + kl_weight * kl, sums | _token_sums(stats, batch)
 

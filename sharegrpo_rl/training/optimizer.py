@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.models.loading import LANGUAGE, part_of
 from sharegrpo_rl.ops.schedules import lr_multiplier
 
 _HOOK = "_master_weights_hook"
 
 
-def build_optimizer(model: nn.Module, settings: TrainingSettings) -> MasterWeightsAdamW:
+def build_optimizer(model: nn.Module, options: RunOptions) -> MasterWeightsAdamW:
     """One parameter group for each pair (language or vision, matrices or vectors); vectors are not decayed."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -27,23 +27,23 @@ def build_optimizer(model: nn.Module, settings: TrainingSettings) -> MasterWeigh
         [
             {
                 "params": parameters,
-                "base_lr": settings.vision_lr if vision and settings.vision_lr is not None else settings.lr,
-                "weight_decay": settings.weight_decay if decayed else 0.0,
+                "base_lr": options.vision_lr if vision and options.vision_lr is not None else options.lr,
+                "weight_decay": options.weight_decay if decayed else 0.0,
             }
             for (vision, decayed), parameters in groups.items()
         ],
-        lr=settings.lr,
-        betas=settings.adam_betas,
+        lr=options.lr,
+        betas=(options.adam_betas[0], options.adam_betas[1]),
         fused=all(p.is_floating_point() for ps in groups.values() for p in ps),
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, options: RunOptions, step: int) -> float:
     """Set every group's rate for optimizer step `step` (0 = the first); returns the language model's."""
-    factor = lr_multiplier(step, settings.lr_schedule, settings.lr_warmup_steps, settings.total_steps)
+    factor = lr_multiplier(step, options.lr_schedule, options.lr_warmup_steps, options.total_steps)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-    return settings.lr * factor
+    return options.lr * factor
 
 
 class MasterWeightsAdamW(torch.optim.AdamW):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from sharegrpo_rl.config.grpo import GRPOOptions
 from sharegrpo_rl.config.registry import LOSSES
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.data.types import Completion, PromptPack
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.vision import ImageBank, count_distinct
@@ -104,8 +104,6 @@ class UpdateLog:
 class TrainingStep:
     """Owns the optimizer of a policy and updates it on packs. `reference` is the frozen policy of the KL term.
 
-    `options` are what the loss function is given, the settings by default: a method's own options are among them.
-
     With several ranks each runs its share of `plan_update`, and `run`, `kl_of` are collective. Policies that are to be
     sharded are sharded first.
     """
@@ -113,26 +111,24 @@ class TrainingStep:
     def __init__(
         self,
         policy: Policy,
-        settings: TrainingSettings,
+        options: RunOptions,
         reference: Policy | AdaptersOff | None = None,
         ranks: Ranks | None = None,
-        options: Any = None,
     ) -> None:
-        if settings.uses_reference and reference is None:
+        if options.uses_reference and reference is None:
             raise ValueError("a KL term needs a reference policy")
-        self.loss_function = LOSSES.load(settings.loss)
-        self.options = settings if options is None else options
+        self.loss_function = LOSSES.load(options.loss)
         self.policy = policy
-        self.settings = settings
+        self.options = options
         self.reference = reference
         self.ranks = ranks or Ranks.current()
-        self.optimizer = build_optimizer(policy.model, settings)
+        self.optimizer = build_optimizer(policy.model, options)
         self.optimizer_steps = 0
         self.skipped_steps = 0
 
     def update(self, packs: Sequence[PromptPack]) -> dict[str, float]:
         """Train on the packs, alone; returns the metrics of the update (means over its optimizer steps)."""
-        return self.run(plan_update(packs, self.settings, 1)[0])
+        return self.run(plan_update(packs, self.options, 1)[0])
 
     def run(self, share: UpdateShare) -> dict[str, float]:
         """Train on this rank's share of an update; returns the metrics of the whole update, on every rank."""
@@ -140,7 +136,7 @@ class TrainingStep:
         log = UpdateLog()
         batches = [MinibatchState(b) for b in share.minibatches]
         correction = self._prepare(batches, share)
-        for epoch in range(self.settings.num_epochs):
+        for epoch in range(self.options.num_epochs):
             for batch in batches:
                 self._optimizer_step(batch, log, correction, first=epoch == 0 and batch is batches[0])
         return log.metrics(self.ranks) | {
@@ -154,7 +150,7 @@ class TrainingStep:
 
     def reference_kl(self, packs: Sequence[PromptPack]) -> list[np.ndarray]:
         """For each pack the summed KL estimate of each completion, [G] nats: what `kl_in_reward: True` takes off."""
-        return gather_kl(packs, [self.kl_of(plan_kl(packs, self.settings, 1)[0])])
+        return gather_kl(packs, [self.kl_of(plan_kl(packs, self.options, 1)[0])])
 
     @torch.no_grad()
     def kl_of(self, share: UpdateShare) -> dict[int, float]:
@@ -169,7 +165,8 @@ class TrainingStep:
                 _logprobs(policy, micro, bank)
                 for policy, bank in zip((self.policy, self.reference), banks, strict=True)
             )
-            estimate = kl_estimate(new, reference, self.settings.kl_estimator)
+            assert isinstance(self.options, GRPOOptions)  # no other method has a reference
+            estimate = kl_estimate(new, reference, self.options.kl_estimator)
             lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
             sums = [part.sum().item() for part in estimate.split(lengths)]
             fillers = sum(len(p.completions) for p in micro.packs[len(micro.packs) - micro.fillers :])
@@ -178,7 +175,7 @@ class TrainingStep:
 
     def kl_weight(self) -> float:
         """The KL's weight at the next optimizer step."""
-        return self.settings.kl_weight(self.optimizer_steps)
+        return self.options.kl_weight(self.optimizer_steps)
 
     def _prepare(self, batches: list[MinibatchState], share: UpdateShare) -> ImportanceWeights | None:
         """What must be taken before the first optimizer step: log-probs of the policy that sampled, for later steps
@@ -186,8 +183,8 @@ class TrainingStep:
         needs none taken here, and a single on-policy step needs none at all."""
         if not all(p.sampled for p in share.packs):
             return None
-        corrects = self.settings.correction != "none"
-        correction = ImportanceWeights(self.settings, share, self.ranks) if corrects else None
+        corrects = self.options.correction != "none"
+        correction = ImportanceWeights(self.options, share, self.ranks) if corrects else None
         for batch in batches if correction else batches[1:]:
             batch.old = self._old_logprobs(batch.micro)
             if correction:
@@ -200,16 +197,16 @@ class TrainingStep:
     def _optimizer_step(
         self, batch: MinibatchState, log: UpdateLog, correction: ImportanceWeights | None, first: bool
     ) -> None:
-        lr = set_learning_rate(self.optimizer, self.settings, self.optimizer_steps)
-        kl_weight = self.kl_weight() if self.settings.uses_reference else 0.0
+        lr = set_learning_rate(self.optimizer, self.options, self.optimizer_steps)
+        kl_weight = self.kl_weight() if self.options.uses_reference else 0.0
         self.optimizer.zero_grad(set_to_none=True)
         images = _bank(self.policy, batch.micro)
-        reference = self.reference if self.settings.kl_in_loss else None
+        reference = self.reference if self.options.kl_in_loss else None
         reference_images = _bank(reference, batch.micro) if reference else None
         for i, micro in enumerate(batch.micro):
             frozen = _logprobs(reference, micro, reference_images) if reference else None
             values = self.policy.logprobs(micro.packs, images)
-            rows = rows_of(micro.packs, self.settings, values.logprobs, micro.fillers)
+            rows = rows_of(micro.packs, self.options, values.logprobs, micro.fillers)
             if i == len(batch.old):  # this very pass is the policy that sampled
                 batch.old.append(_stored(micro, values.logprobs.detach()))
             loss, sums = weighted_loss(
@@ -218,8 +215,7 @@ class TrainingStep:
                 values.logprobs,
                 batch.old[i].to(values.logprobs.device),
                 batch.denominator,
-                self.settings,
-                options=self.options,
+                self.options,
                 ref_logprobs=frozen,
                 kl_weight=kl_weight,
                 correction=correction.of(micro).to(values.logprobs.device) if correction else None,
@@ -252,8 +248,8 @@ class TrainingStep:
         if not np.isfinite(grad_norm):
             self.skipped_steps += 1
         else:
-            if self.settings.grad_clip > 0:
-                nn.utils.clip_grads_with_norm_(parameters, self.settings.grad_clip, norm)
+            if self.options.grad_clip > 0:
+                nn.utils.clip_grads_with_norm_(parameters, self.options.grad_clip, norm)
             self.optimizer.step()
             self.optimizer_steps += 1
         return grad_norm
@@ -271,7 +267,7 @@ class TrainingStep:
     def get_state(self) -> dict[str, Any]:
         """Optimizer moments, step counters and the length of the KL schedule; not the weights, which the policy holds."""
         return {
-            "kl_schedule_steps": self.settings.kl_schedule_steps or self.settings.total_steps,
+            "kl_schedule_steps": self.options.kl_schedule_length,
             "optimizer": self.optimizer.state_dict(),
             "optimizer_steps": self.optimizer_steps,
             "skipped_steps": self.skipped_steps,
@@ -280,7 +276,7 @@ class TrainingStep:
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from `get_state()`; a KL schedule keeps the length it began with.
 
-        Learning rates and decay stay those of the settings: a search may continue another trial's state.
+        Learning rates and decay stay those of the options: a search may continue another trial's state.
         """
         configured = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -290,7 +286,7 @@ class TrainingStep:
 
     def go_on_from(self, optimizer_steps: int, skipped_steps: int, kl_schedule_steps: int | None) -> None:
         """Set the counters and the length of the KL schedule."""
-        self.settings = replace(self.settings, kl_schedule_steps=kl_schedule_steps)
+        self.options = self.options.with_kl_schedule_length(kl_schedule_steps)
         self.optimizer_steps, self.skipped_steps = optimizer_steps, skipped_steps
 
 
@@ -342,8 +338,8 @@ class ImportanceWeights:
     Computed once, under the completion's native prompt, by the rank that trains it there; reused for its shared copies.
     """
 
-    def __init__(self, settings: TrainingSettings, share: UpdateShare, ranks: Ranks) -> None:
-        self.settings = settings
+    def __init__(self, options: RunOptions, share: UpdateShare, ranks: Ranks) -> None:
+        self.options = options
         self.ranks = ranks
         self._starts = share.starts
         self._weights = torch.full((share.tokens,), _UNKNOWN, device=ranks.device)
@@ -361,7 +357,8 @@ class ImportanceWeights:
         sampler = pad_sequence([torch.tensor(c.sampler_logprobs).to(old) for _, c, _ in rows], batch_first=True)
         sizes = [len(c.token_ids) for _, c, _ in rows]
         mask = torch.arange(old.shape[1], device=old.device)[None] < torch.tensor(sizes, device=old.device)[:, None]
-        s = self.settings
+        s = self.options
+        assert isinstance(s, GRPOOptions)  # no other method is corrected
         weights = correction_weights(
             old, sampler, mask, s.correction, s.rollout_correction_level, s.rollout_correction_cap
         )

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sharegrpo_rl.config.run import TinyModelOptions, TrainingSettings
+from sharegrpo_rl.config import GRPOOptions, SFTOptions
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -197,9 +198,7 @@ def test_greedy_answers_are_those_of_the_cpu(cpu, tiny):
 def test_training_takes_the_steps_of_the_cpu(cpu, tiny):
     packs, losses = packs_of(cpu, tiny), []
     for policy in (on_gpu(cpu, torch.float32), Policy(deepcopy(cpu.model), cpu.processor, cpu.encoder.settings, 0.7)):
-        step = TrainingStep(
-            policy, TrainingSettings(lr=1e-3, max_tokens_per_microbatch=200, minibatch_size=2, num_epochs=2)
-        )
+        step = TrainingStep(policy, GRPOOptions(lr=1e-3, max_tokens_per_microbatch=200, minibatch_size=2, num_epochs=2))
         found = [step.update(packs) for _ in range(5)]
         losses.append([(m["policy_loss"], m["grad_norm"]) for m in found])
     np.testing.assert_allclose(*losses, rtol=1e-3, atol=1e-4)
@@ -207,6 +206,6 @@ def test_training_takes_the_steps_of_the_cpu(cpu, tiny):
 
 def test_training_in_bfloat16_learns(cpu, tiny):
     policy, packs = on_gpu(cpu, torch.bfloat16), packs_of(cpu, tiny)
-    step = TrainingStep(policy, TrainingSettings(lr=1e-3, objective="supervised", loss_aggregation="token_mean"))
+    step = TrainingStep(policy, SFTOptions(lr=1e-3, loss_aggregation="token_mean"))
     losses = [step.update(packs)["policy_loss"] for _ in range(30)]
     assert losses[-1] < 0.7 * losses[0]

@@ -8,7 +8,7 @@ import torch
 from small_families import text_only
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, parameter_table, save_pretrained
 from sharegrpo_rl.models.policy import Policy
@@ -76,7 +76,7 @@ def test_freezing_by_part(folder):
 def test_frozen_parts_do_not_move(folder, tiny):
     policy = load(folder, freeze_vision_tower=True)
     before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
-    TrainingStep(policy, TrainingSettings(lr=1e-2)).update([tiny.pack(policy)])
+    TrainingStep(policy, GRPOOptions(lr=1e-2)).update([tiny.pack(policy)])
     moved = {n for n, p in policy.model.named_parameters() if not torch.equal(p, before[n])}
     assert any("merger" in n for n in moved)
     assert any("language_model" in n for n in moved)
@@ -94,7 +94,7 @@ def test_lora_trains_only_its_adapter(folder, tiny):
     plain = load(folder)
     assert torch.equal(logprobs(policy, [pack]), logprobs(plain, [pack]))  # B starts at 0
     before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
-    step = TrainingStep(policy, TrainingSettings(lr=1e-2))
+    step = TrainingStep(policy, GRPOOptions(lr=1e-2))
     for _ in range(2):
         step.update([pack])
     moved = {n for n, p in policy.model.named_parameters() if not torch.equal(p, before[n])}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_families import llava
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -71,7 +71,7 @@ def test_a_training_step_runs(tiny):
     policy = Policy(*llava(), PromptSettings(max_prompt_tokens=128))
     packs = [tiny.pack(policy, (3, 2), (1.0, -1.0), group=g, pictures=1 + g) for g in range(2)]
     before = policy.logprobs(packs[:1]).logprobs.sum().item()
-    metrics = TrainingStep(policy, TrainingSettings(lr=1e-3)).update(packs)
+    metrics = TrainingStep(policy, GRPOOptions(lr=1e-3)).update(packs)
     assert metrics["optimizer_steps"] == 1
     assert metrics["grad_norm"] > 0
     assert policy.logprobs(packs[:1]).logprobs.sum().item() != before

@@ -4,7 +4,7 @@ import pytest
 from rank_processes import on_ranks
 from small_families import idefics3, llava, qwen2_vl, qwen3_vl, smolvlm, text_only
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
@@ -29,7 +29,7 @@ def trained(family, sharded):
     if sharded:
         shard(policy, "fsdp2")
     step = TrainingStep(
-        policy, TrainingSettings(lr=1e-3, max_tokens_per_microbatch=10_000), None, None if sharded else Ranks()
+        policy, GRPOOptions(lr=1e-3, max_tokens_per_microbatch=10_000), None, None if sharded else Ranks()
     )
     pictures = (1, 0, 0, 0) if family in SEEING else (0, 0, 0)
     metrics = []

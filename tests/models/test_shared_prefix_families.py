@@ -15,7 +15,7 @@ import torch
 from small_families import idefics3, llava, qwen2_vl, qwen3_vl, smolvlm, text_only
 from torch import Tensor
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -295,7 +295,7 @@ def test_training_steps_agree(family, part, folder_of, tiny):
         )
         expected = expected or tiny.gradients(policy, -(credit * padded(policy, packs).logprobs).mean())
         before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
-        metrics = TrainingStep(policy, TrainingSettings(lr=1e-3, grad_clip=0, max_tokens_per_microbatch=budget)).update(
+        metrics = TrainingStep(policy, GRPOOptions(lr=1e-3, grad_clip=0, max_tokens_per_microbatch=budget)).update(
             packs
         )
         assert metrics["optimizer_steps"] == 1

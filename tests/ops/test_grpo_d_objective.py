@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.ops.advantages import local_advantages
 from sharegrpo_rl.ops.policy_loss import Denominator
 from sharegrpo_rl.training.loss import Rows, clipped, weighted_loss
@@ -58,7 +58,7 @@ def test_the_loss_is_minus_the_objective(group):
     new, old, reference = (
         torch.tensor([t[i] for _, _, tokens in completions for t in tokens], dtype=torch.float64) for i in range(3)
     )
-    settings = TrainingSettings(loss_aggregation="sequence_mean", kl_coeff=beta)
+    settings = GRPOOptions(loss_aggregation="sequence_mean", kl_coeff=beta)
     denominator = Denominator(len(lengths), sum(lengths), max(lengths))
     loss, _ = weighted_loss(clipped, rows, new, old, denominator, settings, ref_logprobs=reference, kl_weight=beta)
     assert loss.item() == pytest.approx(-objective(alpha, beta, completions), abs=1e-9)

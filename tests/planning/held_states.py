@@ -8,7 +8,7 @@ import torch
 from tiny_models import make_pack
 from torch.distributed.tensor import DTensor
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.training.batching import plan_update
@@ -22,7 +22,7 @@ def held_bytes(folder: str, model: dict[str, Any], sharding: str) -> dict[str, i
     """Bytes of this rank's weights (adapters and copies with them), gradients and moments."""
     policy = load_policy(ModelSettings(folder, prompts=PROMPTS, **model))
     shard(policy, sharding)
-    settings, ranks = TrainingSettings(lr=1e-3), Ranks.current()
+    settings, ranks = GRPOOptions(lr=1e-3), Ranks.current()
     step = TrainingStep(policy, settings)
     packs = [make_pack(policy, (3, 4, 5), group=i, seed=i) for i in range(4)]
     step.run(plan_update(packs, settings, ranks.size)[ranks.rank])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from live_tensors import LiveTensors, saved_by
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import Prompt
 from sharegrpo_rl.models.branch_attention import attend
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
@@ -122,7 +122,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
 def test_a_step_holds_what_is_planned(folder: str, tiny: SimpleNamespace, settings: dict[str, Any]) -> None:
     policy, packs, planned = ready(folder, tiny, **settings)
-    step = TrainingStep(policy, TrainingSettings(lr=1e-6))
+    step = TrainingStep(policy, GRPOOptions(lr=1e-6))
     step.update(packs)  # the optimizer's moments exist from now on
     with LiveTensors() as live:
         step.update(packs)

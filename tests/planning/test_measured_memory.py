@@ -27,12 +27,12 @@ from checkpoint import LIMITS, checkpoint
 from peak import peak_mb
 from workload import Work, counts, packs
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.training.step import TrainingStep
 
 folder = str(checkpoint())
 policy = load_policy(ModelSettings(folder, prompts=LIMITS, **settings))
-step = TrainingStep(policy, TrainingSettings(lr=1e-6))
+step = TrainingStep(policy, GRPOOptions(lr=1e-6))
 given = packs(policy, Work(**work))
 step.update(packs(policy, Work(image=56, group=2, tokens=2, completions=2)))  # gradients and moments exist from here on
 print(json.dumps([peak_mb(lambda: step.update(given)), counts(given), folder]))

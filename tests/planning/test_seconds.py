@@ -11,7 +11,7 @@ import torch
 from plan_requests import request_for
 from torch.utils.flop_counter import FlopCounterMode
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.models.sizes import measure
 from sharegrpo_rl.planning.estimate import estimate_run
 from sharegrpo_rl.planning.memory import Training
@@ -25,7 +25,7 @@ def test_operations_are_those_that_a_step_runs(make_policy: Callable[..., Any], 
     policy = make_policy(dtype="bfloat16")
     sizes = measure(policy.model.config)
     packs = [tiny.pack(policy, (30,) * 6, group=i, seed=i) for i in range(3)]
-    step = TrainingStep(policy, TrainingSettings(lr=1e-6))
+    step = TrainingStep(policy, GRPOOptions(lr=1e-6))
     with FlopCounterMode(display=False) as counter:
         step.update(packs)
     prompt, patches = len(packs[0].prompt.input_ids), 16

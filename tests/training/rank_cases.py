@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from tiny_models import CORPUS, make_pack
 
-from sharegrpo_rl.config.run import TinyModelOptions, TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tiny
@@ -57,7 +58,7 @@ def packs_of(policy, case, update):
 
 
 def settings_of(case):
-    return TrainingSettings(**{"lr": 1e-3, "max_tokens_per_microbatch": 60, **case.training})
+    return GRPOOptions(**{"lr": 1e-3, "max_tokens_per_microbatch": 60, **case.training})
 
 
 def made_step(folder, case, sharding):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions, SFTOptions
 from sharegrpo_rl.data.types import Completion
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.ops.policy_loss import kl_estimate
@@ -34,7 +34,7 @@ def gradients(policy, settings, packs, reference=None, steps_before=0):
 
 def test_a_schedule_weighs_the_kl_of_each_optimizer_step(make_policy, tiny):
     """At steps 0, w and t the gradient is that of a constant weight of the same size."""
-    options = TrainingSettings(lr=1.0, grad_clip=0.0)
+    options = GRPOOptions(lr=1.0, grad_clip=0.0)
     dynamic = replace(options, kl_schedule="v_shape", kl_min=0.0, kl_max=0.4, total_steps=10)
     for steps, weight in ((0, 0.2), (3, 0.0), (10, 0.4)):
         reference = make_policy(seed=3)
@@ -49,7 +49,7 @@ def test_a_schedule_weighs_the_kl_of_each_optimizer_step(make_policy, tiny):
 
 
 def test_the_schedule_s_length_survives_a_checkpoint(make_policy, tiny):
-    options = TrainingSettings(kl_schedule="linear_increase", kl_max=0.1, total_steps=20)
+    options = GRPOOptions(kl_schedule="linear_increase", kl_max=0.1, total_steps=20)
     step = TrainingStep(make_policy(), options, make_policy())
     step.update(packs_of(step.policy, tiny))
     again = TrainingStep(make_policy(), replace(options, total_steps=500), make_policy())
@@ -59,14 +59,14 @@ def test_the_schedule_s_length_survives_a_checkpoint(make_policy, tiny):
 
 def test_a_schedule_needs_its_length():
     with pytest.raises(ValueError, match="kl_schedule_steps or total_steps"):
-        TrainingSettings(kl_schedule="v_shape", kl_max=0.1).kl_weight(0)
+        GRPOOptions(kl_schedule="v_shape", kl_max=0.1).kl_weight(0)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
 def test_reference_kl_is_the_sum_over_each_completion(make_policy, tiny, estimator):
     policy, reference = make_policy(), make_policy(seed=3)
     packs = packs_of(policy, tiny)
-    options = TrainingSettings(kl_coeff=0.1, kl_in_reward=True, kl_estimator=estimator)
+    options = GRPOOptions(kl_coeff=0.1, kl_in_reward=True, kl_estimator=estimator)
     sums = TrainingStep(policy, options, reference).reference_kl(packs)
     for pack, found in zip(packs, sums, strict=True):
         with torch.no_grad():
@@ -80,7 +80,7 @@ def test_reference_kl_is_the_sum_over_each_completion(make_policy, tiny, estimat
 
 def test_kl_in_the_reward_leaves_the_loss_alone(make_policy, tiny):
     packs = packs_of(make_policy(), tiny)
-    in_reward = TrainingSettings(lr=1.0, grad_clip=0.0, kl_coeff=5.0, kl_in_reward=True)
+    in_reward = GRPOOptions(lr=1.0, grad_clip=0.0, kl_coeff=5.0, kl_in_reward=True)
     one, _ = gradients(make_policy(), in_reward, packs, make_policy(seed=3))
     other, _ = gradients(make_policy(), replace(in_reward, kl_coeff=0.0), packs)
     assert all(torch.equal(one[n], other[n]) for n in one)
@@ -100,7 +100,7 @@ def sampled(policy, pack, gap):
 
 def test_correction_scales_the_gradient_and_is_bounded(make_policy, tiny):
     """A sampler that is e^-gap as sure everywhere: every token weighs e^gap, or the cap."""
-    plain = TrainingSettings(lr=1.0, grad_clip=0.0)
+    plain = GRPOOptions(lr=1.0, grad_clip=0.0)
     base, _ = gradients(make_policy(), plain, packs_of(make_policy(), tiny))
     for gap, cap, weight in ((0.3, 2.0, np.exp(0.3)), (1.5, 2.0, 2.0)):
         policy = make_policy()
@@ -119,7 +119,7 @@ def test_shared_copies_weigh_what_their_own_prompt_says(make_policy, tiny):
     own = sampled(policy, tiny.pack(policy, (3, 2), (1.0, -1.0), native=(True, True)), 0.2)
     sibling = replace(own, slot=1, native=np.array([False, False]), prompt=tiny.prompt(policy, "Another wording?"))
     orphan = sampled(policy, tiny.pack(policy, (2,), (1.0,), native=(False,)), 0.0)
-    options = TrainingSettings(rollout_correction="truncate")
+    options = GRPOOptions(rollout_correction="truncate")
     (share,) = plan_update([own, sibling, orphan], options, 1)
     correction = ImportanceWeights(options, share, Ranks())
     with torch.no_grad():
@@ -130,15 +130,15 @@ def test_shared_copies_weigh_what_their_own_prompt_says(make_policy, tiny):
 
 
 def test_auto_turns_on_with_nucleus_sampling_only():
-    assert TrainingSettings().correction == "none"
-    assert TrainingSettings(top_p=0.9).correction == "truncate"
-    assert TrainingSettings(top_p=0.9, rollout_correction="none").correction == "none"
+    assert GRPOOptions().correction == "none"
+    assert GRPOOptions(top_p=0.9).correction == "truncate"
+    assert GRPOOptions(top_p=0.9, rollout_correction="none").correction == "none"
 
 
 def test_supervised_packs_give_the_gradient_of_the_mean_likelihood(make_policy, tiny):
     policy = make_policy()
     packs = [replace(p, advantages=np.ones(2)) for p in packs_of(policy, tiny)]
-    found, metrics = gradients(policy, TrainingSettings(lr=1.0, grad_clip=0.0, objective="supervised"), packs)
+    found, metrics = gradients(policy, SFTOptions(lr=1.0, grad_clip=0.0), packs)
     policy = make_policy()
     loss = -policy.logprobs(packs).logprobs.mean()
     loss.backward()
@@ -151,7 +151,7 @@ def test_an_update_without_packs_changes_nothing_and_says_so(make_policy):
     """Selection may find nothing to train on."""
     policy = make_policy()
     before = {n: p.detach().clone() for n, p in policy.model.named_parameters()}
-    metrics = TrainingStep(policy, TrainingSettings(lr=1.0)).update([])
+    metrics = TrainingStep(policy, GRPOOptions(lr=1.0)).update([])
     assert (metrics["optimizer_steps"], metrics["packs"], metrics["policy_loss"]) == (0, 0, 0.0)
     assert all(torch.equal(p, before[n]) for n, p in policy.model.named_parameters())
 
@@ -163,7 +163,7 @@ def test_adapters_off_is_the_model_before_training_exactly(make_policy, tiny, tm
     settings = ModelSettings(str(tmp_path), lora={"r": 4, "target_modules": targets})
     policy, before = load_policy(settings), load_policy(replace(settings, lora=None))
     before.model.requires_grad_(False)
-    options = TrainingSettings(lr=1e-2, kl_coeff=0.1, minibatch_size=2)
+    options = GRPOOptions(lr=1e-2, kl_coeff=0.1, minibatch_size=2)
     packs = packs_of(policy, tiny)
     copied, off = (
         [step.update(packs) for _ in range(2)]

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.training.optimizer import MasterWeightsAdamW, build_optimizer
 from sharegrpo_rl.training.step import TrainingStep
 
@@ -97,7 +97,7 @@ def test_the_newest_optimizer_gets_the_gradients() -> None:
 def test_a_bfloat16_policy_is_trained_at_a_rate_of_real_runs(make_policy, tiny) -> None:
     policy = make_policy(dtype="bfloat16")
     before = {name: p.detach().clone() for name, p in policy.model.named_parameters()}
-    step = TrainingStep(policy, TrainingSettings(lr=1e-6))
+    step = TrainingStep(policy, GRPOOptions(lr=1e-6))
     packs = [tiny.pack(policy, (3, 1), (1.0, -1.0), group=g) for g in range(2)]
     for _ in range(3):
         assert step.update(packs)["grad_norm"] > 0
@@ -112,6 +112,6 @@ def test_a_bfloat16_policy_is_trained_at_a_rate_of_real_runs(make_policy, tiny) 
 
 def test_a_float32_policy_keeps_its_optimizer(make_policy) -> None:
     policy = make_policy()
-    optimizer = build_optimizer(policy.model, TrainingSettings())
+    optimizer = build_optimizer(policy.model, GRPOOptions())
     ours = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert ours == {id(p) for p in policy.model.parameters()}

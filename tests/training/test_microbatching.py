@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.training.batching import cut, micro_batches, minibatches, num_tokens, select
 from sharegrpo_rl.training.loss import clipped, count, rows_of, weighted_loss
 from sharegrpo_rl.training.step import TrainingStep
@@ -70,7 +70,7 @@ def double_policy(make_policy):
 )
 def test_budget_and_order_change_nothing(double_policy, tiny, budget, order, aggregation, level, dual, excluded):
     packs = hand_packs(double_policy, tiny)
-    options = TrainingSettings(
+    options = GRPOOptions(
         loss_aggregation=aggregation, ratio_level=level, dual_clip=dual, exclude_zero_advantage=excluded,
         max_tokens_per_microbatch=10_000, max_completion_tokens=8,
     )  # fmt: skip
@@ -84,7 +84,7 @@ def test_budget_and_order_change_nothing(double_policy, tiny, budget, order, agg
 
 def test_order_of_completions_changes_nothing(double_policy, tiny):
     packs = hand_packs(double_policy, tiny)
-    options = TrainingSettings(max_completion_tokens=8)
+    options = GRPOOptions(max_completion_tokens=8)
     turned = [select(p, range(len(p.completions))[::-1]) for p in packs]
     one, other = (tiny.gradients(double_policy, loss_of(double_policy, x, options)) for x in (packs, turned))
     for name in one:
@@ -96,7 +96,7 @@ def test_loss_of_packs_equals_a_plain_loop(double_policy, tiny):
     from math import exp
 
     packs = hand_packs(double_policy, tiny)
-    options = TrainingSettings(clip_low=0.2, clip_high=0.3, dual_clip=3.0)
+    options = GRPOOptions(clip_low=0.2, clip_high=0.3, dual_clip=3.0)
     total = tokens = 0
     for pack in packs:
         values = iter(double_policy.logprobs([pack]).logprobs.tolist())
@@ -115,7 +115,7 @@ def test_steps_with_different_budgets_are_the_same(make_policy, tiny, aggregatio
     norms = []
     for budget in (10_000, 30):
         policy = make_policy(dtype="float64")
-        options = TrainingSettings(
+        options = GRPOOptions(
             lr=1e-3, loss_aggregation=aggregation, max_tokens_per_microbatch=budget, max_completion_tokens=8
         )
         norms.append(TrainingStep(policy, options).update(hand_packs(policy, tiny))["grad_norm"])
@@ -125,28 +125,26 @@ def test_steps_with_different_budgets_are_the_same(make_policy, tiny, aggregatio
 
 def test_zero_advantages_count_in_the_denominator(policy, tiny):
     packs = hand_packs(policy, tiny)
-    counted = count(packs, TrainingSettings())
+    counted = count(packs, GRPOOptions())
     assert (counted.sequences, counted.tokens) == (9, 8 + 8 + 7 + 6)
-    excluded = count(packs, TrainingSettings(exclude_zero_advantage=True))
+    excluded = count(packs, GRPOOptions(exclude_zero_advantage=True))
     assert (excluded.sequences, excluded.tokens) == (6, 4 + 8 + 6)
-    assert count(packs[2:3], TrainingSettings(exclude_zero_advantage=True))[:2] == (
+    assert count(packs[2:3], GRPOOptions(exclude_zero_advantage=True))[:2] == (
         1,
         1,
     )  # nothing left: no division by 0
-    ratio = loss_of(policy, packs, TrainingSettings()) / loss_of(
-        policy, packs, TrainingSettings(exclude_zero_advantage=True)
-    )
+    ratio = loss_of(policy, packs, GRPOOptions()) / loss_of(policy, packs, GRPOOptions(exclude_zero_advantage=True))
     assert ratio.item() == pytest.approx(18 / 29, rel=1e-5)
 
 
 def test_truncated_completions_can_be_masked(double_policy, tiny):
     pack = with_old([tiny.pack(double_policy, (3, 2), (1.0, -1.0), truncated=(1,))])
     kept = [select(pack[0], [0])]
-    masked = TrainingSettings(mask_truncated=True)
+    masked = GRPOOptions(mask_truncated=True)
     assert count(pack, masked)[:2] == (1, 3)
-    one, other = loss_of(double_policy, pack, masked), loss_of(double_policy, kept, TrainingSettings())
+    one, other = loss_of(double_policy, pack, masked), loss_of(double_policy, kept, GRPOOptions())
     assert one.item() == pytest.approx(other.item(), abs=1e-9)
-    assert loss_of(double_policy, pack, TrainingSettings()).item() != pytest.approx(one.item(), abs=1e-6)
+    assert loss_of(double_policy, pack, GRPOOptions()).item() != pytest.approx(one.item(), abs=1e-6)
 
 
 def test_skipped_packs_leave_the_step_as_if_run(make_policy, tiny, monkeypatch):
@@ -156,7 +154,7 @@ def test_skipped_packs_leave_the_step_as_if_run(make_policy, tiny, monkeypatch):
     found = []
     for skipping in (True, False):
         policy = make_policy()
-        training = TrainingStep(policy, TrainingSettings(lr=1e-3, max_tokens_per_microbatch=60))
+        training = TrainingStep(policy, GRPOOptions(lr=1e-3, max_tokens_per_microbatch=60))
         if not skipping:
             monkeypatch.setattr(module.np, "any", lambda x: True)
         training.update(hand_packs(policy, tiny))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, PromptPack
 from sharegrpo_rl.training.batching import (
     balance,
@@ -51,7 +51,7 @@ plans = given(
 
 
 def options(budget, minibatch_size, kl_coeff=0.0):
-    return TrainingSettings(max_tokens_per_microbatch=budget, minibatch_size=minibatch_size, kl_coeff=kl_coeff)
+    return GRPOOptions(max_tokens_per_microbatch=budget, minibatch_size=minibatch_size, kl_coeff=kl_coeff)
 
 
 def trained(micro):

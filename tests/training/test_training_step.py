@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sharegrpo_rl.algorithms.warm_start import SupervisedSettings, run_sft, target_pack
-from sharegrpo_rl.config.run import TrainingSettings
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -29,9 +29,7 @@ def weights(policy):
 
 def test_first_pass_has_ratio_exactly_one(make_policy, tiny):
     policy = make_policy()
-    metrics = TrainingStep(policy, TrainingSettings(lr=1e-2, max_tokens_per_microbatch=50)).update(
-        some_packs(policy, tiny)
-    )
+    metrics = TrainingStep(policy, GRPOOptions(lr=1e-2, max_tokens_per_microbatch=50)).update(some_packs(policy, tiny))
     assert metrics["ratio_max_deviation"] == 0
     assert metrics["ratio_mean"] == pytest.approx(1, abs=1e-6)
     assert metrics["clip_fraction_low"] == metrics["clip_fraction_high"] == 0
@@ -40,7 +38,7 @@ def test_first_pass_has_ratio_exactly_one(make_policy, tiny):
 
 def test_two_minibatches_and_two_epochs_reach_the_clip(make_policy, tiny):
     policy = make_policy()
-    options = TrainingSettings(lr=1e-2, minibatch_size=2, num_epochs=2, clip_low=0.1, clip_high=0.1, dual_clip=1.2)
+    options = GRPOOptions(lr=1e-2, minibatch_size=2, num_epochs=2, clip_low=0.1, clip_high=0.1, dual_clip=1.2)
     metrics = TrainingStep(policy, options).update(some_packs(policy, tiny))
     assert metrics["optimizer_steps"] == 4
     assert metrics["clip_fraction_low"] > 0
@@ -57,7 +55,7 @@ def test_old_logprobs_are_those_before_the_first_step(make_policy, tiny):
         packs = some_packs(policy, tiny)
         if by_hand:
             packs = [with_old(policy, p) for p in packs]
-        TrainingStep(policy, TrainingSettings(lr=1e-2, minibatch_size=2)).update(packs)
+        TrainingStep(policy, GRPOOptions(lr=1e-2, minibatch_size=2)).update(packs)
         results.append(weights(policy))
     for name in results[0]:
         torch.testing.assert_close(results[0][name], results[1][name], rtol=0, atol=1e-5)
@@ -86,7 +84,7 @@ def test_no_pass_is_made_that_on_policy_makes_needless(
     policy, passes = make_policy(), []
     plain = policy.logprobs
     monkeypatch.setattr(policy, "logprobs", lambda *args: passes.append(torch.is_grad_enabled()) or plain(*args))
-    options = TrainingSettings(minibatch_size=minibatch_size, num_epochs=num_epochs, rollout_correction=correction)
+    options = GRPOOptions(minibatch_size=minibatch_size, num_epochs=num_epochs, rollout_correction=correction)
     packs = [replace(p, native=np.ones(3, bool)) for p in some_packs(policy, tiny)]
     TrainingStep(policy, options).update(packs)
     assert passes == expected
@@ -95,7 +93,7 @@ def test_no_pass_is_made_that_on_policy_makes_needless(
 def test_each_image_is_encoded_once_a_minibatch(make_policy, tiny):
     policy = make_policy()
     packs = [tiny.pack(policy, (3, 4), group=0, slot=v, text=t, seed=7) for v, t in enumerate(("How many?", "Count."))]
-    one, cut = (TrainingStep(policy, TrainingSettings(max_tokens_per_microbatch=b)).update(packs) for b in (10_000, 30))
+    one, cut = (TrainingStep(policy, GRPOOptions(max_tokens_per_microbatch=b)).update(packs) for b in (10_000, 30))
     assert one["encoded_images"] == cut["encoded_images"] == 1
 
 
@@ -103,13 +101,13 @@ def test_packs_with_and_without_old_logprobs_mix(make_policy, tiny):
     policy = make_policy()
     packs = some_packs(policy, tiny)
     mixed = [with_old(policy, p) if i % 2 else p for i, p in enumerate(packs)]
-    metrics = TrainingStep(policy, TrainingSettings(lr=1e-3)).update(mixed)
+    metrics = TrainingStep(policy, GRPOOptions(lr=1e-3)).update(mixed)
     assert metrics["ratio_max_deviation"] < 1e-4
 
 
 def test_a_non_finite_gradient_is_left_out_and_counted(make_policy, tiny):
     policy = make_policy()
-    step, packs = TrainingStep(policy, TrainingSettings(lr=1e-2)), some_packs(policy, tiny)
+    step, packs = TrainingStep(policy, GRPOOptions(lr=1e-2)), some_packs(policy, tiny)
     before = weights(policy)
     spoiled = [replace(packs[0], advantages=np.array([np.inf, 1.0, 0.0]))]
     metrics = step.update(spoiled)
@@ -123,7 +121,7 @@ def test_a_non_finite_gradient_is_left_out_and_counted(make_policy, tiny):
 def test_gradient_norm_is_clipped(make_policy, tiny):
     def change(grad_clip):
         policy = make_policy()
-        step = TrainingStep(policy, TrainingSettings(lr=1.0, grad_clip=grad_clip))
+        step = TrainingStep(policy, GRPOOptions(lr=1.0, grad_clip=grad_clip))
         step.optimizer = torch.optim.SGD(step.optimizer.param_groups, lr=1.0)
         before = weights(policy)
         norm = step.update(some_packs(policy, tiny))["grad_norm"]
@@ -140,7 +138,7 @@ def test_gradient_norm_is_clipped(make_policy, tiny):
 
 @pytest.mark.parametrize("cut_at", [1, 2])
 def test_resume_is_bit_equal(make_policy, tiny, cut_at):
-    options = TrainingSettings(
+    options = GRPOOptions(
         lr=1e-3, lr_schedule="cosine", total_steps=12, lr_warmup_steps=2, minibatch_size=2, weight_decay=0.01
     )
 
@@ -168,7 +166,7 @@ def test_resume_is_bit_equal(make_policy, tiny, cut_at):
 def test_kl_pulls_back_to_the_reference(make_policy, tiny):
     def distance(kl_coeff, estimator="k3"):
         policy, reference = make_policy(), make_policy()
-        options = TrainingSettings(lr=3e-3, kl_coeff=kl_coeff, kl_estimator=estimator)
+        options = GRPOOptions(lr=3e-3, kl_coeff=kl_coeff, kl_estimator=estimator)
         step = TrainingStep(policy, options, reference if kl_coeff else None)
         packs = some_packs(policy, tiny)
         for _ in range(6):
@@ -186,9 +184,9 @@ def test_kl_pulls_back_to_the_reference(make_policy, tiny):
 def test_kl_needs_a_reference_and_reads_native_completions(make_policy, tiny):
     policy, reference = make_policy(), make_policy(seed=3)
     with pytest.raises(ValueError, match="reference"):
-        TrainingStep(policy, TrainingSettings(kl_coeff=0.1))
+        TrainingStep(policy, GRPOOptions(kl_coeff=0.1))
     shared = [tiny.pack(policy, (3, 4), (0.0, 0.0), native=(False, False))]
-    options = TrainingSettings(lr=1e-3, kl_coeff=1.0)
+    options = GRPOOptions(lr=1e-3, kl_coeff=1.0)
     metrics = TrainingStep(policy, options, reference).update(shared)
     assert (metrics["kl"], metrics["grad_norm"]) == (0, 0)
     metrics = TrainingStep(policy, replace(options, kl_on_shared=True), reference).update(shared)
@@ -198,7 +196,7 @@ def test_kl_needs_a_reference_and_reads_native_completions(make_policy, tiny):
 
 def test_learning_rates_by_part_and_step(make_policy):
     policy = make_policy()
-    options = TrainingSettings(lr=1e-2, vision_lr=1e-3, lr_warmup_steps=2, weight_decay=0.1)
+    options = GRPOOptions(lr=1e-2, vision_lr=1e-3, lr_warmup_steps=2, weight_decay=0.1)
     optimizer = build_optimizer(policy.model, options)
     assert set_learning_rate(optimizer, options, 0) == pytest.approx(5e-3)
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
@@ -213,7 +211,7 @@ def test_nothing_to_train_is_an_error(make_policy):
     policy = make_policy()
     policy.model.requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameters"):
-        build_optimizer(policy.model, TrainingSettings())
+        build_optimizer(policy.model, GRPOOptions())
 
 
 def test_a_two_answer_task_is_learned(make_policy, tiny):
@@ -223,7 +221,7 @@ def test_a_two_answer_task_is_learned(make_policy, tiny):
     first, second = (policy.encoder.tokenizer.convert_tokens_to_ids(t) for t in "yn")
     rows = [target_pack(policy, i, prompt, t) for i, t in enumerate("yn")]
     run_sft(policy, lambda step: rows, SupervisedSettings(steps=40, lr=3e-3, warmup_steps=5))
-    step, generator = TrainingStep(policy, TrainingSettings(lr=3e-3)), HFGenerator(policy)
+    step, generator = TrainingStep(policy, GRPOOptions(lr=3e-3)), HFGenerator(policy)
     shares = []
     for i in range(25):
         (answers,) = generator.generate([prompt], 16, [i], Sampling(2))
