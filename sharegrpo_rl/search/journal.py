@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.files import JsonLines, as_json, remove, storage_errors
+from sharegrpo_rl.files import JsonLines, as_json, storage_errors
 from sharegrpo_rl.runs.folder import RunFolder, differing_keys, versions
 from sharegrpo_rl.search.file import SearchSpec
 
@@ -142,12 +142,8 @@ class SearchFolder(RunFolder):
 
     def clear(self) -> None:
         """Remove what an unfinished start left behind (this package's own files only)."""
-        if self.has_progress or self.is_finished:
-            return
-        for name in OWN_FILES:
-            remove(self.path / name)
-        for file in self.path.glob(".*.tmp"):
-            file.unlink(missing_ok=True)
+        if not (self.has_progress or self.is_finished):
+            super().clear()
 
 
 def search_params(spec: SearchSpec, seed: int, imports: Mapping[str, str]) -> dict[str, Any]:

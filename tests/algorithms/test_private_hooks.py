@@ -1,4 +1,4 @@
-"""The private hooks of RLlib and transformers that the package relies on: an upgrade that drops one fails here."""
+"""The private hooks of Ray and transformers that the package relies on: an upgrade that drops one fails here, by name."""
 
 import inspect
 
@@ -82,3 +82,45 @@ def test_transformers_pieces():
         inspect.signature(sdpa_attention_forward).parameters
     )
     assert "mask_interface" in inspect.getsource(create_causal_mask)
+
+
+def test_tune_pieces():
+    """What `search/scheduler.py` and `search/draws.py` use beyond Tune's documented interface."""
+    from ray.tune.experiment import Experiment, Trial
+    from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
+    from ray.tune.result import TRAINING_ITERATION
+    from ray.tune.schedulers import PopulationBasedTraining, pbt
+    from ray.tune.search import SearchAlgorithm
+    from ray.tune.search.optuna import OptunaSearch
+
+    assert list(inspect.signature(_create_trial_from_spec).parameters) == ["spec", "parser", "trial_kwargs"]
+    assert _make_parser() is not None
+    assert {"evaluated_params", "experiment_tag", "trial_id"} <= set(inspect.signature(Trial.__init__).parameters)
+    assert all(callable(getattr(Trial, name)) for name in ("set_config", "is_finished"))
+    assert "self.spec = " in inspect.getsource(Experiment.__init__)
+    assert SearchAlgorithm._finished is False
+    assert callable(OptunaSearch.convert_search_space)
+    assert TRAINING_ITERATION == "training_iteration"
+    for name in ("_exploit", "_get_new_config"):
+        parameters = inspect.signature(getattr(PopulationBasedTraining, name)).parameters
+        assert {"trial", "trial_to_clone"} <= set(parameters)
+    source = inspect.getsource(PopulationBasedTraining)
+    assert "self._next_perturbation_sync = max(" in source
+    assert "self._trial_state[trial] = _PBTTrialState(trial)" in source
+    state = inspect.getsource(pbt._PBTTrialState.__init__)
+    assert "self.last_perturbation_time" in state
+    assert "self.last_train_time" in state
+
+
+def test_environment_variables_that_tune_reads():
+    """A setting of `search/run.py` that Ray no longer reads would have no effect, without any message."""
+    from pathlib import Path
+
+    from sharegrpo_rl.search.run import TUNE_SETTINGS
+
+    sources = [
+        path.read_text()
+        for folder in ("tune", "air", "train")
+        for path in Path(ray.__file__).parent.joinpath(folder).rglob("*.py")
+    ]
+    assert [name for name in TUNE_SETTINGS if not any(name in source for source in sources)] == []
