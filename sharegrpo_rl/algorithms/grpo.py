@@ -42,9 +42,9 @@ from sharegrpo_rl.rollouts.selection import ReplayBuffer, RolloutBatch, select_g
 class GRPO(RunAlgorithm):
     """Group Relative Policy Optimization, and the loop of its whole family.
 
-    config = GRPO.Config().environment("DrawnShapes-v0").training(num_generations=12, lr=2e-4).debugging(seed=0)
-    algo = config.build_algo()
-    print(algo.train()["groups"]["valid_advantage_ratio"])
+    >>> config = GRPO.Config().environment("DrawnShapes-v0").training(num_generations=12, lr=2e-4).debugging(seed=0)
+    >>> config.num_generations, config.num_variants
+    (12, 1)
     """
 
     Options: ClassVar[type[RunOptions]] = GRPOOptions
@@ -243,7 +243,8 @@ class GRPOD(GRPO):
     The reward is R_acc + alpha R_format (O1): `rewards: {accuracy: 1.0, format: alpha}`. The loss is GRPO's with the mean
     over each sequence and a k3 KL (O4). The schedule is in `ops/schedules.py`, driven by optimizer steps.
 
-    config = GRPOD.Config().environment("DrawnShapes-v0").training(kl_min=0.0, kl_max=0.02, total_steps=120)
+    >>> GRPOD.Config().training(kl_min=0.0, kl_max=0.02, total_steps=120).kl_schedule
+    'v_shape'
     """
 
     Options: ClassVar[type[RunOptions]] = GRPODOptions
@@ -257,7 +258,8 @@ class StepGRPO(GRPO):
     complete and in order: `rewards: {accuracy: 1.0, key_steps: 0.1, step_validity: 1.0}` (`rewards/steps.py`). The layout
     of a completion is `answer_format: steps`.
 
-    config = StepGRPO.Config().environment("DrawnShapes-v0").training(warm_start={"rows": 2000, "steps": 500})
+    >>> StepGRPO.Config().training(warm_start={"rows": 2000, "steps": 500}).answer_format
+    'steps'
     """
 
     Options: ClassVar[type[RunOptions]] = StepGRPOOptions

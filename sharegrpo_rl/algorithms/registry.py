@@ -64,10 +64,11 @@ def build_config(run: str, env: str, settings: Mapping[str, Any], seed: int) -> 
 
 def _complete_options(algorithm: type[RunAlgorithm]) -> Any:
     """The algorithm's own options, with its first line as theirs where they have none."""
+    doc = (algorithm.__doc__ or "").split("\n")[0]
     options: Any = vars(algorithm).get("Options")
     if options is None:
-        return type("Options", (algorithm.Options,), _names(algorithm, "Options"))
-    options.__doc__ = options.__doc__ or algorithm.__doc__
+        return type("Options", (algorithm.Options,), _names(algorithm, "Options", doc))
+    options.__doc__ = options.__doc__ or doc
     return options
 
 
@@ -78,14 +79,15 @@ def _make_config(name: str, algorithm: type[RunAlgorithm]) -> type[RunConfig]:
         base.__init__(self, algo_class=algo_class or algorithm)
 
     body = {"name": name, "options": algorithm.Options, "__init__": __init__}
-    made: type[RunConfig] = type(f"{name}Config", (base,), body | _names(algorithm, "Config"))
+    names = _names(algorithm, "Config", f"RLlib's fluent config over the options of {name}.")
+    made: type[RunConfig] = type(f"{name}Config", (base,), body | names)
     return made
 
 
-def _names(algorithm: type[RunAlgorithm], attribute: str) -> dict[str, Any]:
-    """What makes a class that is assigned to `attribute` of the algorithm look as if it were written there."""
+def _names(algorithm: type[RunAlgorithm], attribute: str, doc: str) -> dict[str, Any]:
+    """What makes a class assigned to an attribute of the algorithm look as if it were written there."""
     return {
         "__module__": algorithm.__module__,
         "__qualname__": f"{algorithm.__qualname__}.{attribute}",
-        "__doc__": algorithm.__doc__,
+        "__doc__": doc,
     }

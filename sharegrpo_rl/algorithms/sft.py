@@ -30,7 +30,8 @@ class SFT(RunAlgorithm):
     It is also the example of a method that samples nothing: a RunAlgorithm needs `Options` and a `training_step` that
     hands packs to the learner group, and logs what comes back.
 
-    config = SFT.Config().environment("DrawnShapes-v0").training(lr=2e-3, num_questions=32)
+    >>> SFT.Config().training(lr=2e-3).loss
+    'likelihood'
     """
 
     Options: ClassVar[type[RunOptions]] = SFTOptions

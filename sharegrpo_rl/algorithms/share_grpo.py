@@ -25,7 +25,8 @@ class ShareGRPO(GRPO):
     trained under every variant's prompt: under its own with both levels added up, under a sibling's with the global one
     (S7, S8).
 
-    config = ShareGRPO.Config().environment("DrawnShapes-v0").training(num_variants=2, num_generations=6)
+    >>> ShareGRPO.Config().training(num_variants=3).num_generations
+    6
     """
 
     Options: ClassVar[type[RunOptions]] = ShareGRPOOptions
