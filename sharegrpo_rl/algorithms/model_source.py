@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from hashlib import blake2b
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +19,8 @@ from sharegrpo_rl.data.cache import cache_folder
 from sharegrpo_rl.data.transforms import TRANSFORMS
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.envs.registry import make_bank
+from sharegrpo_rl.errors import package_version
+from sharegrpo_rl.files import locked, replacing
 from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
@@ -81,21 +78,14 @@ def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
     folder = cache_folder("models") / cache_key(config)
     if not (folder / REPORT_FILE).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        lock = folder.with_suffix(".lock")
+        lock.touch()
+        with locked(lock):
             if not (folder / REPORT_FILE).exists():  # else the process waited for has made it
-                made = Path(scratch) / "model"
-                report = _make(config, made)
-                (made / REPORT_FILE).write_text(json.dumps(report))
-                os.replace(made, folder)
+                with replacing(folder) as partial:
+                    report = _make(config, partial)
+                    (partial / REPORT_FILE).write_text(json.dumps(report))
     return str(folder), json.loads((folder / REPORT_FILE).read_text())
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock, after waiting for it; a process that was killed holds it no longer."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make(config: AlgorithmConfig, folder: Path) -> dict[str, Any] | None:
@@ -150,7 +140,9 @@ def cache_key(config: AlgorithmConfig) -> str:
         "max_completion_tokens": config.max_completion_tokens,
         "dtype": config.dtype,
         "threads": config.num_threads,
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "numpy")},
+        "versions": {
+            name: package_version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "numpy")
+        },
         "sources": _sources_digest(),
     }
     return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()

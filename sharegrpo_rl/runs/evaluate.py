@@ -117,7 +117,7 @@ def _protocol(
     number = len(env.bank) if limit is None else min(limit, len(env.bank))
     sampled = {"samples": options.samples, "temperature": options.temperature, "top_p": 1.0, "seed": options.seed}
     installed = versions()
-    packages = {"sharegrpo_rl": __version__, **{name: installed[name] for name in PACKAGES}}
+    packages: dict[str, str | None] = {"sharegrpo_rl": __version__, **{name: installed[name] for name in PACKAGES}}
     if options.engine == "vllm":
         packages["vllm"] = engine_version()
     protocol = {

@@ -21,7 +21,7 @@ from typing import Any
 from ray.tune import PlacementGroupFactory, Trainable
 
 from sharegrpo_rl.config.blocks import reason_to_stop
-from sharegrpo_rl.config.metrics import best_iteration, value_of
+from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.config.search import with_values
 from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.errors import UserError
@@ -129,8 +129,7 @@ class SearchTrial(Trainable):
             lineage = [*lineage, dict(adopt)]
         folder.write_json("params.json", self._params() | {"trial": self.trial, "lineage": lineage})
         checkpoint = folder.latest_checkpoint()
-        with storage_errors(folder.path):
-            folder.results.cut_back(checkpoint.iteration if checkpoint else 0, checkpoint.row if checkpoint else None)
+        folder.rewind(checkpoint)
         self._started = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
 
     def _adopt(self, folder: RunFolder, donor: str, iteration: int) -> None:
@@ -156,7 +155,8 @@ class SearchTrial(Trainable):
         if is_last and value_of(row, "evaluation/accuracy") is None:
             row["evaluation"] = algorithm.evaluate_accuracy().summary()
         row = as_json({**row, "iteration_seconds": time.monotonic() - began, "run_seconds": self._seconds()})
-        self._save(algorithm, row, is_last)
+        save, seconds = algorithm.save_to_path, self._seconds()
+        self.folder.save_iteration(row, save, seconds, self.spec.options, last=is_last, keep=self.shared.keep)
         self._log(row)
 
     def _built(self) -> TrainableAlgorithm:
@@ -168,19 +168,6 @@ class SearchTrial(Trainable):
             if checkpoint is not None:
                 self._algorithm.restore_from_path(str(checkpoint.path.absolute()))
         return self._algorithm
-
-    def _save(self, algorithm: TrainableAlgorithm, row: dict[str, Any], is_last: bool) -> None:
-        interval = self.spec.config["checkpoint_interval"]
-        due = is_last or (interval > 0 and row["training_iteration"] % interval == 0)
-        if due:
-            self.folder.save_checkpoint(algorithm.save_to_path, row, self._seconds())
-        with storage_errors(self.folder.results.path):
-            self.folder.results.append(row)
-        if due:
-            saved = [int(path.name) for path in self.folder.checkpoint_paths()]
-            best = best_iteration(self.folder.results.rows, saved, self.spec.options)
-            with storage_errors(self.folder.path):
-                self.folder.prune_checkpoints(self.shared.keep, best)
 
     def _log(self, row: dict[str, Any]) -> None:
         iteration = row["training_iteration"]
