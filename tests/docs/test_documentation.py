@@ -81,7 +81,7 @@ def test_examples_that_are_named_exist(page: Path) -> None:
 def test_options_that_are_named_are_known(page: Path) -> None:
     text = prose(page) + "\n".join(blocks(page, "bash", "", "yaml"))
     for dotted in re.findall(
-        r"\b(?:config|warm_start|env_config|lora|model_config)\.[a-z_]+(?:\.[a-z_]+)*\b(?!\()", text
+        r"(?<!sharegrpo_rl\.)\b(?:config|warm_start|env_config|lora|model_config)\.[a-z_]+(?:\.[a-z_]+)*\b(?!\()", text
     ):
         path = dotted.removeprefix("config.").split(".")
         if path[-1] in ("py", "json"):

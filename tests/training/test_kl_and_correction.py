@@ -35,11 +35,11 @@ def gradients(policy, settings, packs, reference=None, steps_before=0):
 def test_a_schedule_weighs_the_kl_of_each_optimizer_step(make_policy, tiny):
     """At steps 0, w and t the gradient is that of a constant weight of the same size."""
     options = GRPOOptions(lr=1.0, grad_clip=0.0)
-    dynamic = replace(options, kl_schedule="v_shape", kl_min=0.0, kl_max=0.4, total_steps=10)
+    dynamic = options.model_copy(update=dict(kl_schedule="v_shape", kl_min=0.0, kl_max=0.4, total_steps=10))
     for steps, weight in ((0, 0.2), (3, 0.0), (10, 0.4)):
         reference = make_policy(seed=3)
         one, metrics = gradients(make_policy(), dynamic, packs_of(make_policy(), tiny), reference, steps)
-        constant = replace(options, kl_coeff=weight) if weight else options
+        constant = options.model_copy(update=dict(kl_coeff=weight)) if weight else options
         other, _ = gradients(
             make_policy(), constant, packs_of(make_policy(), tiny), reference if weight else None, steps
         )
@@ -49,10 +49,10 @@ def test_a_schedule_weighs_the_kl_of_each_optimizer_step(make_policy, tiny):
 
 
 def test_the_schedule_s_length_survives_a_checkpoint(make_policy, tiny):
-    options = GRPOOptions(kl_schedule="linear_increase", kl_max=0.1, total_steps=20)
+    options = GRPOOptions(kl_schedule="linear_increase", kl_min=0.0, kl_max=0.1, total_steps=20)
     step = TrainingStep(make_policy(), options, make_policy())
     step.update(packs_of(step.policy, tiny))
-    again = TrainingStep(make_policy(), replace(options, total_steps=500), make_policy())
+    again = TrainingStep(make_policy(), options.model_copy(update=dict(total_steps=500)), make_policy())
     again.set_state(step.get_state())
     assert again.kl_weight() == step.kl_weight() == pytest.approx(0.1 / 20, abs=1e-12)
 
@@ -82,7 +82,7 @@ def test_kl_in_the_reward_leaves_the_loss_alone(make_policy, tiny):
     packs = packs_of(make_policy(), tiny)
     in_reward = GRPOOptions(lr=1.0, grad_clip=0.0, kl_coeff=5.0, kl_in_reward=True)
     one, _ = gradients(make_policy(), in_reward, packs, make_policy(seed=3))
-    other, _ = gradients(make_policy(), replace(in_reward, kl_coeff=0.0), packs)
+    other, _ = gradients(make_policy(), in_reward.model_copy(update=dict(kl_coeff=0.0)), packs)
     assert all(torch.equal(one[n], other[n]) for n in one)
 
 
@@ -105,12 +105,12 @@ def test_correction_scales_the_gradient_and_is_bounded(make_policy, tiny):
     for gap, cap, weight in ((0.3, 2.0, np.exp(0.3)), (1.5, 2.0, 2.0)):
         policy = make_policy()
         packs = [sampled(policy, p, gap) for p in packs_of(policy, tiny)]
-        options = replace(plain, rollout_correction="truncate", rollout_correction_cap=cap)
+        options = plain.model_copy(update=dict(rollout_correction="truncate", rollout_correction_cap=cap))
         found, metrics = gradients(policy, options, packs)
         assert metrics["correction_mean"] == pytest.approx(weight, abs=1e-4)
         for name in base:
             torch.testing.assert_close(found[name], base[name] * weight, rtol=1e-3, atol=1e-5)
-    masked, _ = gradients(make_policy(), replace(options, rollout_correction="mask"), packs)
+    masked, _ = gradients(make_policy(), options.model_copy(update=dict(rollout_correction="mask")), packs)
     assert all(bool((g == 0).all()) for g in masked.values())
 
 

@@ -75,7 +75,9 @@ def test_budget_and_order_change_nothing(double_policy, tiny, budget, order, agg
         max_tokens_per_microbatch=10_000, max_completion_tokens=8,
     )  # fmt: skip
     whole = loss_of(double_policy, packs, options, skip=False)
-    cut_up = loss_of(double_policy, [packs[i] for i in order], replace(options, max_tokens_per_microbatch=budget))
+    cut_up = loss_of(
+        double_policy, [packs[i] for i in order], options.model_copy(update=dict(max_tokens_per_microbatch=budget))
+    )
     assert whole.item() == pytest.approx(cut_up.item(), abs=1e-6)
     expected, found = (tiny.gradients(double_policy, x) for x in (whole, cut_up))
     for name in expected:

@@ -189,7 +189,7 @@ def test_kl_needs_a_reference_and_reads_native_completions(make_policy, tiny):
     options = GRPOOptions(lr=1e-3, kl_coeff=1.0)
     metrics = TrainingStep(policy, options, reference).update(shared)
     assert (metrics["kl"], metrics["grad_norm"]) == (0, 0)
-    metrics = TrainingStep(policy, replace(options, kl_on_shared=True), reference).update(shared)
+    metrics = TrainingStep(policy, options.model_copy(update=dict(kl_on_shared=True)), reference).update(shared)
     assert metrics["kl"] > 0
     assert metrics["grad_norm"] > 0
 
