@@ -55,11 +55,6 @@ class RunConfig(AlgorithmConfig):
         self.torch_skip_nan_gradients = True
         self.num_cpus_per_env_runner = 1
 
-    @classmethod
-    def option_names(cls) -> tuple[str, ...]:
-        """Names of all options of this algorithm."""
-        return tuple(cls.options.fields())
-
     @override(AlgorithmConfig)
     def training(self, **settings: Any) -> Self:
         """Set options by name; a preset is laid down first, so that other keys of the same call win."""

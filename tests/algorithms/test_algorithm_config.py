@@ -124,7 +124,7 @@ def test_a_config_survives_rllibs_dict(run):
         run, "DrawnShapes-v0", {"num_questions": 3, "lora": {"r": 4}, "env_config": {"kinds": ["color"]}}, 7
     )
     again = ALGORITHMS[run].Config().update_from_dict(config.to_dict())
-    for name in config.option_names():
+    for name in config.options.fields():
         assert getattr(again, name) == getattr(config, name), name
     assert again.seed == 7
 

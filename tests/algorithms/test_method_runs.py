@@ -77,7 +77,7 @@ def check(method, algo, result):
     update = result["learners"]["default_policy"]
     if method in ("v_shape", "linear_increase"):
         step = update["optimizer_steps"] - 1
-        assert update["kl_coeff"] == pytest.approx(algo.learner_group.local_learner.step.settings.kl_weight(step))
+        assert update["kl_coeff"] == pytest.approx(algo.learner_group.local_learner.step.options.kl_weight(step))
     if method == "steps":
         assert result["env_runners"]["reward_parts"].keys() >= {"key_steps", "step_validity"}
         assert result["rows_without_key_steps"] == 0

@@ -35,7 +35,7 @@ def trained(family, sharded):
     metrics = []
     for seed in (0, 10):
         packs = [make_pack(policy, (3, 5, 2), group=g, pictures=n, seed=seed + g) for g, n in enumerate(pictures)]
-        share = plan_update(packs, step.settings, step.ranks.size)[step.ranks.rank]
+        share = plan_update(packs, step.options, step.ranks.size)[step.ranks.rank]
         metrics.append({k: v for k, v in step.run(share).items() if k != "encoded_images"})
     return metrics
 

@@ -91,7 +91,7 @@ def trained(step, case, updates):
     """Metrics of some updates, of this rank's shares."""
     ranks = step.ranks
     return [
-        step.run(plan_update(packs_of(step.policy, case, u), step.settings, ranks.size)[ranks.rank]) for u in updates
+        step.run(plan_update(packs_of(step.policy, case, u), step.options, ranks.size)[ranks.rank]) for u in updates
     ]
 
 

@@ -172,7 +172,7 @@ REWARD_KL = Case(pictures=FIVE, training={"kl_coeff": 0.1, "kl_in_reward": True}
 def kl_parts(folder, sharding):
     step = made_step(folder, REWARD_KL, sharding)
     packs = packs_of(step.policy, REWARD_KL, 0)
-    return step.kl_of(plan_kl(packs, step.settings, 2)[step.ranks.rank])
+    return step.kl_of(plan_kl(packs, step.options, 2)[step.ranks.rank])
 
 
 @pytest.mark.slow
