@@ -74,7 +74,7 @@ def test_a_runner_killed_while_it_works_ahead_loses_no_question(run):
     algo.train()
     (pid,) = algo.env_runner_group.foreach_env_runner(lambda r: os.getpid(), local_env_runner=False)
     os.kill(pid, signal.SIGSTOP)
-    algo._ahead = type(algo._ahead)(algo.rollouts, algo._ahead._requests)  # asked anew: certainly not answered
+    algo._prefetched = type(algo._prefetched)(algo.rollouts, algo._prefetched._requests)  # asked anew: certainly not answered
     os.kill(pid, signal.SIGKILL)
     result = algo.train()
     assert questions(algo) == asked[1]
