@@ -29,7 +29,7 @@ CASES = {
     "sequence ratio": Case(
         shared=True, training={"ratio_level": "sequence_product", "loss_aggregation": "question_mean"}
     ),
-    "supervised": Case(training={"objective": "supervised"}),
+    "supervised": Case(training={"loss": "likelihood"}),
 }
 
 
