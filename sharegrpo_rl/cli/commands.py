@@ -176,6 +176,9 @@ def evaluate(
     imports: ImportOption = None,
 ) -> None:
     """Accuracy of a trained model, greedy and sampled, with its own prompts, limits and answer format."""
+    from sharegrpo_rl.runs.process import quiet_libraries
+
+    quiet_libraries()  # before what follows imports them: progress bars read the environment then
     from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.runs.evaluate_command import run_evaluate
 
