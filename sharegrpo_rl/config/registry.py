@@ -25,6 +25,10 @@ class Registry(Generic[F]):
         self.user_functions: dict[str, F] = {}
         self._built_in = built_in
 
+    def __reduce__(self) -> str:
+        """Pickled by its name in this module: options that travel by value find the registry of the process they reach."""
+        return {"loss": "LOSSES", "selection": "SELECTIONS"}[self.option]
+
     def __iter__(self) -> Iterator[str]:
         return iter((*self._built_in, *self.user_functions))
 
