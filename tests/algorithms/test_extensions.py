@@ -1,5 +1,6 @@
 """The files of docs/extending.md: registered from outside, they train here and in remote workers, and solve the task."""
 
+import json
 import os
 import re
 import subprocess
@@ -51,15 +52,16 @@ TABLES = (ALGORITHMS, ALGORITHM_OPTIONS, PRESETS, LOSSES.user_functions, SELECTI
 @pytest.fixture
 def registered(tmp_path):
     """Every file of the page, imported; the tables are as before afterwards."""
-    tables, imported = [dict(table) for table in TABLES], list(IMPORTED)
+    tables, imported, modules = [dict(table) for table in TABLES], list(IMPORTED), set(sys.modules)
     import_user_files(write_files(tmp_path))
     yield
     for table, before in zip(TABLES, tables, strict=True):
         table.clear()
         table.update(before)
     IMPORTED[:] = imported
-    for name in [name for name in sys.modules if is_user_file(name)]:
-        del sys.modules[name]
+    for name in set(sys.modules) - modules:
+        if is_user_file(name):
+            del sys.modules[name]
 
 
 def write_files(folder):
@@ -147,24 +149,44 @@ def test_a_method_from_outside_solves_the_task(method, registered, tmp_path, mon
     assert method != "CISPO" or 0 < learner["cispo_weight"] <= 1.2
 
 
+def command_line(folder, *arguments):
+    """Run the program with every file of the page imported; fails with its output."""
+    imports = [part for file in write_files(folder) for part in ("--import", str(file))]
+    environment = {
+        **os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "sharegrpo_rl.cli", *arguments, *imports]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("command", [["train"], ["tune", "--set", "tune={num_samples: 2, searcher: random}"]])
-def test_the_command_line_trains_them_with_remote_runners_and_learners(command, tmp_path):
-    text = RUN_FILE
-    if command[0] == "tune":
-        text = text.replace("num_learners: 1", "num_learners: 0\n    lr: {uniform: [1e-5, 1e-4]}")
-    (tmp_path / "run.yaml").write_text(text)
-    imports = [part for file in write_files(tmp_path) for part in ("--import", str(file))]
-    environment = {
-        **os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "sharegrpo_rl.cli", command[0], "run.yaml", *command[1:], *imports],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+def test_train_takes_them_to_remote_runners_and_learners(tmp_path):
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    command_line(tmp_path, "train", "run.yaml", "--name", "outside")
+    folder = tmp_path / "runs/outside"
+    rows = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
+    assert [row["training_iteration"] for row in rows] == [1, 2]
+    assert all("kept_ratio" in row["selection"] for row in rows)
+    assert set(FILES) == set(json.loads((folder / "params.json").read_text())["imports"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_tune_takes_them_to_its_trials(tmp_path):
+    search = RUN_FILE.replace("num_learners: 1", "lr: {uniform: [1e-5, 1e-4]}")
+    (tmp_path / "run.yaml").write_text(search + "  tune: {num_samples: 2, searcher: random, max_concurrent: 1}\n")
+    command_line(tmp_path, "tune", "run.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_compare_takes_them_to_its_runs(tmp_path):
+    local = RUN_FILE.replace("num_env_runners: 1", "num_env_runners: 0").replace("num_learners: 1", "num_learners: 0")
+    (tmp_path / "rloo.yaml").write_text(local)
+    (tmp_path / "grpo.yaml").write_text(local.replace("run: RLOO", "run: GRPO"))
+    command_line(
+        tmp_path,
+        *("compare", "rloo.yaml", "grpo.yaml", "--seeds", "2", "--confidence", "0.8", "--jobs", "1", "--out", "out"),
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -74,7 +74,8 @@ def test_a_runner_killed_while_it_works_ahead_loses_no_question(run):
     algo.train()
     (pid,) = algo.env_runner_group.foreach_env_runner(lambda r: os.getpid(), local_env_runner=False)
     os.kill(pid, signal.SIGSTOP)
-    algo._prefetched = type(algo._prefetched)(algo.rollouts, algo._prefetched._requests)  # asked anew: certainly not answered
+    # Asked anew: certainly not answered.
+    algo._prefetched = type(algo._prefetched)(algo.rollouts, algo._prefetched._requests)
     os.kill(pid, signal.SIGKILL)
     result = algo.train()
     assert questions(algo) == asked[1]
