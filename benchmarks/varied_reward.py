@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharegrpo_rl.rewards.rubric import register_reward
+from sharegrpo_rl.config.registry import register_reward
 
 
 def varied(completions: list[str], **columns: Any) -> list[float | None]:

@@ -29,6 +29,7 @@ from arguments import report
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 from timing import Sample, Stopwatch, tell
 
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.generation.generator import engine_version
 from sharegrpo_rl.learners.learner import VLMLearner, VLMLearnerGroup
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
@@ -171,9 +172,9 @@ def _rollouts(policy: Policy, actor: Any) -> tuple[Learners, RolloutClient]:
         healthy_env_runner_ids=manager.healthy_actor_ids,
         _worker_manager=manager,
     )
-    config = SimpleNamespace(engine="vllm", weight_sync_timeout_s=600.0, one_process=lambda: False)
+    options = GRPOOptions(engine="vllm", num_env_runners=1, weight_sync_timeout_s=600.0)
     learners = Learners(policy)
-    return learners, RolloutClient(group, learners, config)
+    return learners, RolloutClient(group, learners, options)
 
 
 def _policy(folder: str) -> Policy:

@@ -17,11 +17,11 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from sharegrpo_rl.config import Options, meaning
-from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.config.names import PEER_NAMES
 from sharegrpo_rl.config.option import type_words
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.config.run import TABLES
+from sharegrpo_rl.envs.multimodal_qa import EnvOptions
 from sharegrpo_rl.envs.registry import ENVIRONMENTS
 
 DOCS = Path(__file__).resolve().parent

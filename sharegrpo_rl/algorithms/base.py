@@ -39,7 +39,8 @@ from sharegrpo_rl.learners.placement import check_demand, start_ray
 from sharegrpo_rl.models.loading import keep_freed_memory
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, load_processor
-from sharegrpo_rl.rollouts.rendering import fitting_questions, keep_fitting, render
+from sharegrpo_rl.rollouts.env_runner import render
+from sharegrpo_rl.rollouts.groups import fitting_questions, keep_fitting
 
 COUNTED_ROWS = 2000  # first training rows that are checked for key steps
 
@@ -54,6 +55,8 @@ class RunAlgorithm(Algorithm):
     Config: ClassVar[type[RunConfig]] = RunConfig
     config: RunConfig
     metrics: MetricsLogger
+    options: RunOptions
+    seed: int
     _iteration: int
     bank: QuestionBank
     cursor: QuestionCursor
@@ -70,8 +73,10 @@ class RunAlgorithm(Algorithm):
         torch.set_num_threads(self.config.num_threads)
         keep_freed_memory()  # before the warm start
         config = self.config.copy(copy_frozen=False)
-        start_ray(config)
-        check_demand(config)  # before the warm start
+        self.options = config.to_options()
+        self.seed = config.seed or 0
+        start_ray(self.options)
+        check_demand(self.options)  # before the warm start
         make_env(
             config.env, config.env_config, split="test", rewards=config.rewards, answer_format=config.answer_format
         )
@@ -85,7 +90,7 @@ class RunAlgorithm(Algorithm):
         super().setup(config)
         # Indices into the bank; over-long questions are left out.
         self._questions = fitting_questions(self.bank, self.encoder, transformed=config.transform_probability > 0)
-        self.cursor = QuestionCursor(len(self._questions), config.seed or 0)
+        self.cursor = QuestionCursor(len(self._questions), self.seed)
         self._env: MultimodalQAEnv | None = None
         rewards_key_steps = {"key_steps", "key_steps_released"} & set(config.rewards)
         self._without_key_steps = rows_without_key_steps(self.bank, COUNTED_ROWS) if rewards_key_steps else None
@@ -107,7 +112,7 @@ class RunAlgorithm(Algorithm):
 
     def pick_questions(self) -> list[tuple[int, int]]:
         """The next `num_questions` pairs (epoch, index into the bank); over-long questions never come."""
-        return [(epoch, self._questions[i]) for epoch, i in self.cursor.next(self.config.num_questions)]
+        return [(epoch, self._questions[i]) for epoch, i in self.cursor.next(self.options.num_questions)]
 
     def render(self, requests: Sequence[SlotRequest]) -> list[Prompt]:
         """Prompts of training slots, rendered in the driver."""
@@ -121,7 +126,7 @@ class RunAlgorithm(Algorithm):
     def log_update(self, update: dict[str, float]) -> None:
         """Log the learner's metrics, and the position in the data."""
         self.metrics.log_dict(update, key=(LEARNER_RESULTS, DEFAULT_MODULE_ID), reduce="mean", window=1)
-        if self.config.num_learners:
+        if self.options.num_learners:
             self.metrics.log_value("learner_restarts", self.learner_group.restarts, reduce="mean", window=1)
         self.metrics.log_value("over_long_questions", len(self.bank) - len(self._questions), reduce="mean", window=1)
         if self._without_key_steps is not None:
@@ -134,9 +139,9 @@ class RunAlgorithm(Algorithm):
     def rl_module(self) -> VLMRLModule:
         """The module of this process: the Learner's own, or with remote learners the local env runner's, which receives
         their weights. RuntimeError where both are remote."""
-        if self.config.num_learners == 0:
+        if self.options.num_learners == 0:
             return self.learner_group.local_learner.rl_module
-        if self.config.num_env_runners:
+        if self.options.num_env_runners:
             raise RuntimeError("learners and env runners are remote: the driver holds no model")
         if self.env_runner.module is None:
             self.env_runner.make_module()
@@ -145,7 +150,7 @@ class RunAlgorithm(Algorithm):
     @cached_property
     def encoder(self) -> PromptEncoder:
         """Turns questions into prompts; needs no model."""
-        if self.config.num_learners == 0:
+        if self.options.num_learners == 0:
             return self.rl_module.policy.encoder
         settings = module_config(self.config)["settings"]
         return PromptEncoder(load_processor(settings["path"]), prompt_settings(self.config))
@@ -164,7 +169,7 @@ class RunAlgorithm(Algorithm):
 
     def evaluated_generator(self) -> Generator:
         """The generator that evaluation asks, with the learners' weights."""
-        if self.config.num_learners:
+        if self.options.num_learners:
             self.push_weights()
         return self.make_generator(self.rl_module.policy)
 

@@ -17,7 +17,8 @@ from ray.rllib.utils.annotations import override
 from sharegrpo_rl.algorithms.model_source import module_config
 from sharegrpo_rl.config import GRPOOptions, RunOptions, resolve
 from sharegrpo_rl.config.option import check
-from sharegrpo_rl.config.user_code import UserCode, find_callbacks
+from sharegrpo_rl.config.registry import CALLBACKS
+from sharegrpo_rl.config.user_code import UserCode
 from sharegrpo_rl.envs.registry import check_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine, sends_adapters
@@ -113,7 +114,7 @@ class RunConfig(AlgorithmConfig):
 
     def add_user_callbacks(self) -> None:
         """Put the callbacks that `user_callbacks` names behind those given to `.callbacks(...)`."""
-        classes = find_callbacks(self.user_callbacks)
+        classes = [CALLBACKS.load(name) for name in self.user_callbacks]
         for cls in classes:  # a remote runner gets the class itself: it has not executed the user's file yet
             ray.cloudpickle.register_pickle_by_value(sys.modules[cls.__module__])
         self.callbacks([*force_list(self.callbacks_class), *classes])

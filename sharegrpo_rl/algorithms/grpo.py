@@ -27,14 +27,15 @@ from sharegrpo_rl.algorithms.base import RunAlgorithm
 from sharegrpo_rl.algorithms.recovery import recovering
 from sharegrpo_rl.algorithms.registry import register_algorithm
 from sharegrpo_rl.config import GRPODOptions, GRPOOptions, RunOptions, StepGRPOOptions
+from sharegrpo_rl.config.registry import SELECTIONS
 from sharegrpo_rl.data.types import Group, PromptPack, SlotRequest
+from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.generation.generator import Generator
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.advantages import local_advantages
 from sharegrpo_rl.rewards.stages import RewardStage, group_stages
 from sharegrpo_rl.rollouts.collector import PrefetchedBatch, RolloutClient
-from sharegrpo_rl.rollouts.groups import native_packs, plan_requests
-from sharegrpo_rl.rollouts.metrics import completion_metrics, group_metrics
+from sharegrpo_rl.rollouts.groups import completion_metrics, group_metrics, native_packs, plan_requests
 from sharegrpo_rl.rollouts.selection import ReplayBuffer, RolloutBatch, select_groups
 
 
@@ -48,15 +49,17 @@ class GRPO(RunAlgorithm):
     """
 
     Options: ClassVar[type[RunOptions]] = GRPOOptions
+    options: GRPOOptions
 
     @override(RunAlgorithm)
     def setup(self, config: Any) -> None:
         super().setup(config)
         if self.config.one_process():
             self.env_runner.share_module(self.rl_module)
-        self.rollouts = RolloutClient(self.env_runner_group, self.learner_group, self.config)
+        self.rollouts = RolloutClient(self.env_runner_group, self.learner_group, self.options)
         self.rollouts.push_weights(everything=True)
-        self.replay = ReplayBuffer(self.config.replay_size)
+        self.replay = ReplayBuffer(self.options.replay_size)
+        self._select = SELECTIONS.load(self.options.selection)
         self._prefetched: PrefetchedBatch | None = None
         self._generation_batches = 0
         self._groups: list[Group] = []  # of this iteration: as sampled,
@@ -72,9 +75,9 @@ class GRPO(RunAlgorithm):
         started = time.perf_counter()
         self._groups, self._rewarded, self._packs = [], [], []  # frees the last iteration's pixels
         with self.metrics.log_time((TIMERS, "sampling"), reduce="mean", window=1):
-            batch = select_groups(self._collect_batch, self.config)
+            batch = select_groups(self._collect_batch, self._select, self.options)
         self._groups = batch.groups
-        if self.config.max_staleness:
+        if self.options.max_staleness:
             self._sync_weights()
             self._prefetched = PrefetchedBatch(self.rollouts, self._next_requests(self.iteration + 1))
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):
@@ -83,13 +86,13 @@ class GRPO(RunAlgorithm):
                 self._rewarded = stage(self._rewarded)
             self._packs = self.build_packs(self._rewarded)
             update = self.learner_group.update(self.resample(self._packs, batch.trained))
-        if not self.config.max_staleness:
+        if not self.options.max_staleness:
             self._sync_weights()
         self._log(batch, update, time.perf_counter() - started)
 
     def advantages(self, rewards: Tensor) -> Tensor:
         """The credit of a group's completions (S1: each against those of its own variant). [V, N] float64 -> [V, N]."""
-        return local_advantages(rewards, self.config.scale_rewards, self.config.advantage_eps)
+        return local_advantages(rewards, self.options.scale_rewards, self.options.advantage_eps)
 
     def build_packs(self, groups: Sequence[Group]) -> list[PromptPack]:
         """What to train: here every completion under the prompt that it was sampled from."""
@@ -97,15 +100,15 @@ class GRPO(RunAlgorithm):
 
     def reward_stages(self) -> list[RewardStage]:
         """What changes the rewards of the groups that are trained on, in order; each stage maps groups to groups."""
-        reference_kl = self._reference_kl if self.config.to_options().uses_reference else None
-        return group_stages(self.config, self.iteration, reference_kl)
+        reference_kl = self._reference_kl if self.options.uses_reference else None
+        return group_stages(self.options, derive_seed(self.seed, self.iteration), reference_kl)
 
     def resample(self, packs: Sequence[PromptPack], groups: Sequence[Group]) -> list[PromptPack]:
         """With replay: stored completions replace groups without any advantage, and those that selection lacked."""
-        if self.config.replay_size == 0:
+        if self.options.replay_size == 0:
             return list(packs)
         self.replay.add(packs, groups, self.iteration)
-        return self.replay.fill(packs, self.config, self.iteration, self.render)
+        return self.replay.fill(packs, self.options, self.seed, self.iteration, self.render)
 
     def _credit(self, group: Group) -> NDArray[np.float64]:
         advantages = torch.as_tensor(self.advantages(torch.from_numpy(group.rewards))).double().numpy()
@@ -132,31 +135,31 @@ class GRPO(RunAlgorithm):
         return batch
 
     def _next_requests(self, iteration: int, first_group: int = 0) -> list[SlotRequest]:
-        return plan_requests(self.bank, self.pick_questions(), self.config, iteration, first_group)
+        return plan_requests(self.bank, self.pick_questions(), self.options, self.seed, iteration, first_group)
 
     def _sync_weights(self) -> None:
         with self.metrics.log_time((TIMERS, "weight_sync"), reduce="mean", window=1):
             self.rollouts.push_weights()
 
     def _log(self, batch: RolloutBatch, update: dict[str, float], seconds: float) -> None:
-        config = self.config
-        slots = config.num_questions * config.num_variants * batch.batches
+        options = self.options
+        slots = options.num_questions * options.num_variants * batch.batches
         completions = completion_metrics(batch.groups, batch.errors)
-        groups = group_metrics(batch.groups, config.num_variants) | {"missing_slots": slots - batch.requests}
+        groups = group_metrics(batch.groups, options.num_variants) | {"missing_slots": slots - batch.requests}
         self.metrics.log_dict(completions, key=ENV_RUNNER_RESULTS, reduce="mean", window=1)
         self.metrics.log_dict(groups, key="groups", reduce="mean", window=1)
-        if config.selection != "none":
+        if options.selection != "none":
             self.metrics.log_dict(batch.metrics(), key="selection", reduce="mean", window=1)
-        if config.replay_size:
+        if options.replay_size:
             self.metrics.log_dict(self.replay.metrics(self.iteration), key="replay", reduce="mean", window=1)
         values = {
             "generation_batches": self._generation_batches,
             "tokens_per_second": completions["sampled_tokens"] / seconds,
         }
-        if config.max_staleness:
+        if options.max_staleness:
             version = self.learner_group.weights_version - 1  # that this update began with
             values["staleness"] = float(np.mean([version - g.weights_version for g in batch.groups]))
-        if config.num_env_runners:
+        if options.num_env_runners:
             values["env_runner_losses"] = self.rollouts.losses
         self.metrics.log_dict(values, reduce="mean", window=1)
         self.log_update(update)
@@ -189,14 +192,14 @@ class GRPO(RunAlgorithm):
     @override(RunAlgorithm)
     def make_generator(self, policy: Policy) -> Generator:
         """The run's engine where it lives in this process, else the policy itself."""
-        if self.config.engine == "vllm" and self.config.num_env_runners == 0:
+        if self.options.engine == "vllm" and self.options.num_env_runners == 0:
             return self.env_runner.make_generator()
         return super().make_generator(policy)
 
     @override(RunAlgorithm)
     def evaluated_generator(self) -> Generator:
         """The env runners where the driver has no model, or where their engines are faster than it."""
-        if self.config.num_env_runners and (self.config.num_learners or self.config.engine == "vllm"):
+        if self.options.num_env_runners and (self.options.num_learners or self.options.engine == "vllm"):
             self.push_weights()
             return self.rollouts
         return super().evaluated_generator()

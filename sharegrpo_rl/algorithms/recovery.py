@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.learners.failures import LearnerError, LearnersRestarted
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ T = TypeVar("T")
 class Recoverable(Protocol):
     """An algorithm that can return to an earlier iteration."""
 
-    config: Any
+    options: RunOptions
     metrics: Any
     learner_group: Any
     recovery: Recovery
@@ -55,7 +56,7 @@ class Recovery:
 
     def __init__(self, algorithm: Recoverable) -> None:
         self._algorithm = algorithm
-        self._remote = algorithm.config.num_learners > 0
+        self._remote = algorithm.options.num_learners > 0
         self._states: dict[int, dict[str, Any]] = {}  # after an iteration
         self._training_step: Callable[[], None] | None = None
         self._repeated_to = 0  # the last iteration that a repetition has done
@@ -114,7 +115,7 @@ class Recovery:
         self._training_step()
         algorithm = self._algorithm
         done = algorithm.iteration + 1
-        if done % algorithm.config.learner_commit_interval == 0:
+        if done % algorithm.options.learner_commit_interval == 0:
             self._states[done] = algorithm.driver_state()
             algorithm.learner_group.commit(done)
             committed = algorithm.learner_group.last_commit()

@@ -54,7 +54,7 @@ class SFT(RunAlgorithm):
 
         Wording and image transform are drawn as in RL, from the same seeds.
         """
-        requests = plan_requests(self.bank, self.pick_questions(), self.config, self.iteration, single=True)
+        requests = plan_requests(self.bank, self.pick_questions(), self.options, self.seed, self.iteration)
         policy = self.rl_module.policy
         return [
             target_pack(policy, request.group, prompt, target_text(self.bank[request.question_index], self.config))

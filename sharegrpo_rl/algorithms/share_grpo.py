@@ -30,6 +30,7 @@ class ShareGRPO(GRPO):
     """
 
     Options: ClassVar[type[RunOptions]] = ShareGRPOOptions
+    options: ShareGRPOOptions
 
     @override(GRPO)
     def build_packs(self, groups: Sequence[Group]) -> list[PromptPack]:
@@ -37,21 +38,21 @@ class ShareGRPO(GRPO):
         return [pack for group in groups for pack in self._shared_packs(group)]
 
     def _shared_packs(self, group: Group) -> list[PromptPack]:
-        config = self.config
+        options = self.options
         native, shared = (
             advantages.numpy()
             for advantages in hierarchical_advantages(
                 torch.from_numpy(group.rewards),
-                config.advantage_levels,
-                config.scale_rewards,
-                config.advantage_eps,
-                config.duplicate_rewards,
-                config.single_variant_doubles,
+                options.advantage_levels,
+                options.scale_rewards,
+                options.advantage_eps,
+                options.duplicate_rewards,
+                options.single_variant_doubles,
             )
         )
         packs = []
         for k, prompt in enumerate(group.prompts):
-            sources = range(len(group.prompts)) if config.pairing == "all" else [k]
+            sources = range(len(group.prompts)) if options.pairing == "all" else [k]
             packs.append(
                 PromptPack(
                     group=group.group,

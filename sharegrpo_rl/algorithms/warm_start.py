@@ -27,7 +27,7 @@ from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import Question
 from sharegrpo_rl.ops.schedules import lr_multiplier
-from sharegrpo_rl.rollouts.rendering import fitting_questions, keep_fitting
+from sharegrpo_rl.rollouts.groups import fitting_questions, keep_fitting
 from sharegrpo_rl.training.batching import micro_batches
 from sharegrpo_rl.training.optimizer import build_optimizer
 

@@ -40,7 +40,8 @@ def preview(
     """Show seed questions as training sees them: variants, transformed images, prompts, token counts."""
     from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.reports.preview import preview_run
-    from sharegrpo_rl.runs.run_file import find_run_file, load_run
+    from sharegrpo_rl.runs.examples import find_run_file
+    from sharegrpo_rl.runs.run_file import load_run
 
     import_user_files(imports or [])
     preview_run(load_run(find_run_file(file), sets or []), num, out, seed)
@@ -228,7 +229,8 @@ def plan(
     from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
     from sharegrpo_rl.planning.gpus import choose_gpu
     from sharegrpo_rl.planning.remedies import remedies
-    from sharegrpo_rl.runs.run_file import find_run_file, load_run
+    from sharegrpo_rl.runs.examples import find_run_file
+    from sharegrpo_rl.runs.run_file import load_run
 
     import_user_files(imports or [])
     spec = load_run(find_run_file(file), sets or [])
@@ -266,7 +268,8 @@ def train(
 ) -> None:
     """Train one run: checkpoints, curves, evaluation before and after, an exported model."""
     from sharegrpo_rl.config.user_code import import_user_files
-    from sharegrpo_rl.runs.run_file import check_folder_name, find_run_file, load_run
+    from sharegrpo_rl.runs.examples import find_run_file
+    from sharegrpo_rl.runs.run_file import check_folder_name, load_run
 
     path = find_run_file(file)
     digests = import_user_files(imports or [])
@@ -301,7 +304,8 @@ def tune(
 ) -> None:
     """Search over a run file's search space: many trials, a table, plots, and the best run file."""
     from sharegrpo_rl.config.user_code import import_user_files
-    from sharegrpo_rl.runs.run_file import check_folder_name, find_run_file
+    from sharegrpo_rl.runs.examples import find_run_file
+    from sharegrpo_rl.runs.run_file import check_folder_name
     from sharegrpo_rl.search.file import load_search
 
     path = find_run_file(file)

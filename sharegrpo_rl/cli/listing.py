@@ -13,7 +13,7 @@ from rich.table import Table
 from sharegrpo_rl.config import Options, meaning
 from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.config.option import type_words
-from sharegrpo_rl.config.registry import LOSSES, SELECTIONS
+from sharegrpo_rl.config.registry import LOSSES, REWARDS, SELECTIONS, Registry
 from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import as_json
@@ -75,19 +75,16 @@ def _entries(topic: str) -> Iterable[tuple[str, str]]:
 
         yield from ((name, spec.doc) for name, spec in ENVIRONMENTS.items())
     elif topic == "examples":
-        from sharegrpo_rl.runs.run_file import list_examples
+        from sharegrpo_rl.runs.examples import list_examples
 
         yield from ((name, _comment(path.read_text(encoding="utf-8"))) for name, path in list_examples().items())
     elif topic == "transforms":
         from sharegrpo_rl.data.transforms import TRANSFORMS
 
         yield from ((name, transform.sentence) for name, transform in TRANSFORMS.items())
-    elif topic in ("losses", "selections"):
-        yield from (LOSSES if topic == "losses" else SELECTIONS).describe()
     else:
-        from sharegrpo_rl.rewards.rubric import known_rewards
-
-        yield from known_rewards().items()
+        registries: dict[str, Registry[Any]] = {"losses": LOSSES, "selections": SELECTIONS, "rewards": REWARDS}
+        yield from registries[topic].describe()
 
 
 def options_table(name: str | None) -> Table:

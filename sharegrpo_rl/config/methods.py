@@ -6,10 +6,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from sharegrpo_rl.config.grpo import GRPOOptions, KLSchedule
 from sharegrpo_rl.config.option import option
 from sharegrpo_rl.config.registry import LOSSES
-from sharegrpo_rl.config.run import AnswerFormat, LossAggregation, RunOptions
+from sharegrpo_rl.config.run import AnswerFormat, GRPOOptions, KLSchedule, LossAggregation, RunOptions
 
 
 class ShareGRPOOptions(GRPOOptions):

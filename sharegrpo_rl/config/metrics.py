@@ -9,9 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sharegrpo_rl.config.grpo import GRPOOptions
 from sharegrpo_rl.config.names import suggestion
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import GRPOOptions, RunOptions
 from sharegrpo_rl.errors import UserError
 
 Row = Mapping[str, Any]

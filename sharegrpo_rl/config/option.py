@@ -216,7 +216,7 @@ def type_words(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Options):
         return "a table of keys"
     words = _WORDS.get(get_origin(annotation) or annotation, "something else")
-    inner = {str: " of texts", float: " of numbers", int: " of whole numbers", dict: " of tables"}
+    inner = {str: " of texts", Literal: " of texts", float: " of numbers", int: " of whole numbers", dict: " of tables"}
     items = get_args(annotation)
     return words + (
         inner.get(get_origin(items[-1]) or items[-1], "") if items and get_origin(annotation) in (list, dict) else ""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharegrpo_rl.config.grpo import GRPOOptions
 from sharegrpo_rl.config.methods import GRPODOptions, SFTOptions, ShareGRPOOptions, StepGRPOOptions
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import GRPOOptions, RunOptions
 
 ALGORITHM_OPTIONS: dict[str, type[RunOptions]] = {
     "GRPO": GRPOOptions,

@@ -1,8 +1,10 @@
-"""Losses and selections by name. A user's `--import` file adds its own; built-in ones are imported when first used."""
+"""Losses, selections, rewards and callbacks by name. A user's `--import` file adds its own; built-in ones are imported
+when first used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -11,47 +13,48 @@ from sharegrpo_rl.errors import UserError, did_you_mean
 
 LossFunction = Callable[[Any, Any], tuple[Any, Mapping[str, Any]]]  # in full: training/loss.py
 SelectionFunction = Callable[[list[Group], Any], list[Group]]
+RewardFunction = Callable[..., Sequence[float | None]]
+"""TRL's signature: `fn(completions=[text, ...], **columns) -> [value or None, ...]`; each column is a list as long as
+`completions`, only `answer_format` is one text. None says that a completion cannot be scored."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Generic[F]):
-    """The functions that one option may name.
+    """The functions or classes that one option may name.
 
+    kind: what they are, in a word. variable: the registry's own name in this module. option: the key that names them.
     built_in: name -> (`module:function`, one line about it), so that names and meanings are known without importing torch.
     """
 
-    def __init__(self, option: str, built_in: Mapping[str, tuple[str, str]]) -> None:
-        self.option = option
+    def __init__(self, kind: str, variable: str, option: str, built_in: Mapping[str, tuple[str, str]]) -> None:
+        self.kind, self.option = kind, option
         self.user_functions: dict[str, F] = {}
-        self._built_in = built_in
+        self._variable, self._built_in = variable, built_in
 
     def __reduce__(self) -> str:
         """Pickled by its name in this module: options that travel by value find the registry of the process they reach."""
-        return {"loss": "LOSSES", "selection": "SELECTIONS"}[self.option]
+        return self._variable
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self._built_in, *self.user_functions))
 
-    def register(self, name: str) -> Callable[[F], F]:
-        """A decorator that adds a function. Defining the same function again (a notebook cell) replaces it; UserError where
-        another function has the name."""
+    def register(self, name: str, function: F | None = None) -> Any:
+        """Add a function, as a call or as a decorator. Defining the same function again (a notebook cell) replaces it;
+        UserError where another function has the name."""
+        if function is None:
+            return lambda function: self.register(name, function)
+        taken = self.user_functions.get(name)
+        if name in self._built_in or (taken is not None and not same_definition(taken, function)):
+            raise UserError(f"{self.kind} {name!r} is registered already; choose another name")
+        self.user_functions[name] = function
+        return function
 
-        def add(function: F) -> F:
-            taken = self.user_functions.get(name)
-            if name in self._built_in or (taken is not None and not same_definition(taken, function)):
-                raise UserError(f"{self.option} {name!r} is registered already; choose another name")
-            self.user_functions[name] = function
-            return function
-
-        return add
-
-    def check(self, name: str) -> None:
-        """UserError, with the closest known name, where nothing is registered under `name`."""
+    def check(self, name: str, key: str = "") -> None:
+        """UserError, beginning with the key and naming the closest known name, where nothing is registered under `name`."""
         if name not in (known := list(self)):
             hint = did_you_mean(name, known)
-            raise UserError(
-                f"{self.option}: no {self.option} {name!r}{hint and f'; {hint}'} (known: {', '.join(known)})"
-            )
+            names = ", ".join(known) or f"none; --import FILE.py adds them with register_{self.kind}"
+            raise UserError(f"{key or self.option}: no {self.kind} {name!r}{hint and f'; {hint}'} (known: {names})")
 
     def load(self, name: str) -> F:
         """The function of that name; UserError for an unknown one."""
@@ -75,12 +78,16 @@ def same_definition(one: Any, other: Any) -> bool:
 
 LOSSES: Registry[LossFunction] = Registry(
     "loss",
+    "LOSSES",
+    "loss",
     {
         "clipped": ("sharegrpo_rl.training.loss:clipped", "PPO's clipped ratio, with an optional dual clip (S2, S8)"),
         "likelihood": ("sharegrpo_rl.training.loss:likelihood", "negative log-likelihood; takes no advantages (SFT)"),
     },
 )
 SELECTIONS: Registry[SelectionFunction] = Registry(
+    "selection",
+    "SELECTIONS",
     "selection",
     {
         "none": ("sharegrpo_rl.rollouts.selection:keep_all", "every group is trained on"),
@@ -94,13 +101,54 @@ SELECTIONS: Registry[SelectionFunction] = Registry(
         ),
     },
 )
+_STEPS = "sharegrpo_rl.rewards.steps"
+MEASURED = {
+    "accuracy": ("", "1 for a right answer, 0 for a wrong one or one that is not laid out as the format asks"),
+    "format": ("", "1 for a completion laid out exactly as the format asks and not truncated, else 0"),
+}
+"""The rewards that the rubric itself measures in every run, whatever their weight."""
+REWARDS: Registry[RewardFunction] = Registry(
+    "reward",
+    "REWARDS",
+    "rewards",
+    {
+        **MEASURED,
+        "key_steps": (
+            f"{_STEPS}:key_steps_reward",
+            "share of the row's key steps found in the steps; 0 where the row has none or the completion no answer",
+        ),
+        "step_validity": (
+            f"{_STEPS}:step_validity_reward",
+            "1 where every section is there, filled, once and in logical order, and nothing was cut off; else 0",
+        ),
+        "key_steps_released": (
+            f"{_STEPS}:key_steps_released_reward",
+            "the released code's share of key steps: substrings, with or without an answer",
+        ),
+        "step_validity_released": (
+            f"{_STEPS}:step_validity_released_reward",
+            "the released code's validity: bodies may be empty, sections before or behind the steps, the answer missing",
+        ),
+    },
+)
+CALLBACKS: Registry[type] = Registry("callbacks", "CALLBACKS", "user_callbacks", {})
 
 
-def register_loss(name: str) -> Callable[[LossFunction], LossFunction]:
+def register_loss(name: str, function: LossFunction | None = None) -> Any:
     """Make a loss known as `loss: NAME`: `f(batch: LossInputs, options) -> (loss [B, T], statistics)`."""
-    return LOSSES.register(name)
+    return LOSSES.register(name, function)
 
 
-def register_selection(name: str) -> Callable[[SelectionFunction], SelectionFunction]:
+def register_selection(name: str, function: SelectionFunction | None = None) -> Any:
     """Make a selection known as `selection: NAME`: `f(groups, options) -> groups`, those worth training on, in order."""
-    return SELECTIONS.register(name)
+    return SELECTIONS.register(name, function)
+
+
+def register_reward(name: str, function: RewardFunction | None = None) -> Any:
+    """Make a reward known as `rewards: {NAME: weight}`: `f(completions=[...], **columns) -> [value or None, ...]`."""
+    return REWARDS.register(name, function)
+
+
+def register_callbacks(name: str, callbacks: type | None = None) -> Any:
+    """Make a subclass of RLlib's RLlibCallback known as `user_callbacks: [NAME]`."""
+    return CALLBACKS.register(name, callbacks)

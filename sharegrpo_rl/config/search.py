@@ -10,10 +10,9 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from sharegrpo_rl.config.grpo import GRPOOptions
 from sharegrpo_rl.config.metrics import check_metric
 from sharegrpo_rl.config.option import Options, check_at, option
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import GRPOOptions, RunOptions
 from sharegrpo_rl.config.tree import SEARCH_WORDS, copy_tree
 from sharegrpo_rl.errors import UserError
 

@@ -7,18 +7,15 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sharegrpo_rl.config.registry import LOSSES, SELECTIONS
+from sharegrpo_rl.config.registry import LOSSES, REWARDS, SELECTIONS, Registry
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.rubric import REWARDS
 
 USER_MODULE = "sharegrpo_rl_user_"
 
 IMPORTED: list[str] = []  # absolute paths, in this process
-CALLBACKS: dict[str, type] = {}
 
 
 @dataclass(frozen=True)
@@ -30,15 +27,15 @@ class UserCode:
     """
 
     files: tuple[str, ...] = ()
-    functions: tuple[tuple[str, str, Callable[..., Any]], ...] = ()
+    functions: tuple[tuple[Registry[Any], str, Callable[..., Any]], ...] = ()
 
     @classmethod
     def of_this_process(cls) -> UserCode:
         """What has been added so far."""
         functions = tuple(
             (registry, name, function)
-            for registry, table in _tables().items()
-            for name, function in table.items()
+            for registry in (LOSSES, SELECTIONS, REWARDS)
+            for name, function in registry.user_functions.items()
             if not function.__module__.startswith("sharegrpo_rl")  # neither ours nor a user file's
         )
         return cls(tuple(IMPORTED), functions)
@@ -47,31 +44,7 @@ class UserCode:
         """Add it to this process."""
         import_user_files([Path(file) for file in self.files])
         for registry, name, function in self.functions:
-            _tables()[registry].setdefault(name, function)
-
-
-def _tables() -> dict[str, dict[str, Callable[..., Any]]]:
-    return {"loss": LOSSES.user_functions, "selection": SELECTIONS.user_functions, "reward": REWARDS}
-
-
-def register_callbacks(name: str, callbacks: type | None = None) -> Any:
-    """Make a subclass of RLlib's RLlibCallback known by `name`, as a call or as a decorator; UserError where another class
-    has the name."""
-    if callbacks is None:
-        return partial(register_callbacks, name)
-    if CALLBACKS.get(name, callbacks) is not callbacks:
-        raise UserError(f"callbacks {name!r} are registered already; choose another name")
-    CALLBACKS[name] = callbacks
-    return callbacks
-
-
-def find_callbacks(names: Sequence[str]) -> list[type]:
-    """The classes of the names; UserError for one that nobody registered."""
-    for name in names:
-        if name not in CALLBACKS:
-            known = ", ".join(CALLBACKS) or "none; --import FILE.py registers them with register_callbacks"
-            raise UserError(f"user_callbacks: no callbacks {name!r} (known: {known})")
-    return [CALLBACKS[name] for name in names]
+            registry.user_functions.setdefault(name, function)
 
 
 def import_user_files(paths: Sequence[Path]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -85,6 +86,16 @@ _ALL = (
     Transform("noise_25", "noise, sigma 25", _NOISY.format("some"), _noise(25.0), moves=False, seeded=True),
     Transform("noise_50", "noise, sigma 50", _NOISY.format("strong"), _noise(50.0), moves=False, seeded=True),
 )
+TransformName = Literal[
+    "rotate_90_cw",
+    "rotate_90_ccw",
+    "rotate_180",
+    "flip_horizontal",
+    "flip_vertical",
+    "noise_10",
+    "noise_25",
+    "noise_50",
+]
 TRANSFORMS: dict[str, Transform] = {transform.name: transform for transform in _ALL}
 DEFAULT_TRANSFORMS = tuple(t.name for t in _ALL if not t.moves)  # safe on data that nobody has looked at
 

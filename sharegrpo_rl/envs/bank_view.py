@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.data.bank_check import question_location
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
@@ -50,13 +49,12 @@ class BankView:
         return question_location(self._bank, self._indices[index])
 
 
-def training_questions(bank: QuestionBank, options: EnvOptions) -> QuestionBank:
-    """What RL uses of a train split: at most `max_questions`, without the first `skip_questions`.
+def training_questions(bank: QuestionBank, limit: int | None, skip: int = 0, subset_seed: int = 0) -> QuestionBank:
+    """What RL uses of a train split: at most `limit` questions, without the first `skip`.
 
-    `subset_seed` draws the questions that `max_questions` keeps, in the bank's order. A generated bank follows that
+    `subset_seed` draws the questions that `limit` keeps, in the bank's order. A generated bank follows that
     seed by itself and has no end. UserError where nothing remains.
     """
-    skip, limit = options.skip_questions, options.max_questions
     where = f"{bank.name} ({bank.split})"
     if isinstance(bank, GeneratedBank):
         if limit is not None:
@@ -64,7 +62,7 @@ def training_questions(bank: QuestionBank, options: EnvOptions) -> QuestionBank:
         return bank.part(skip, limit)
     indices: Sequence[int] = range(len(bank))
     if limit is not None and limit < len(indices):
-        indices = sorted(Random(derive_seed("subset", options.subset_seed)).sample(indices, limit))
+        indices = sorted(Random(derive_seed("subset", subset_seed)).sample(indices, limit))
     check_skip(skip, len(indices), where)
     return BankView(bank, indices[skip:])
 

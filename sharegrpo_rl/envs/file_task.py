@@ -12,15 +12,14 @@ from typing import Any, ClassVar, Self, cast
 
 from pydantic import model_validator
 
-from sharegrpo_rl.config.environment import EnvOptions, read_options
-from sharegrpo_rl.config.option import Options, option
+from sharegrpo_rl.config.option import Options, check_at, option
 from sharegrpo_rl.data.benchmarks.layout import find_layout
 from sharegrpo_rl.data.loading import TableBank, load_bank
 from sharegrpo_rl.data.mixture import MixedSet, MixtureBank, epoch_counts, mix_test, mix_train
 from sharegrpo_rl.data.transforms import DEFAULT_TRANSFORMS, TRANSFORMS, allowed_transforms, dropped_transforms
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.envs.bank_view import BankView, check_skip
-from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.envs.multimodal_qa import EnvOptions, MultimodalQAEnv
 from sharegrpo_rl.envs.registry import ENVIRONMENTS, environment_spec
 from sharegrpo_rl.errors import UserError, did_you_mean
 from sharegrpo_rl.rewards.rubric import Rubric
@@ -101,7 +100,7 @@ def _read_set(run: FileOptions, key: str, table: Any) -> MixedSetOptions:
     if not isinstance(table, Mapping):
         raise UserError(f"{key}: expected a table such as {{data: PATH, weight: 1, task: NAME}}, got {table!r}")
     mixing_keys = list(SetOptions.fields())
-    mixing = read_options(SetOptions, {k: v for k, v in table.items() if k in mixing_keys}, key)
+    mixing = check_at(f"{key}.", SetOptions, {k: v for k, v in table.items() if k in mixing_keys})
     if mixing.weight is not None and not 0 < mixing.weight < float("inf"):
         raise UserError(f"{key}.weight: {mixing.weight:g} must be above 0; to leave the set out, remove it")
     options_type = _options_type(run, key, mixing.env)
@@ -111,7 +110,7 @@ def _read_set(run: FileOptions, key: str, table: Any) -> MixedSetOptions:
         raise UserError(f"{key}.data: expected a folder, a file, or a hub name, got {given.get('data')!r}")
     shared = set(options_type.fields()) & set(run.fields()) - set(NOT_INHERITED)
     with _naming(key):
-        rows = read_options(options_type, {**{name: getattr(run, name) for name in shared}, **given}, key)
+        rows = check_at(f"{key}.", options_type, {**{name: getattr(run, name) for name in shared}, **given})
     if mixing.rewards is not None:
         with _naming(f"{key}.rewards"):
             Rubric(mixing.rewards)

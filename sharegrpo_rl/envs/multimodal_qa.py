@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sharegrpo_rl.config.environment import EnvOptions, read_options
+from sharegrpo_rl.config.option import Options, check_at, option
 from sharegrpo_rl.data.bank_check import check_bank
 from sharegrpo_rl.data.messages import place_sentence
-from sharegrpo_rl.data.transforms import TRANSFORMS, dropped_transforms, transform_images
+from sharegrpo_rl.data.transforms import TRANSFORMS, TransformName, dropped_transforms, transform_images
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.envs.bank_view import blind_partner, training_questions
 from sharegrpo_rl.envs.generated import GeneratedBank
@@ -28,6 +28,20 @@ from sharegrpo_rl.rewards.rubric import Rubric, Score
 
 DEFAULT_REWARDS: Mapping[str, float] = {"accuracy": 0.9, "format": 0.1}
 RESET_OPTIONS = ("question_index", "question_id", "variant_index", "transform", "transform_seed", "blind")
+
+
+class EnvOptions(Options):
+    """What `env_config` may hold in every environment."""
+
+    max_questions: int | None = option(
+        None, "at most this many training questions, the skipped ones included; test stays whole", ge=1
+    )
+    subset_seed: int = option(0, "which training questions max_questions keeps", ge=0)
+    skip_questions: int = option(0, "training questions to leave out from the start: those of the warm start", ge=0)
+    transforms: list[TransformName] | None = option(None, "image transforms to allow; null = the task's own list")
+    transform_text_position: Literal["before", "after"] = option(
+        "before", "the sentence about a transform comes before or after the question"
+    )
 
 
 class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
@@ -53,7 +67,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
     ) -> None:
         """`check` reads the split once and refuses bad ground truths and images; for `env_config` see options_type."""
         self.render_mode = render_mode
-        self.options = read_options(self.options_type, env_config)
+        self.options = check_at("env_config.", self.options_type, env_config)
         self.bank = self.load_bank(self.options, split, check=check)
         self.rubric = Rubric(dict(DEFAULT_REWARDS if rewards is None else rewards), answer_format)
         self.observation_space = spaces.Dict({"images": ImageList(), "question": UnicodeText()})
@@ -84,7 +98,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
     def used_questions(cls, bank: QuestionBank, options: Any, *, check: bool) -> QuestionBank:
         """The part of a bank that `options` leave, checked; generated questions are right by construction."""
         if bank.split == "train":
-            bank = training_questions(bank, options)
+            bank = training_questions(bank, options.max_questions, options.skip_questions, options.subset_seed)
         if check and not isinstance(bank, GeneratedBank):
             check_bank(bank, check_truth=cls.check)
         return bank

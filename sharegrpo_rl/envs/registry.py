@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sharegrpo_rl.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from sharegrpo_rl.config.environment import EnvOptions
     from sharegrpo_rl.data.types import QuestionBank
-    from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+    from sharegrpo_rl.envs.multimodal_qa import EnvOptions, MultimodalQAEnv
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ def environment_spec(env_id: str) -> EnvironmentSpec:
 
 def check_env_config(env_id: str, env_config: Mapping[str, Any]) -> EnvOptions:
     """The environment's options, keys and values checked, without opening any data."""
-    from sharegrpo_rl.config.environment import read_options
+    from sharegrpo_rl.config.option import check_at
 
-    return read_options(environment_spec(env_id).options, env_config)
+    return check_at("env_config.", environment_spec(env_id).options, env_config)
 
 
 def make_bank(env_id: str, env_config: Mapping[str, Any], split: str, *, check: bool = True) -> QuestionBank:
@@ -128,11 +127,11 @@ def make_env(
 
 def train_env_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `env_config` of RL's training split, from every option of a run: the warm start's questions are left out."""
-    from sharegrpo_rl.config.environment import read_options
+    from sharegrpo_rl.config.option import check_at
     from sharegrpo_rl.config.run import WarmStartOptions
 
     env_config, warm_start = config["env_config"], config["warm_start"]
-    rows = read_options(WarmStartOptions, warm_start, "warm_start").rows_from_train if warm_start else 0
+    rows = check_at("warm_start.", WarmStartOptions, warm_start).rows_from_train if warm_start else 0
     return {
         **env_config,
         "skip_questions": env_config.get("skip_questions", 0) + rows,

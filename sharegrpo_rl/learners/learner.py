@@ -13,6 +13,7 @@ import numpy as np
 import ray
 import torch
 import torch.distributed as dist
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -190,7 +191,7 @@ def export(learner: VLMLearner, folder: Path) -> None:
 class VLMLearnerGroup(LearnerGroup):
     """RLlib's group with `update(packs)`; state, weights and checkpoints are RLlib's."""
 
-    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         if config.num_learners:
             raise UserError(
                 "num_learners: remote learners live in a TrainLearnerGroup; config.build_learner_group() makes it"

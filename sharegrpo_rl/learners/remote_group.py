@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, RayActorError
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_LEARNER
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.utils.annotations import override
 
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.failures import LESS_MEMORY, Failure, LearnerError, LearnersRestarted, why_failed
@@ -34,26 +36,26 @@ logger = logging.getLogger(__name__)
 class TrainLearnerGroup(VLMLearnerGroup):
     """`num_learners` workers. Any method may raise LearnersRestarted: the algorithm goes back to that iteration."""
 
-    def __init__(self, *, config: Any, module_spec: Any = None, placement_group: Any = None) -> None:
+    def __init__(self, *, config: AlgorithmConfig, module_spec: Any = None, placement_group: Any = None) -> None:
         self.config = config.copy(copy_frozen=False)
+        self._options: RunOptions = self.config.to_options()
         self._module_spec = module_spec or self.config.get_multi_rl_module_spec()
         self._learner = self._workers = self._worker_manager = None  # RLlib's, unused here
         self._ts_dropped = 0
         self._is_shut_down = False
-        self._options = self.config.to_options()
         self._error: Exception | None = None  # the learners cannot go on after it
-        self._folder = commit_root(self.config.commit_folder)
+        self._folder = commit_root(self._options.commit_folder)
         self.restarts = 0
         self.seconds: dict[str, float] = {}  # of the last update
         self._group = Group("", ())
         self._version = 0  # how many updates the weights have seen
         spec = WorkerGroupSpec(
             learner=ray.put((self.config, self._module_spec)),
-            workers=self.config.num_learners,
-            resources=learner_bundle(self.config),
-            restarts=self.config.learner_restarts,
+            workers=self._options.num_learners,
+            resources=learner_bundle(self._options),
+            restarts=self._options.learner_restarts,
             folder=self._folder,
-            timeout_s=self.config.learner_timeout_s,
+            timeout_s=self._options.learner_timeout_s,
         )
         self._host: Any = None
         try:
@@ -146,7 +148,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         `wait`: until Ray Train has recorded it.
         """
         self._call("commit", {"iteration": iteration})
-        if wait and not ray.get(self._host.wait_for_commit.remote(iteration, self.config.learner_timeout_s)):
+        if wait and not ray.get(self._host.wait_for_commit.remote(iteration, self._options.learner_timeout_s)):
             raise LearnerError(f"the learners' state after iteration {iteration} was not committed in time")
 
     def last_commit(self) -> int:
@@ -155,7 +157,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     def _join(self) -> None:
         """Wait for a complete group."""
-        timeout = self.config.learner_timeout_s
+        timeout = self._options.learner_timeout_s
         outcome = self._get(self._host.ready.remote(timeout), timeout)
         if isinstance(outcome, Failure):
             raise self._fatal(outcome.error("building the model"))
@@ -164,8 +166,8 @@ class TrainLearnerGroup(VLMLearnerGroup):
         if isinstance(outcome, TimedOut):
             raise self._fatal(
                 LearnerError(
-                    f"the learners were not ready within {timeout:g} s; {shortage_now(self.config)}; if loading the model takes "
-                    "that long, raise learner_timeout_s"
+                    f"the learners were not ready within {timeout:g} s; {shortage_now(self._options)}; if loading the model "
+                    "takes that long, raise learner_timeout_s"
                 )
             )
         self._group = outcome
@@ -176,7 +178,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         if self._error is not None:
             raise self._error
         each = [arguments or {}] * len(self) if arguments is None or isinstance(arguments, Mapping) else arguments
-        timeout = self.config.learner_timeout_s
+        timeout = self._options.learner_timeout_s
         call = self._host.call.remote(self._group.attempt, Command(name, tuple(each)), timeout)
         outcome = self._get(call, timeout)
         if isinstance(outcome, Failure):
@@ -210,8 +212,8 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     def _why_ended(self, reason: str) -> str:
         if "WorkerGroupStartupTimeout" in reason or "InsufficientClusterResources" in reason:
-            return f"the learners could not be placed; {shortage_now(self.config)}"
-        allowed = self.config.learner_restarts
+            return f"the learners could not be placed; {shortage_now(self._options)}"
+        allowed = self._options.learner_restarts
         return f"the learners were lost more often than learner_restarts = {allowed} allows; the last time: {reason}"
 
     def _shares(self, shares: Sequence[UpdateShare]) -> list[Mapping[str, Any]]:

@@ -13,7 +13,9 @@ from typing import Any
 import ray
 import ray.train
 import torch.distributed as dist
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.train import Checkpoint, CheckpointUploadMode
 
 from sharegrpo_rl.learners.failures import Failure
@@ -77,7 +79,7 @@ class LearnerWorker:
 
     commands = ("update", "reference_kl", "module_state", "weight_part", "save", "restore", "export", "commit")
 
-    def __init__(self, config: Any, module_spec: Any, attempt: str) -> None:
+    def __init__(self, config: AlgorithmConfig, module_spec: RLModuleSpec, attempt: str) -> None:
         keep_freed_memory()
         config.user_code.load()
         local = config.copy(copy_frozen=False)

@@ -19,8 +19,9 @@ from sharegrpo_rl.reports.comparison_page import write_report
 from sharegrpo_rl.reports.jobs import Outcome, run_jobs, training_job
 from sharegrpo_rl.reports.methods import Method, make_labels, read_methods, read_run, write_methods
 from sharegrpo_rl.runs.display import say
+from sharegrpo_rl.runs.examples import find_run_file
 from sharegrpo_rl.runs.folder import RunFolder, differing_keys, run_params
-from sharegrpo_rl.runs.run_file import RunSpec, check_folder_name, find_run_file, load_run
+from sharegrpo_rl.runs.run_file import RunSpec, check_folder_name, load_run
 
 CONTROL = "config.shuffle_rewards=true"
 RUNS = "runs"  # the folder of runs inside --out

@@ -16,8 +16,9 @@ from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import write_atomically
 from sharegrpo_rl.reports.pages import Pixels, picture, render
+from sharegrpo_rl.runs.examples import check_data
 from sharegrpo_rl.runs.process import quiet_libraries
-from sharegrpo_rl.runs.run_file import RunSpec, check_data
+from sharegrpo_rl.runs.run_file import RunSpec
 from sharegrpo_rl.statistics.formatting import number
 
 Encode: TypeAlias = Callable[[str, tuple[Pixels, ...]], tuple[str, int, int]]  # -> prompt, tokens, image tokens of them

@@ -22,9 +22,10 @@ from sharegrpo_rl.planning.gpus import GPU
 from sharegrpo_rl.reports.jobs import PROGRAM, Job, run_jobs, training_job
 from sharegrpo_rl.reports.pages import render
 from sharegrpo_rl.runs.display import say
+from sharegrpo_rl.runs.examples import find_run_file
 from sharegrpo_rl.runs.folder import RunFolder
 from sharegrpo_rl.runs.process import machine_memory
-from sharegrpo_rl.runs.run_file import RunSpec, find_run_file, load_run
+from sharegrpo_rl.runs.run_file import RunSpec, load_run
 from sharegrpo_rl.statistics.formatting import NONE, number, percent
 
 TABLES = Path(__file__).with_name("paper_tables")

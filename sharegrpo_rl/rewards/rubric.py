@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
+from sharegrpo_rl.config.registry import MEASURED, REWARDS, register_reward
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.grader import AnswerFormat, AnswerKey, Verdict, find_format, grade_answer, make_key
-from sharegrpo_rl.rewards.steps import STEP_REWARDS
 
-RewardFunction = Callable[..., Sequence[float | None]]
-"""TRL's signature: `fn(completions=[text, ...], **columns) -> [value or None, ...]`; each column is a list as long as
-`completions`, only `answer_format` is one text. None says that a completion cannot be scored."""
+__all__ = ["Rubric", "Score", "grade_completion", "key_of", "register_reward"]
 
 
 @dataclass(frozen=True)
@@ -47,30 +44,6 @@ def grade_completion(completion: str, key: AnswerKey, form: AnswerFormat) -> Ver
     return Verdict(0.0, None, f"no single {form.name} answer") if answer is None else grade_answer(answer, key)
 
 
-MEASURED = {
-    "accuracy": "1 for a right answer, 0 for a wrong one or one that is not laid out as the format asks",
-    "format": "1 for a completion laid out exactly as the format asks and not truncated, else 0",
-}
-"""The rewards that are measured in every run, whatever their weight."""
-REWARDS: dict[str, RewardFunction] = {**STEP_REWARDS}
-"""The further rewards: those of steps, and a user's."""
-
-
-def known_rewards() -> dict[str, str]:
-    """Every reward that `rewards` may weigh, with a line about it."""
-    return MEASURED | {name: (f.__doc__ or "").strip().split("\n")[0] for name, f in REWARDS.items()}
-
-
-def register_reward(name: str, function: RewardFunction | None = None) -> Any:
-    """Make a user's reward known by `name`, as a call or as a decorator; UserError where another function has the name."""
-    if function is None:
-        return partial(register_reward, name)
-    if name in MEASURED or REWARDS.get(name, function) is not function:
-        raise UserError(f"reward {name!r} is registered already; choose another name")
-    REWARDS[name] = function
-    return function
-
-
 def _columns(question: SeedQuestion, count: int) -> dict[str, list[Any]]:
     known = {
         "prompts": question.question,
@@ -96,12 +69,12 @@ class Rubric:
         self.form = find_format(answer_format)
         self.weights = dict(weights)
         for name, weight in self.weights.items():
-            if name not in (known := known_rewards()):
-                raise UserError(f"reward {name!r} in `rewards` is unknown; known: {', '.join(sorted(known))}")
+            REWARDS.check(name, f"rewards.{name}")
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
                 raise UserError(f"the weight of reward {name!r} must be a finite number, not {weight!r}")
         if not any(self.weights.values()):
             raise UserError("`rewards` gives no reward a weight; for example accuracy: 0.9, format: 0.1")
+        self._further = {name: REWARDS.load(name) for name in self.weights if name not in MEASURED}
 
     def score(
         self, completions: Sequence[str], question: SeedQuestion, truncated: Sequence[bool] | None = None
@@ -109,8 +82,7 @@ class Rubric:
         """Scores of a question's completions, in order; a truncated completion is never well-formed."""
         key, cut = key_of(question), list(truncated or [False] * len(completions))
         verdicts = [grade_completion(completion, key, self.form) for completion in completions]
-        further = [name for name in self.weights if name not in MEASURED]
-        extra = {name: self._further_values(name, completions, question, cut) for name in further}
+        extra = {name: self._further_values(name, completions, question, cut) for name in self._further}
         scores = []
         for i, (completion, verdict) in enumerate(zip(completions, verdicts, strict=True)):
             parts = {"accuracy": verdict.score, "format": float(not cut[i] and self.form.matches(completion))}
@@ -125,7 +97,7 @@ class Rubric:
         self, name: str, completions: Sequence[str], question: SeedQuestion, cut: Sequence[bool]
     ) -> list[float | None]:
         columns = {**_columns(question, len(completions)), "truncated": list(cut), "answer_format": self.form.name}
-        values = list(REWARDS[name](completions=list(completions), **columns))
+        values = list(self._further[name](completions=list(completions), **columns))
         if len(values) != len(completions):
             raise UserError(f"reward {name!r} returned {len(values)} values for {len(completions)} completions")
         return [None if value is None or not math.isfinite(value) else float(value) for value in values]

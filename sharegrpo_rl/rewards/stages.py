@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sharegrpo_rl.config.run import GRPOOptions
 from sharegrpo_rl.data.types import Completion, Group
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.rewards.rubric import Score
@@ -28,12 +28,12 @@ RewardStage = Callable[[list[Group]], list[Group]]
 """Groups -> the same groups with other rewards [V, N], and a reward part for what was added."""
 
 
-def penalize_length(score: Score, completion: Completion, config: Any) -> Score:
+def penalize_length(score: Score, completion: Completion, options: GRPOOptions) -> Score:
     """The score with DAPO's soft penalty as the part `overlong`; unchanged where `overlong_buffer` is 0."""
-    if not config.overlong_buffer:
+    if not options.overlong_buffer:
         return score
-    penalty = overlong_penalty(len(completion.token_ids), config.max_completion_tokens, config.overlong_buffer)
-    total = float(score.total) + config.overlong_weight * penalty
+    penalty = overlong_penalty(len(completion.token_ids), options.max_completion_tokens, options.overlong_buffer)
+    total = float(score.total) + options.overlong_weight * penalty
     return replace(score, total=total, parts={**score.parts, "overlong": penalty})
 
 
@@ -44,13 +44,15 @@ def overlong_penalty(length: int, max_length: int, buffer: int) -> float:
     return min(0.0, (max_length - buffer - length) / buffer)
 
 
-def group_stages(config: Any, iteration: int, reference_kl: ReferenceKL | None) -> list[RewardStage]:
-    """The stages over whole groups that a run has switched on; `reference_kl` is None where it uses no reference."""
+def group_stages(options: GRPOOptions, seed: int, reference_kl: ReferenceKL | None) -> list[RewardStage]:
+    """The stages over whole groups that a run has switched on, in order.
+
+    `seed` is the iteration's own; `reference_kl` is None where the run uses no reference.
+    """
     stages: list[RewardStage] = []
-    if config.kl_in_reward and reference_kl is not None:
+    if options.kl_in_reward and reference_kl is not None:
         stages.append(lambda groups: penalize_kl(groups, reference_kl))
-    if config.shuffle_rewards:
-        seed = derive_seed(config.seed or 0, iteration)
+    if options.shuffle_rewards:
         stages.append(lambda groups: [shuffle_rewards(g, seed) for g in groups])
     return stages
 

@@ -13,7 +13,7 @@ looks for substrings instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -94,14 +94,6 @@ def _released_validity(text: str) -> bool:
         return False
     # Python reads no longer numbers; no count is as high
     return all(len(step[1]) <= 4_000 and int(step[1]) == number for number, step in enumerate(steps, 1))
-
-
-STEP_REWARDS: dict[str, Callable[..., Sequence[float | None]]] = {
-    "key_steps": key_steps_reward,
-    "step_validity": step_validity_reward,
-    "key_steps_released": key_steps_released_reward,
-    "step_validity_released": step_validity_released_reward,
-}
 
 
 # ---- Matching of key steps.

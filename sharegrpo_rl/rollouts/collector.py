@@ -14,6 +14,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from sharegrpo_rl.config.run import GRPOOptions
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot, SlotRequest
 from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
@@ -30,12 +31,13 @@ Render = Callable[[Sequence[SlotRequest]], list[Prompt]]
 class RolloutClient:
     """The env runners of an algorithm, local or remote; as a Generator, the remote ones."""
 
-    def __init__(self, env_runner_group: EnvRunnerGroup, learner_group: VLMLearnerGroup, config: Any) -> None:
+    def __init__(self, env_runner_group: EnvRunnerGroup, learner_group: VLMLearnerGroup, options: GRPOOptions) -> None:
         self._local: Any = env_runner_group.local_env_runner
         self._pool = RunnerPool(env_runner_group)
         self._learners = learner_group
-        self._config = config
-        self._remote = env_runner_group.num_remote_env_runners() > 0
+        self._options = options
+        self._remote = options.num_env_runners > 0
+        self._one_process = options.num_env_runners == 0 and options.num_learners == 0
         self.weights_version: int | None = None  # that runners must have; None where they share the Learner's module
         self.metrics: list[Any] = []  # logged by the runners, until `take_metrics`
 
@@ -136,7 +138,7 @@ class RolloutClient:
         raise self._unanswered(len(prompts) - len(completions), len(prompts), "prompts")
 
     def _answers(self, calls: PendingCalls) -> dict[int, Any]:
-        return self._pool.answers(calls, self._config.rollout_timeout_s, "rollout_timeout_s")
+        return self._pool.answers(calls, self._options.rollout_timeout_s, "rollout_timeout_s")
 
     def _unanswered(self, missing: int, total: int, what: str) -> RunnerError:
         return RunnerError(f"{missing} of {total} {what} got no answer in {ATTEMPTS} attempts; {self._pool.last_loss}")
@@ -148,10 +150,10 @@ class RolloutClient:
 
         A runner that shares the Learner's module needs nothing. Engines are sent what training changes, or `everything`.
         """
-        engine, version = self._config.engine, self._learners.weights_version
+        engine, version = self._options.engine, self._learners.weights_version
         if version == self.weights_version and not everything:
             return
-        if self._config.one_process():
+        if self._one_process:
             if engine == "hf":
                 return
             self._local.load_weights(version, everything)
@@ -169,7 +171,7 @@ class RolloutClient:
             getattr(self._local, method)(**arguments)
             return
         calls = self._pool.call(method, dict.fromkeys(self._pool.healthy, arguments), what)
-        self._pool.answers(calls, self._config.weight_sync_timeout_s, "weight_sync_timeout_s")
+        self._pool.answers(calls, self._options.weight_sync_timeout_s, "weight_sync_timeout_s")
 
     def restore(self) -> list[int]:
         """Runners that came back get the current weights before they are called again."""
@@ -178,7 +180,7 @@ class RolloutClient:
     def _ensure_runner(self) -> None:
         """Have at least one runner with the current weights; the others join when they are back."""
         for _ in range(ATTEMPTS):
-            self._update_restored(self._pool.wait_for_one(self._config.weight_sync_timeout_s))
+            self._update_restored(self._pool.wait_for_one(self._options.weight_sync_timeout_s))
             if self._pool.healthy:
                 return
         raise RunnerError(f"no env runner could take the weights in {ATTEMPTS} attempts; {self._pool.last_loss}")

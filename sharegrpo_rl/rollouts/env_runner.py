@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
@@ -26,14 +31,18 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from sharegrpo_rl.data.types import Completion, Prompt, SlotRequest
+from sharegrpo_rl.config.run import GRPOOptions
+from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, SlotRequest
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.generation.generator import Generator, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.loading import keep_freed_memory
+from sharegrpo_rl.models.prompts import PromptEncoder, Question
+from sharegrpo_rl.rewards.rubric import Score
 from sharegrpo_rl.rewards.stages import penalize_length
-from sharegrpo_rl.rollouts.grading import BackgroundGrader, Graded
-from sharegrpo_rl.rollouts.rendering import encode, in_object_store, show
+
+Shown = tuple[dict[str, Any], dict[str, Any]]  # observation, info
 
 
 class RunnerError(RuntimeError):
@@ -47,7 +56,9 @@ class StaleWeights(RunnerError):
 class QAEnvRunner(EnvRunner, Checkpointable):
     """Turns slot requests into episodes. Stateless between requests: everything random comes with the request."""
 
-    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+    options: GRPOOptions
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         torch.set_num_threads(self.config.num_threads)
         keep_freed_memory()
@@ -57,6 +68,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         self.remote = bool(self.worker_index)
         if self.remote:
             self.config.user_code.load()
+        self.options = self.config.to_options()
         self._callbacks = [callbacks() for callbacks in force_list(self.config.callbacks_class)]
         self.make_env()
 
@@ -166,7 +178,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         Requests may ask for different numbers of samples; equal ones are generated together, in their order.
         """
         generator = self.make_generator()
-        sampling = Sampling(self.config.max_completion_tokens, self.config.top_p)
+        sampling = Sampling(self.options.max_completion_tokens, self.options.top_p)
         results: dict[int, tuple[Completion, ...]] = {}
         with BackgroundGrader(self.env, requests) as grader:
             for n in sorted({r.num_generations for r in requests}):
@@ -199,7 +211,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         observation = {"question": question, "images": ()}
         episodes = []
         for sample, (completion, score) in enumerate(zip(completions, graded.scores, strict=True)):
-            score = penalize_length(score, completion, self.config)
+            score = penalize_length(score, completion, self.options)
             parts = dict(score.parts)
             episode = SingleAgentEpisode(
                 observations=[observation, observation],
@@ -270,3 +282,89 @@ class QAEnvRunner(EnvRunner, Checkpointable):
     def stop(self) -> None:
         if self.env is not None:
             self.env.close()
+
+
+def render(env: MultimodalQAEnv, encoder: PromptEncoder, requests: Sequence[SlotRequest]) -> list[Prompt]:
+    """The prompt of each request."""
+    return encode(encoder, show(env, requests))
+
+
+def show(env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> list[Shown]:
+    """Observation and info of each request."""
+    return [
+        env.reset(
+            options={
+                "question_index": request.question_index,
+                "variant_index": request.slot.variant_index,
+                "transform": request.slot.transform,
+                "transform_seed": request.slot.transform_seed,
+            }
+        )
+        for request in requests
+    ]
+
+
+def encode(encoder: PromptEncoder, shown: Sequence[Shown]) -> list[Prompt]:
+    """The prompts of what an environment has shown."""
+    return encoder.encode([Question(o["question"], o["images"], info["image_keys"]) for o, info in shown])
+
+
+def in_object_store(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts with their pixels behind object references, each distinct image put once: the driver handles ids only."""
+    stored: dict[str, Any] = {}
+
+    def put(image: PixelInput) -> PixelInput:
+        if image.key not in stored:
+            stored[image.key] = ray.put(image.tensors)
+        return PixelInput(image.key, stored[image.key])
+
+    return [replace(p, images=tuple(put(image) for image in p.images)) for p in prompts]
+
+
+class Graded(NamedTuple):
+    """The scores of a request's completions, in order, and the wall seconds they took."""
+
+    scores: list[Score]
+    seconds: float
+
+
+class BackgroundGrader:
+    """Grades in a thread of its own while the engine decodes, in the order of submission.
+
+    It leaves the question that the environment shows alone. A context manager: it ends when everything is graded, or at
+    the first error, raised with its own traceback.
+    """
+
+    def __init__(self, env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> None:
+        if type(env).score is not MultimodalQAEnv.score:
+            raise TypeError(f"{type(env).__name__} overrides score(); override grade(), which everything calls")
+        self._env, self._requests = env, requests
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grading")
+        self._graded: dict[int, Future[Graded]] = {}
+        self._pending: deque[Future[Graded]] = deque()
+
+    def __enter__(self) -> BackgroundGrader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, request: int, completions: Sequence[Completion]) -> None:
+        """Queue the completions of the request of that index; raises what an earlier one's grading has raised."""
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+        self._graded[request] = self._thread.submit(self._grade, request, completions)
+        self._pending.append(self._graded[request])
+
+    def results(self, completions: Sequence[Sequence[Completion]]) -> list[Graded]:
+        """The scores of all requests, in order; what has not been submitted yet is graded now."""
+        for request, answers in enumerate(completions):
+            if request not in self._graded:
+                self.submit(request, answers)
+        return [self._graded[request].result() for request in range(len(completions))]
+
+    def _grade(self, request: int, completions: Sequence[Completion]) -> Graded:
+        started = time.perf_counter()
+        question = self._env.bank[self._requests[request].question_index]
+        scores = self._env.grade(question, [c.text for c in completions], [c.truncated for c in completions])
+        return Graded(scores, time.perf_counter() - started)

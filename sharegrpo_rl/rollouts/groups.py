@@ -1,45 +1,93 @@
-"""From seed questions to requests, from episodes to groups `[variant][sample]`, and from groups to packs."""
+"""From seed questions to requests, from episodes to groups `[variant][sample]`, from groups to packs and to metrics.
+
+A question whose prompt would exceed `max_prompt_tokens` is found before training, left out and counted; prompts are never
+truncated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from sharegrpo_rl.data.transforms import allowed_transforms
-from sharegrpo_rl.data.types import Group, PromptPack, QuestionBank, SlotRequest
+from sharegrpo_rl.config.run import GRPOOptions, RunOptions
+from sharegrpo_rl.data.transforms import TRANSFORMS, allowed_transforms
+from sharegrpo_rl.data.types import Group, PromptPack, QuestionBank, SeedQuestion, SlotRequest
 from sharegrpo_rl.data.variants import derive_seed, plan_slots
+from sharegrpo_rl.envs.bank_view import BankView
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.prompts import PromptEncoder, Question
+from sharegrpo_rl.ops.advantages import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
+
+
+def fitting_questions(
+    bank: QuestionBank, encoder: PromptEncoder, transformed: bool = False, limit: int | None = None
+) -> list[int]:
+    """Indices of the (first `limit`) questions that fit in every wording, and with the longest transform sentence where
+    `transformed`. UserError where none does.
+    """
+    sentence = max((t.sentence for t in TRANSFORMS.values()), key=len) if transformed else ""
+    max_tokens = encoder.settings.max_prompt_tokens
+    indices = list(islice((i for i in range(len(bank)) if _fits(bank[i], encoder, sentence, max_tokens)), limit))
+    if not indices:
+        raise UserError(
+            f"{bank.name} ({bank.split}): all {len(bank)} questions are over-long (the first is {bank[0].id}); "
+            f"raise max_prompt_tokens = {max_tokens}, or lower max_pixels = {encoder.settings.max_pixels}"
+        )
+    return indices
+
+
+def keep_fitting(env: MultimodalQAEnv, encoder: PromptEncoder, limit: int) -> None:
+    """Reduce the environment's bank to its first `limit` questions that fit."""
+    indices = fitting_questions(env.bank, encoder, limit=limit)
+    if indices != list(range(len(indices))):
+        env.bank = BankView(env.bank, indices)
+
+
+def _fits(question: SeedQuestion, encoder: PromptEncoder, sentence: str, max_tokens: int) -> bool:
+    longest = max(question.wordings, key=lambda text: len(text.encode()))
+    text = f"{longest} {sentence}".strip()
+    bound = encoder.token_bound(text, len(question.images))
+    if bound is not None and bound <= max_tokens:
+        return True
+    if len(text) > 20 * max_tokens:  # no tokenizer writes twenty letters of prose as one token
+        return False
+    images = tuple(np.array(source.open(), dtype=np.uint8) for source in question.images)
+    return len(encoder.token_ids(Question(text, images))) <= max_tokens
 
 
 def plan_requests(
     bank: QuestionBank,
     questions: Sequence[tuple[int, int]],
-    config: Any,
+    options: RunOptions,
+    seed: int,
     iteration: int,
     first_group: int = 0,
-    single: bool = False,
 ) -> list[SlotRequest]:
     """A request for each slot of each (epoch, question index); every seed is derived, none is drawn.
 
     Groups are numbered from `first_group`. A question comes once an epoch, so (epoch, iteration, id) is never twice.
-    `single`: one slot and one completion for each question, whatever the group size (supervised targets).
+    A method that samples nothing gets one slot and one completion for each question: its target.
     """
     shape: dict[str, Any] = {"num_variants": 1, "include_original": "sampled", "strict_variants": False}
-    if not single:
-        shape = {name: getattr(config, name) for name in shape}
-    num_generations = 1 if single else config.num_generations
+    num_generations = 1
+    if isinstance(options, GRPOOptions):
+        shape = {name: getattr(options, name) for name in shape}
+        num_generations = options.num_generations
     requests = []
     for group, (epoch, index) in enumerate(questions, start=first_group):
         question = bank[index]
-        key = (config.seed or 0, epoch, iteration, question.id)
+        key = (seed, epoch, iteration, question.id)
         slots = plan_slots(
             question,
-            transform_probability=config.transform_probability,
-            wording=config.wording,
-            allowed=allowed_transforms(question, config.transforms),
+            transform_probability=options.transform_probability,
+            wording=options.wording,
+            allowed=allowed_transforms(question, options.transforms),
             seed=derive_seed("plan", *key),
             **shape,
         )
@@ -94,3 +142,85 @@ def native_packs(group: Group, advantages: NDArray[np.float64]) -> list[PromptPa
             group.slots, group.prompts, group.completions, advantages, strict=True
         )
     ]
+
+
+def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) -> dict[str, Any]:
+    """Means over all sampled completions; lengths in tokens."""
+    completions = [c for g in groups for slot in g.completions for c in slot]
+    lengths = np.array([len(c.token_ids) for c in completions])
+    rewards = np.concatenate([g.rewards.ravel() for g in groups])
+    names = sorted({n for g in groups for n in g.reward_parts})
+    parts = {
+        n: float(np.nanmean(np.concatenate([g.reward_parts[n].ravel() for g in groups if n in g.reward_parts])))
+        for n in names
+    }
+    return {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "accuracy": parts["accuracy"],
+        "format": parts["format"],
+        "reward_parts": parts,
+        "completion_length_mean": float(lengths.mean()),
+        "completion_length_max": int(lengths.max()),
+        "prompt_length_mean": float(np.mean([len(p.input_ids) for g in groups for p in g.prompts])),
+        "truncated_rate": float(np.mean([c.truncated for c in completions])),
+        "num_completions": len(completions),
+        "sampled_tokens": int(lengths.sum()),
+        "grader_errors": sum(e is not None for e in errors),
+    }
+
+
+def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
+    """How much the groups can teach; `valid_advantage_ratio`, `reward_density` and `solved_ratio` look at accuracy.
+
+    `tasks` has figures for each task where the groups belong to several, `kinds` for each kind of question.
+    """
+    accuracies = [g.accuracies for g in groups]
+    rewards = [g.rewards for g in groups]
+    return {
+        "valid_advantage_ratio": valid_ratio(accuracies),
+        "valid_reward_ratio": valid_ratio(rewards),
+        "valid_slot_ratio": valid_slot_ratio(accuracies),
+        "reward_density": reward_density(accuracies),
+        "solved_ratio": solved_ratio(accuracies),
+        "num_groups": len(groups),
+        "shrunk_groups": sum(len(g.slots) < num_variants for g in groups),
+        "transformed_slots": sum(s.transform is not None for g in groups for s in g.slots),
+        **_breakdown("tasks", groups, lambda g: g.task, _task_metrics),
+        **_breakdown("kinds", groups, lambda g: g.subtask, _kind_metrics),
+    }
+
+
+def _breakdown(
+    key: str,
+    groups: Sequence[Group],
+    name_of: Callable[[Group], str],
+    figures: Callable[[Sequence[Group]], dict[str, float]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """{key: {name: figures}} where the groups have several names, else nothing."""
+    by_name: dict[str, list[Group]] = {}
+    for group in groups:
+        by_name.setdefault(name_of(group), []).append(group)
+    if len(by_name) < 2:
+        return {}
+    return {key: {name or "unnamed": figures(members) for name, members in sorted(by_name.items())}}
+
+
+def _kind_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    accuracies = [g.accuracies for g in groups]
+    return {
+        "num_groups": len(groups),
+        "valid_advantage_ratio": valid_ratio(accuracies),
+        "reward_density": reward_density(accuracies),
+        "solved_ratio": solved_ratio(accuracies),
+    }
+
+
+def _task_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    accuracies = [g.accuracies for g in groups]
+    return {
+        "accuracy": float(np.concatenate([a.ravel() for a in accuracies]).mean()),
+        "reward_mean": float(np.concatenate([g.rewards.ravel() for g in groups]).mean()),
+        "valid_advantage_ratio": valid_ratio(accuracies),
+        "reward_density": reward_density(accuracies),
+    }

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sharegrpo_rl.config.registry import SELECTIONS
+from sharegrpo_rl.config.registry import SelectionFunction
+from sharegrpo_rl.config.run import GRPOOptions
 from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, Slot, SlotRequest
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
@@ -41,13 +42,14 @@ class RolloutBatch:
         }
 
 
-def select_groups(generate: Callable[[int], RolloutBatch], config: Any) -> RolloutBatch:
-    """Call `generate(first_group)` until the selection keeps `num_questions` groups, or refuses none.
+def select_groups(
+    generate: Callable[[int], RolloutBatch], keep: SelectionFunction, options: GRPOOptions
+) -> RolloutBatch:
+    """Call `generate(first_group)` until the selection `keep` leaves `num_questions` groups, or refuses none.
 
     Surplus groups are left out, latest first. After `max_generation_batches` training continues with the groups kept so
     far, unless `selection_strict`: then UserError.
     """
-    keep = SELECTIONS.load(config.selection)
     groups: list[Group] = []
     errors: list[str | None] = []
     requests = batches = 0
@@ -57,30 +59,30 @@ def select_groups(generate: Callable[[int], RolloutBatch], config: Any) -> Rollo
         errors += batch.errors
         requests += batch.requests
         batches += 1
-        kept = keep(groups, config)
-        too_few = len(kept) < min(config.num_questions, len(groups))
-        if not too_few or batches == config.max_generation_batches:
+        kept = keep(groups, options)
+        too_few = len(kept) < min(options.num_questions, len(groups))
+        if not too_few or batches == options.max_generation_batches:
             break
-    if too_few and config.selection_strict:
+    if too_few and options.selection_strict:
         raise UserError(
-            f"selection: after {batches} generation batches {len(kept)} of {config.num_questions} groups pass "
-            f"{config.selection}; raise max_generation_batches, change the questions, or set selection_strict: false"
+            f"selection: after {batches} generation batches {len(kept)} of {options.num_questions} groups pass "
+            f"{options.selection}; raise max_generation_batches, change the questions, or set selection_strict: false"
         )
-    trained = kept[: config.num_questions]
+    trained = kept[: options.num_questions]
     return RolloutBatch(groups, trained, requests, errors, batches, len(kept) - len(trained))
 
 
-def keep_all(groups: list[Group], options: Any) -> list[Group]:
+def keep_all(groups: list[Group], options: GRPOOptions) -> list[Group]:
     """`selection: none`."""
     return groups
 
 
-def keep_differing(groups: list[Group], options: Any) -> list[Group]:
+def keep_differing(groups: list[Group], options: GRPOOptions) -> list[Group]:
     """`selection: dynamic_sampling`."""
     return [g for g in groups if dynamic_sampling(g.accuracies)]
 
 
-def keep_in_band(groups: list[Group], options: Any) -> list[Group]:
+def keep_in_band(groups: list[Group], options: GRPOOptions) -> list[Group]:
     """`selection: online_filter`."""
     return [g for g in groups if online_filter(g.accuracies, options.filter_low, options.filter_high)]
 
@@ -125,7 +127,8 @@ class ReplayBuffer:
     def fill(
         self,
         packs: Sequence[PromptPack],
-        config: Any,
+        options: GRPOOptions,
+        seed: int,
         iteration: int,
         render: Callable[[Sequence[SlotRequest]], list[Prompt]],
     ) -> list[PromptPack]:
@@ -137,12 +140,12 @@ class ReplayBuffer:
         useful = {p.group for p in packs if np.any(p.advantages != 0)}
         replaced = [g for g in groups if g not in useful]
         next_group = max(groups, default=-1) + 1
-        replaced += range(next_group, next_group + max(0, config.num_questions - len(groups)))
+        replaced += range(next_group, next_group + max(0, options.num_questions - len(groups)))
         self._drawn = []
         if not replaced or not self.entries:
             return list(packs)
-        size = config.num_variants * config.num_generations
-        self._drawn = self._draw(size * len(replaced), config, iteration)
+        size = options.num_variants * options.num_generations
+        self._drawn = self._draw(size * len(replaced), options, derive_seed("replay", seed, iteration))
         keys = list(dict.fromkeys(e.prompt_key for e in self._drawn))
         prompts = dict(zip(keys, render([SlotRequest(0, index, slot, 0, 0) for index, slot in keys]), strict=True))
         filled = [p for p in packs if p.group in useful]
@@ -150,13 +153,13 @@ class ReplayBuffer:
             filled += _packs(group, self._drawn[i * size : (i + 1) * size], prompts)
         return filled
 
-    def _draw(self, count: int, config: Any, iteration: int) -> list[Replayed]:
+    def _draw(self, count: int, options: GRPOOptions, seed: int) -> list[Replayed]:
         entries = list(self.entries)
-        p = replay_probabilities(np.array([e.advantage for e in entries]), config.replay_alpha)
-        rng = np.random.default_rng(derive_seed("replay", config.seed or 0, iteration))
-        if not config.replay_replacement:
+        p = replay_probabilities(np.array([e.advantage for e in entries]), options.replay_alpha)
+        rng = np.random.default_rng(seed)
+        if not options.replay_replacement:
             count = min(count, len(entries))
-        chosen = rng.choice(len(entries), size=count, replace=config.replay_replacement, p=p)
+        chosen = rng.choice(len(entries), size=count, replace=options.replay_replacement, p=p)
         return [entries[i] for i in chosen]
 
     def metrics(self, iteration: int) -> dict[str, float]:

@@ -40,7 +40,6 @@ class VLLMEnvRunner(QAEnvRunner):
         """The engine, started at the first call. A remote runner's own model then frees its memory: only its processor and
         token ids are still needed."""
         if self.engine is None:
-            from sharegrpo_rl.config.run import VLLMOptions
             from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
             if self.module is None:
@@ -52,7 +51,7 @@ class VLLMEnvRunner(QAEnvRunner):
                 dtype=c.dtype,
                 max_completion_tokens=c.max_completion_tokens,
                 images_per_prompt=most_images(self.env.bank),
-                settings=VLLMOptions(**c.vllm),
+                settings=self.options.vllm,
                 adapter=c.lora if c.sends_adapters() else None,
             )
             if self.remote:
@@ -63,7 +62,7 @@ class VLLMEnvRunner(QAEnvRunner):
     def make_generator(self) -> Generator:
         from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
 
-        return VLLMGenerator(self.module.policy, self.start_engine(), self.config.rollout_timeout_s)
+        return VLLMGenerator(self.module.policy, self.start_engine(), self.options.rollout_timeout_s)
 
     def drop_engine(self) -> None:
         """Stop the engine; the next call that needs one starts another."""
@@ -73,7 +72,7 @@ class VLLMEnvRunner(QAEnvRunner):
 
     def load_weights(self, version: int, everything: bool) -> None:
         """Hand the engine the weights of this process's own module, which the Learner trains."""
-        timeout_s = self.config.weight_sync_timeout_s
+        timeout_s = self.options.weight_sync_timeout_s
         model = self.module.policy.model
         weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
         self.start_engine().load(weights, version, timeout_s)

@@ -13,10 +13,10 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sharegrpo_rl.config.blocks import PACKAGES
 from sharegrpo_rl.data.types import Completion, Group, PromptPack, SeedQuestion
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import LOGGED_AS, storage_errors, write_atomically
+from sharegrpo_rl.runs.run_file import PACKAGES
 
 # Clocks and bookkeeping that Tune leaves out of the curves too.
 LEFT_OUT = {"training_iteration", "timestamp", "pid", "iterations_since_restore", "time_since_restore", "config"}

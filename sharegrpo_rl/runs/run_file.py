@@ -1,121 +1,39 @@
-"""A run file, `<run name>: {run, env, stop, config}`, checked and resolved to every option's value."""
+"""A run file, `<run name>: {run, env, stop, config, loggers}`, checked and resolved to every option's value.
+
+A run ends after its iterations or completions, where a metric reaches a value, or where it stops improving.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from sharegrpo_rl.config.blocks import check_loggers, check_stop, check_stop_metrics
-from sharegrpo_rl.config.environment import read_options
-from sharegrpo_rl.config.metrics import check_metric
-from sharegrpo_rl.config.names import closest, suggestion
+from sharegrpo_rl.config.metrics import Row, check_metric, value_of
+from sharegrpo_rl.config.names import suggestion
+from sharegrpo_rl.config.option import Options, check_at, option
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.config.resolve import options_of, resolve
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.config.search import SearchOptions
 from sharegrpo_rl.config.tree import ROOTS, Setting, apply_settings, find_search_space, load_yaml_file, parse_setting
-from sharegrpo_rl.config.user_code import find_callbacks
-from sharegrpo_rl.envs.registry import ENVIRONMENTS
+from sharegrpo_rl.envs.registry import ENVIRONMENTS, check_env_config
 from sharegrpo_rl.errors import UserError
 
-# ---- Environment ids and `env_config` keys, checked against the registry; and where the data of examples comes from.
-
-# The data sets that tuned examples name by a relative folder; none of them travels in the wheel.
-ORIGINS: dict[str, str] = {
-    "easy_vqa": (
-        "`pip install sharegrpo-rl[easy-vqa]`, then `python -m sharegrpo_rl.data.easy_vqa --out data/easy_vqa` "
-        "writes it from the PyPI package easy-vqa"
-    ),
-    "mnist_pairs": (
-        "pairs of MNIST test digits (yann.lecun.com/exdb/mnist) as train.parquet and test.parquet; "
-        "the data page of the docs describes the columns"
-    ),
-    "counting_clevr": (
-        "CLEVR and Super-CLEVR renders with their object lists (github.com/psunlpgroup/VisOnlyQA) as train.jsonl, "
-        "test.jsonl and images/; the data page of the docs describes the columns"
-    ),
-    "mulberry_sft": (
-        "HuanjinYao/Mulberry-SFT on the Hugging Face hub without its reflective rows, each chat as one row with problem, "
-        "solution and images; the papers page of the docs describes it"
-    ),
-}
+LENGTHS = ("training_iteration", "completions")
+PLATEAU = "plateau"
 
 
-def check_environment(env: str) -> None:
-    """UserError with the closest id where no such environment is registered."""
-    if env not in ENVIRONMENTS:
-        raise UserError(
-            f"env: no environment {env!r}{suggestion(env, ENVIRONMENTS)} (known: {', '.join(ENVIRONMENTS)})"
-        )
+class PlateauOptions(Options):
+    """`stop.plateau`: end a run whose metric no longer improves."""
 
-
-def check_environment_config(env: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """`env_config` with every option of the environment, checked and typed; opens no data."""
-    return read_options(ENVIRONMENTS[env].options, table).as_dict()
-
-
-def check_data(env_config: Mapping[str, Any]) -> None:
-    """UserError where data is needed and not named, or a tuned example's relative folder is not there."""
-    if "data" not in env_config:
-        return
-    data = env_config["data"]
-    if not data:
-        raise UserError("config.env_config.data: missing; name a data set, such as --set config.env_config.data=FOLDER")
-    if not isinstance(data, list):
-        _check_origin("config.env_config.data", data, " with --set config.env_config.data=PATH")
-        return
-    for number, part in enumerate(data):
-        _check_origin(f"config.env_config.data[{number}].data", part["data"], ", in the run file")
-
-
-def _check_origin(key: str, data: str, how: str) -> None:
-    path = Path(data)
-    origin = ORIGINS.get(path.name)
-    if origin and not path.exists():
-        raise UserError(
-            f"{key}: there is no {data} (looked in {Path.cwd()}); "
-            f"set it to where {path.name} lies{how}. It comes from: {origin}"
-        )
-
-
-# ---- Tuned examples by path or by short name; they travel in the wheel as `sharegrpo_rl/tuned_examples`.
-
-
-def examples_folder() -> Path:
-    """Where the tuned examples lie: in the installed package, or beside it in a source tree."""
-    package = Path(__file__).resolve().parent.parent
-    shipped = package / "tuned_examples"
-    return shipped if shipped.is_dir() else package.parent / "tuned_examples"
-
-
-def list_examples() -> dict[str, Path]:
-    """Every example by its short name (path without `.yaml`), sorted."""
-    root = examples_folder()
-    return {str(p.relative_to(root).with_suffix("").as_posix()): p for p in sorted(root.rglob("*.yaml"))}
-
-
-def find_run_file(text: str) -> Path:
-    """The file that a path or a short name (`share_grpo/drawn_shapes-tiny`, or its last part) means."""
-    path = Path(text)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise UserError(f"{text}: a folder; name a run file in it")
-    examples = list_examples()
-    short = text.removesuffix(".yaml").removeprefix("tuned_examples/")
-    if short in examples:
-        return examples[short]
-    same_end = [name for name in examples if name.rsplit("/", 1)[-1] == short]
-    if len(same_end) == 1:
-        return examples[same_end[0]]
-    if same_end:
-        raise UserError(f"{text}: several examples have this name; say {' or '.join(same_end)}")
-    near = closest(short, examples)
-    hint = f"did you mean the example {near}?" if near else "`sharegrpo-rl list` names the examples"
-    raise UserError(f"{text}: no such file or tuned example; {hint}")
+    metric: str = option("evaluation/accuracy", "the metric: a path into result.json")
+    mode: Literal["max", "min"] = option("max", "whether higher or lower is better")
+    patience: int = option(5, "measurements without an improvement that end the run", ge=1)
+    min_delta: float = option(0.0, "a measurement must be better by this much to count", ge=0)
 
 
 Resolved = TypeVar("Resolved")
@@ -195,7 +113,6 @@ def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
             steps = options.optimizer_steps_per_iteration * stop["training_iteration"]
             options = options.model_copy(update={"total_steps": steps})
         options.check_together(run)
-        find_callbacks(options.user_callbacks)
         if options.best_metric is not None:
             check_metric("best_metric", options.best_metric, options)
     except UserError as error:
@@ -265,3 +182,120 @@ def read_table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{key}: expected a table of keys, got {value!r}")
     return value
+
+
+def check_environment(env: str) -> None:
+    """UserError with the closest id where no such environment is registered."""
+    if env not in ENVIRONMENTS:
+        raise UserError(
+            f"env: no environment {env!r}{suggestion(env, ENVIRONMENTS)} (known: {', '.join(ENVIRONMENTS)})"
+        )
+
+
+def check_environment_config(env: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """`env_config` with every option of the environment, checked and typed; opens no data."""
+    return check_env_config(env, table).as_dict()
+
+
+def check_stop(stop: Mapping[str, Any]) -> dict[str, Any]:
+    """The table `stop` with types checked; metrics are checked against the run by `check_stop_metrics`."""
+    if stop.get("training_iteration") is None:
+        raise UserError("stop.training_iteration: missing; say how many iterations to train")
+    return {key: _check_entry(key, value) for key, value in stop.items() if value is not None}
+
+
+def _check_entry(key: str, value: Any) -> Any:
+    if key in LENGTHS:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"stop.{key}: expected a whole number of at least 1, got {value!r}")
+        return value
+    if key == PLATEAU:
+        if not isinstance(value, Mapping):
+            raise UserError(f"stop.plateau: expected a table such as {{patience: 5}}, got {value!r}")
+        return check_at("stop.plateau.", PlateauOptions, value).as_dict()
+    if "/" in key:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise UserError(f"stop.{key}: expected a number, got {value!r}")
+        return float(value)
+    known = (*LENGTHS, PLATEAU)
+    raise UserError(
+        f"stop.{key}: no such key{suggestion(key, known)}; a run stops at {', '.join(known)}, or where a metric "
+        "such as evaluation/accuracy reaches a number"
+    )
+
+
+def check_stop_metrics(stop: Mapping[str, Any], options: RunOptions) -> None:
+    """UserError where the run does not report a metric, or never measures it before the end."""
+    named = {f"stop.{key}": key for key in stop if "/" in key}
+    if PLATEAU in stop:
+        named["stop.plateau.metric"] = stop[PLATEAU]["metric"]
+    interval = options.evaluation_interval
+    for key, metric in named.items():
+        check_metric(key, metric, options)
+        if metric.startswith("evaluation/") and (interval == 0 or interval >= stop["training_iteration"]):
+            raise UserError(
+                f"{key}: {metric} is not measured before the end with config.evaluation_interval = {interval}; "
+                "set it to a number of iterations"
+            )
+
+
+def reason_to_stop(rows: Sequence[Row], stop: Mapping[str, Any]) -> str | None:
+    """The key of `stop` that ends a run with these rows, in the order given; None while it goes on."""
+    return next((key for key, value in stop.items() if rows and _ends(key, value, rows)), None)
+
+
+def _ends(key: str, value: Any, rows: Sequence[Row]) -> bool:
+    if key == "training_iteration":
+        return len(rows) >= value
+    if key == "completions":
+        return sum(row.get("env_runners", {}).get("num_completions", 0) or 0 for row in rows) >= value
+    if key == PLATEAU:
+        return _is_flat([v for row in rows if (v := value_of(row, value["metric"])) is not None], value)
+    measured = value_of(rows[-1], key)
+    return measured is not None and measured >= value
+
+
+def _is_flat(values: Sequence[float], plateau: Mapping[str, Any]) -> bool:
+    """Have the last `patience` measurements not beaten the best before them?"""
+    sign = 1 if plateau["mode"] == "max" else -1
+    best, since = -math.inf, 0
+    for value in values:
+        if sign * value > best + plateau["min_delta"]:
+            best, since = sign * value, 0
+        else:
+            since += 1
+    return since >= plateau["patience"]
+
+
+class WandbOptions(Options):
+    """`loggers.wandb`; the key comes from `wandb login` or WANDB_API_KEY, never from a file that is shared."""
+
+    project: str = option("sharegrpo_rl", "the project")
+    group: str | None = option(None, "groups runs on the page; null = the storage folder's name")
+    entity: str | None = option(None, "user or team; null = your default")
+    mode: Literal["online", "offline"] = option("online", "offline keeps everything below the run's folder")
+
+
+class MlflowOptions(Options):
+    """`loggers.mlflow`."""
+
+    experiment_name: str = option("sharegrpo_rl", "the experiment")
+    tracking_uri: str | None = option(None, "server or file: URI; null = MLFLOW_TRACKING_URI, or MLflow's own default")
+
+
+LOGGERS: dict[str, type[Options]] = {"wandb": WandbOptions, "mlflow": MlflowOptions}
+PACKAGES = {"wandb": "wandb", "mlflow": "mlflow-skinny"}
+
+
+def check_loggers(table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The table `loggers`, checked, with defaults filled in; messages begin with the dotted key."""
+    checked = {}
+    for name, settings in table.items():
+        if name not in LOGGERS:
+            raise UserError(f"loggers.{name}: no such logger{suggestion(name, LOGGERS)} (known: {', '.join(LOGGERS)})")
+        if settings is None:
+            continue
+        if not isinstance(settings, Mapping):
+            raise UserError(f"loggers.{name}: expected a table such as {{}}, got {settings!r}")
+        checked[name] = check_at(f"loggers.{name}.", LOGGERS[name], settings).as_dict()
+    return checked

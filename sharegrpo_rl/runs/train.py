@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from sharegrpo_rl.config.blocks import reason_to_stop
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
 from sharegrpo_rl.files import PREDICTIONS, as_json
 from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.runs.display import Display, build_summary, clock, closing_table, say, signal_line
+from sharegrpo_rl.runs.examples import check_data
 from sharegrpo_rl.runs.folder import RunFolder, changed_versions, choose_name, decide, run_params
 from sharegrpo_rl.runs.journal import RolloutLog, group_entry
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
 from sharegrpo_rl.runs.process import Interruption, peak_memory, quiet_libraries
-from sharegrpo_rl.runs.run_file import RunSpec, check_data
+from sharegrpo_rl.runs.run_file import RunSpec, reason_to_stop
 
 GROUPS_KEPT = 8  # as text, of an iteration whose groups are kept
 GROUPS_DRAWN = 2  # as pictures

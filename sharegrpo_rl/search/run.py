@@ -20,9 +20,10 @@ from sharegrpo_rl.config import user_code
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.runs.display import say
+from sharegrpo_rl.runs.examples import check_data
 from sharegrpo_rl.runs.folder import choose_name
 from sharegrpo_rl.runs.process import Interruption, quiet_libraries
-from sharegrpo_rl.runs.run_file import RunSpec, check_data
+from sharegrpo_rl.runs.run_file import RunSpec
 from sharegrpo_rl.runs.train import TrainOptions
 from sharegrpo_rl.search.display import SearchDisplay
 from sharegrpo_rl.search.draws import OptunaDraws, PlannedDraws
@@ -77,10 +78,10 @@ class SearchRunOptions(TrainOptions):
 
 def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) -> int:
     """Run one search to its end in `storage/name`. Returns the exit code: 0, 1 where every trial failed, 130 or 143."""
-    samples = [spec.trial(values).config for values in ({}, *single_values(spec.space))]
-    for config in samples:
-        check_engine(config.get("engine", "hf"))
-        check_data(config["env_config"])
+    samples = [spec.trial(values) for values in ({}, *single_values(spec.space))]
+    for trial in samples:
+        check_engine(trial.config.get("engine", "hf"))
+        check_data(trial.options.env_config)
     # Too small a space is refused here, before anything is written.
     draws = (OptunaDraws if spec.options["searcher"] == "optuna" else PlannedDraws)(spec, options.seed)
     params = search_params(spec, options.seed, options.imports)
@@ -94,7 +95,7 @@ def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) ->
         if state == "new":
             folder.clear()
         folder.write_json(PARAMS, params)
-        demand = largest_demand(samples)
+        demand = largest_demand([trial.options for trial in samples])
         at_once = min(spec.options["max_concurrent"] or trials_at_once(demand), spec.trials)
         return _Search(spec, options, folder, draws, console).run(at_once, demand["CPU"])
 

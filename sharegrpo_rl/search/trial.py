@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from ray.tune import PlacementGroupFactory, Trainable
 
-from sharegrpo_rl.config.blocks import reason_to_stop
 from sharegrpo_rl.config.metrics import value_of
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.config.search import with_values
 from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.errors import UserError
@@ -29,7 +28,7 @@ from sharegrpo_rl.files import LockedError, as_json, replacing, storage_errors, 
 from sharegrpo_rl.runs.folder import STATE_FILE, RunFolder, run_params
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
 from sharegrpo_rl.runs.process import quiet_libraries
-from sharegrpo_rl.runs.run_file import RunSpec, resolve_run
+from sharegrpo_rl.runs.run_file import RunSpec, reason_to_stop, resolve_run
 from sharegrpo_rl.runs.train import TrainableAlgorithm
 
 SLOT = "search_slot"  # as many of this resource as trials may run at once
@@ -239,11 +238,11 @@ def _bundle(gpus: float) -> dict[str, float]:
 # How many trials the machine holds
 
 
-def largest_demand(configs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def largest_demand(trials: Iterable[RunOptions]) -> dict[str, float]:
     """Cores and GPUs of the largest of some trials, with its env runners and learners."""
     from sharegrpo_rl.learners.placement import demand
 
-    demands = [demand(SimpleNamespace(**config)) for config in configs]
+    demands = [demand(options) for options in trials]
     return {"CPU": 1 + max(d.get("CPU", 0) for d in demands), "GPU": max(d.get("GPU", 0) for d in demands)}
 
 

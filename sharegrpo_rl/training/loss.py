@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sharegrpo_rl.config.grpo import GRPOOptions
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import GRPOOptions, RunOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, kl_estimate, token_weights
 

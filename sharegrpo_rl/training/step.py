@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from sharegrpo_rl.config.grpo import GRPOOptions
 from sharegrpo_rl.config.registry import LOSSES
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import GRPOOptions, RunOptions
 from sharegrpo_rl.data.types import Completion, PromptPack
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.vision import ImageBank, count_distinct

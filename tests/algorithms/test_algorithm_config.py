@@ -8,7 +8,8 @@ from sharegrpo_rl.algorithms.model_source import cache_key
 from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config, register_with_tune
 from sharegrpo_rl.config import presets, resolve
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.runs.run_file import list_examples, load_run
+from sharegrpo_rl.runs.examples import list_examples
+from sharegrpo_rl.runs.run_file import load_run
 
 
 @pytest.mark.parametrize("run", ALGORITHMS)
@@ -162,7 +163,7 @@ def test_methods_on_drawn_shapes_leave_from_one_model():
 NESTED = [
     ({"warm_start": {"stepz": 5}}, "warm_start.stepz: no such key; did you mean steps"),
     ({"lora": {"rank": 8}}, "lora.rank: no such key; it is called r here"),
-    ({"rewards": {"acuracy": 1}}, "rewards.acuracy: no such reward; did you mean accuracy"),
+    ({"rewards": {"acuracy": 1}}, "rewards.acuracy: no reward 'acuracy'; did you mean accuracy"),
     ({"model_config": {"hiden": 3}}, "model_config.hiden: no such key; did you mean hidden_size"),
     ({"vllm": {"sleep": 1}}, "vllm.sleep: expected true or false, got 1"),
     (

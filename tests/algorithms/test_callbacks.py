@@ -7,13 +7,15 @@ import ray
 from test_runs import OPTIONS
 
 from sharegrpo_rl.algorithms.registry import build_config
-from sharegrpo_rl.config.user_code import CALLBACKS, IMPORTED, find_callbacks, import_user_files, register_callbacks
+from sharegrpo_rl.config.registry import CALLBACKS, register_callbacks
+from sharegrpo_rl.config.resolve import resolve
+from sharegrpo_rl.config.user_code import IMPORTED, import_user_files
 from sharegrpo_rl.errors import UserError
 
 USER_FILE = """
 import json
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from sharegrpo_rl.config.user_code import register_callbacks
+from sharegrpo_rl.config.registry import register_callbacks
 
 class Watch(RLlibCallback):
     def note(self, hook, **facts):
@@ -50,10 +52,9 @@ register_callbacks("watch", Watch)
 
 @pytest.fixture
 def registry():
-    before, imported = dict(CALLBACKS), list(IMPORTED)
+    before, imported = dict(CALLBACKS.user_functions), list(IMPORTED)
     yield
-    CALLBACKS.clear()
-    CALLBACKS.update(before)
+    CALLBACKS.user_functions = before
     IMPORTED[:] = imported
 
 
@@ -62,9 +63,9 @@ def test_names_are_taken_once(registry):
     register_callbacks("a", int)
     with pytest.raises(UserError, match="registered already"):
         register_callbacks("a", str)
-    assert find_callbacks(["a"]) == [int]
-    with pytest.raises(UserError, match=r"no callbacks 'b' \(known: a\)"):
-        find_callbacks(["a", "b"])
+    assert CALLBACKS.load("a") is int
+    with pytest.raises(UserError, match=r"user_callbacks: no callbacks 'b' \(known: a\)"):
+        resolve("GRPO", {"user_callbacks": ["a", "b"]})
 
 
 @pytest.mark.slow

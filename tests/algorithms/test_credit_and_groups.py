@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config
+from sharegrpo_rl.config import GRPOOptions, resolve
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot
 from sharegrpo_rl.envs.registry import make_bank
 from sharegrpo_rl.rewards.stages import shuffle_rewards
-from sharegrpo_rl.rollouts.groups import group_episodes, plan_requests
-from sharegrpo_rl.rollouts.metrics import completion_metrics, group_metrics
+from sharegrpo_rl.rollouts.groups import completion_metrics, group_episodes, group_metrics, plan_requests
 
 ROOT_HALF = 1 / sqrt(2)
 
@@ -22,7 +22,7 @@ ROOT_HALF = 1 / sqrt(2)
 def algorithm(name, **options):
     """The algorithm with its config and nothing started: credit needs no more."""
     made = object.__new__(ALGORITHMS[name])
-    made.config = build_config(name, "DrawnShapes-v0", options, seed=0)
+    made.options, made.seed = resolve(name, options), 0
     return made
 
 
@@ -148,20 +148,19 @@ def bank():
 
 
 def test_requests_of_an_iteration(bank):
-    config = build_config("ShareGRPO", "DrawnShapes-v0", {"env_config": ENV, "num_generations": 4}, 0)
-    requests = plan_requests(bank, [(0, 3), (0, 5)], config, iteration=2)
+    options = resolve("ShareGRPO", {"num_generations": 4})
+    requests = plan_requests(bank, [(0, 3), (0, 5)], options, 0, iteration=2)
     assert [(r.group, r.question_index, r.slot.slot, r.num_generations) for r in requests] == [
         (0, 3, 0, 4), (0, 3, 1, 4), (1, 5, 0, 4), (1, 5, 1, 4),
     ]  # fmt: skip
-    assert requests == plan_requests(bank, [(0, 3), (0, 5)], config, iteration=2)
+    assert requests == plan_requests(bank, [(0, 3), (0, 5)], options, 0, iteration=2)
     assert all(r.slot.variant_index == 0 for r in requests if r.slot.slot == 0)
     assert len({r.sampling_seed for r in requests}) == 4
 
 
 def test_seeds_change_with_everything(bank):
     def seeds(seed=0, epoch=0, iteration=0):
-        config = build_config("GRPO", "DrawnShapes-v0", {"env_config": ENV}, seed)
-        return {r.sampling_seed for r in plan_requests(bank, [(epoch, 0), (epoch, 1)], config, iteration)}
+        return {r.sampling_seed for r in plan_requests(bank, [(epoch, 0), (epoch, 1)], GRPOOptions(), seed, iteration)}
 
     variants = [seeds(), seeds(seed=1), seeds(epoch=1), seeds(iteration=1)]
     assert len(set.union(*variants)) == 8
@@ -188,7 +187,7 @@ def runner(policy):
 
 
 def test_a_question_twice_in_one_iteration_keeps_its_groups_apart(bank, runner):
-    requests = plan_requests(bank, [(0, 3), (1, 3)], runner.config, 0)
+    requests = plan_requests(bank, [(0, 3), (1, 3)], runner.options, 0, 0)
     groups = group_episodes(runner.sample(requests=requests))
     assert [g.group for g in groups] == [0, 1]
     assert [g.question_index for g in groups] == [3, 3]
@@ -198,7 +197,7 @@ def test_a_question_twice_in_one_iteration_keeps_its_groups_apart(bank, runner):
 @settings(max_examples=5)
 @given(st.randoms(use_true_random=False))
 def test_groups_do_not_depend_on_the_order_of_episodes(bank, runner, random):
-    episodes = runner.sample(requests=plan_requests(bank, [(0, 3), (0, 7), (1, 3)], runner.config, 0))
+    episodes = runner.sample(requests=plan_requests(bank, [(0, 3), (0, 7), (1, 3)], runner.options, 0, 0))
     expected = group_episodes(episodes)
     random.shuffle(episodes)
     for one, other in zip(expected, group_episodes(episodes), strict=True):
@@ -208,14 +207,14 @@ def test_groups_do_not_depend_on_the_order_of_episodes(bank, runner, random):
 
 
 def test_episodes_carry_the_true_rewards(bank, runner):
-    (group,) = group_episodes(runner.sample(requests=plan_requests(bank, [(0, 3)], runner.config, 0)))
+    (group,) = group_episodes(runner.sample(requests=plan_requests(bank, [(0, 3)], runner.options, 0, 0)))
     answer = bank[3].answer
     for slot in range(len(group.slots)):
         expected = [1.0 if str(i) == answer else 0.0 for i in range(4)]
         assert group.accuracies[slot].tolist() == expected
         assert group.rewards[slot].tolist() == pytest.approx([0.9 * a + 0.1 for a in expected], abs=1e-9)
     assert group.reward_parts["format"].min() == 1
-    episode = runner.sample(requests=plan_requests(bank, [(0, 3)], runner.config, 0))[0]
+    episode = runner.sample(requests=plan_requests(bank, [(0, 3)], runner.options, 0, 0))[0]
     assert episode.is_terminated
     assert len(episode) == 1
 
@@ -262,5 +261,5 @@ def test_metrics_of_each_kind_where_there_are_several():
 
 
 def test_groups_carry_their_task(bank, runner):
-    (group,) = group_episodes(runner.sample(requests=plan_requests(bank, [(0, 3)], runner.config, 0)))
+    (group,) = group_episodes(runner.sample(requests=plan_requests(bank, [(0, 3)], runner.options, 0, 0)))
     assert (group.task, group.subtask) == ("drawn_shapes", "counting")

@@ -115,7 +115,7 @@ def test_functions_of_a_script_are_part_of_the_user_s_code(registered):
     register_loss("flat")(flat)
     code = UserCode.of_this_process()
     assert [Path(file).name for file in code.files[-len(FILES) :]] == list(FILES)
-    assert ("loss", "flat", flat) in code.functions
+    assert (LOSSES, "flat", flat) in code.functions
     assert all(name != "cispo" for _, name, _ in code.functions)
     del LOSSES.user_functions["flat"]
     code.load()

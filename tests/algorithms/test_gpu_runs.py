@@ -34,7 +34,7 @@ PLACES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory):
-    from sharegrpo_rl.rewards.rubric import REWARDS
+    from sharegrpo_rl.config.registry import REWARDS
 
     ray.cloudpickle.register_pickle_by_value(sys.modules["test_runs"])
     register_noise()
@@ -44,7 +44,7 @@ def surroundings(tmp_path_factory):
         ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, runtime_env=hook)
         yield
         ray.shutdown()
-    del REWARDS["noise"]
+    del REWARDS.user_functions["noise"]
 
 
 def figures(**options):

@@ -23,7 +23,7 @@ ITERATIONS = 5
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory):
     """A cache of its own, a reward that differs in every process, one Ray with room for two groups of learners."""
-    from sharegrpo_rl.rewards.rubric import REWARDS
+    from sharegrpo_rl.config.registry import REWARDS
 
     ray.cloudpickle.register_pickle_by_value(sys.modules["test_runs"])
     register_noise()
@@ -38,7 +38,7 @@ def surroundings(tmp_path_factory):
         )
         yield
         ray.shutdown()
-    del REWARDS["noise"]
+    del REWARDS.user_functions["noise"]
 
 
 def build(**options):
@@ -138,8 +138,7 @@ def before(algo, method, iteration, rank):
 def test_a_learner_killed_within_an_iteration_changes_nothing(two, method, rank, learner_commit_interval):
     algo, folder, undisturbed = two
     algo.restore_from_path(folder)
-    algo.config = algo.config.copy(copy_frozen=False)
-    algo.config.learner_commit_interval = learner_commit_interval
+    algo.options = algo.options.model_copy(update={"learner_commit_interval": learner_commit_interval})
     restarts = algo.learner_group.restarts
     undo = before(algo, method, 3, rank)
     again = Run(algo, ITERATIONS)

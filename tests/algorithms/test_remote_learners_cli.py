@@ -40,7 +40,7 @@ small:
     sharding: fsdp2
 """
 REWARDS = """
-from sharegrpo_rl.rewards.rubric import register_reward
+from sharegrpo_rl.config.registry import register_reward
 
 
 def noise(completions, **columns):

@@ -34,16 +34,16 @@ def noisy(completions, **columns):
 
 def register_noise():
     """Make the reward known in this process."""
-    from sharegrpo_rl.rewards.rubric import REWARDS, register_reward
+    from sharegrpo_rl.config.registry import REWARDS, register_reward
 
-    REWARDS.pop("noise", None)
+    REWARDS.user_functions.pop("noise", None)
     register_reward("noise", noisy)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory):
     """A cache of its own, a reward of its own in every process, one Ray."""
-    from sharegrpo_rl.rewards.rubric import REWARDS
+    from sharegrpo_rl.config.registry import REWARDS
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test file
     register_noise()
@@ -57,7 +57,7 @@ def surroundings(tmp_path_factory):
         )
         yield
         ray.shutdown()
-    del REWARDS["noise"]
+    del REWARDS.user_functions["noise"]
 
 
 def config(run="ShareGRPO", seed=0, **options):

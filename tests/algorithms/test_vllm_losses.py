@@ -31,10 +31,10 @@ def tokens(episodes):
 def test_an_engine_that_fails_is_replaced(build):
     algo = build()
     requests = algo._next_requests(3)
-    undisturbed = algo.rollouts.collect(requests)
+    undisturbed = algo.rollouts.collect_batch(requests)
     engine = algo.env_runner.engine
     engine.stop()  # its core is gone; the runner does not know
-    assert tokens(algo.rollouts.collect(requests)) == tokens(undisturbed)
+    assert tokens(algo.rollouts.collect_batch(requests)) == tokens(undisturbed)
     assert algo.env_runner.engine is not engine
     assert algo.rollouts.losses == 1
     assert algo.train()["learners"]["default_policy"]["logprob_diff_max"] < 1e-4
@@ -42,9 +42,8 @@ def test_an_engine_that_fails_is_replaced(build):
 
 def test_an_engine_that_is_never_done_ends_the_run(build):
     algo = build()
-    config = algo.config.copy(copy_frozen=False)
-    config.rollout_timeout_s = 1e-6
-    algo.env_runner.config = config
+    runner = algo.env_runner
+    runner.options = runner.options.model_copy(update={"rollout_timeout_s": 1e-6})
     with pytest.raises(EngineLost, match="prompts unanswered after 1e-06 s"):
         algo.train()
 
@@ -53,7 +52,7 @@ def test_an_env_runner_killed_with_its_engine_loses_no_question(build):
     algo = build(num_env_runners=1)
     algo.train()
     requests = algo._next_requests(7)
-    undisturbed = algo.rollouts.collect(requests)
+    undisturbed = algo.rollouts.collect_batch(requests)
     (pid,) = algo.env_runner_group.foreach_env_runner(lambda r: os.getpid(), local_env_runner=False)
     asked = algo.rollouts.begin(requests)
     os.kill(pid, signal.SIGKILL)

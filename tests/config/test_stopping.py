@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.config.blocks import reason_to_stop
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.runs.run_file import load_run
+from sharegrpo_rl.runs.run_file import load_run, reason_to_stop
 
 RUN_FILE = """
 mine:

@@ -16,7 +16,7 @@ from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.config.tree import parse_setting
 from sharegrpo_rl.envs.registry import ENVIRONMENTS
-from sharegrpo_rl.runs.run_file import find_run_file
+from sharegrpo_rl.runs.examples import find_run_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

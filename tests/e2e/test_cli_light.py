@@ -132,7 +132,7 @@ def test_user_code_comes_in_by_import_and_its_mistakes_are_named(
 ) -> None:
     good = tmp_path / "my_rewards.py"
     good.write_text(
-        "from sharegrpo_rl.rewards.rubric import register_reward\n"
+        "from sharegrpo_rl.config.registry import register_reward\n"
         "def brevity_of_test(completions, **columns):\n    return [1.0 / (1 + len(c)) for c in completions]\n"
         "register_reward('brevity_of_test', brevity_of_test)\n"
     )

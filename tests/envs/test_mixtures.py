@@ -203,7 +203,7 @@ BAD = [
         r"env_config\.data\[0\]\.rewards\.accuracy: expected a number, got 'x'",
     ),
     ([{"data": "a", "rewards": {"accuracy": 0}}], r"env_config\.data\[0\]\.rewards: "),
-    ([{"data": "a", "transforms": ["spin"]}], r"env_config\.data\[0\]\.transforms: .*spin"),
+    ([{"data": "a", "transforms": ["spin"]}], r"env_config\.data\[0\]\.transforms\[0\]: .spin. is not one of rotate"),
     (7, r"env_config\.data: expected text or a list of tables, got 7"),
 ]
 

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.envs.multimodal_qa import EnvOptions, MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
 
 

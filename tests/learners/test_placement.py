@@ -3,13 +3,13 @@
 import pytest
 import ray
 
-from sharegrpo_rl.algorithms.registry import build_config
+from sharegrpo_rl.config import resolve
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.placement import check_demand, demand
 
 
 def config(**options):
-    return build_config("GRPO", "DrawnShapes-v0", options, 0)
+    return resolve("GRPO", options)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_what_fits_is_let_through(cluster):
     [
         (
             {"num_learners": 3, "num_gpus_per_learner": 1},
-            "asks for 3 GPUs .3 learners with 1 GPU each.*the cluster has 2",
+            "needs 3 GPUs .3 learners with 1 GPU each.*the cluster has 2",
         ),
         ({"num_learners": 3, "num_env_runners": 2}, "num_learners, num_env_runners: the run needs 5 CPUs.*has 4"),
     ],

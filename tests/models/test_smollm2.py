@@ -78,7 +78,8 @@ def test_prompts_use_its_own_chat_template_and_single_digits(folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_iteration_on_arithmetic(folder, dtype, tmp_path, monkeypatch):
     from sharegrpo_rl.algorithms.registry import build_config
-    from sharegrpo_rl.runs.run_file import find_run_file, load_run
+    from sharegrpo_rl.runs.examples import find_run_file
+    from sharegrpo_rl.runs.run_file import load_run
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     small = {"num_questions": 2, "num_generations": 2, "evaluation_questions": 12, "dtype": dtype, "num_threads": 1}

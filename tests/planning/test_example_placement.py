@@ -11,7 +11,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 
 from sharegrpo_rl.algorithms.registry import ALGORITHMS, build_config
 from sharegrpo_rl.learners.placement import check_demand, learner_bundle
-from sharegrpo_rl.runs.run_file import find_run_file, load_run
+from sharegrpo_rl.runs.examples import find_run_file
+from sharegrpo_rl.runs.run_file import load_run
 
 pytestmark = pytest.mark.slow
 
@@ -40,11 +41,12 @@ def nodes_of(group: PlacementGroup) -> list[str]:
 def test_learners_and_runners_have_room_beside_each_other(example_and_nodes: tuple[str, int]) -> None:
     name, nodes = example_and_nodes
     spec = load_run(find_run_file(name))
-    options = {**spec.config, "engine": "hf"}  # vLLM need not be installed; the bundles are the same
-    config = build_config(spec.run, spec.env, options, 0)
-    check_demand(config)
+    config = build_config(spec.run, spec.env, {**spec.config, "engine": "hf"}, 0)  # vLLM need not be installed here
+    check_demand(spec.options)
     runners = ALGORITHMS[spec.run].default_resource_request(config.to_dict())()
-    learners = placement_group([learner_bundle(config)] * config.num_learners, strategy="PACK")  # as Ray Train does
+    learners = placement_group(
+        [learner_bundle(spec.options)] * config.num_learners, strategy="PACK"
+    )  # as Ray Train does
     ray.get([runners.ready(), learners.ready()], timeout=200)
     assert "GPU" not in ray.available_resources()  # all taken
     assert len(set(nodes_of(learners)) | set(nodes_of(runners))) == nodes

@@ -10,7 +10,8 @@ from sharegrpo_rl.models.sizes import known_sizes
 from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
 from sharegrpo_rl.planning.gpus import GPUS
 from sharegrpo_rl.planning.remedies import remedies
-from sharegrpo_rl.runs.run_file import list_examples, load_run
+from sharegrpo_rl.runs.examples import list_examples
+from sharegrpo_rl.runs.run_file import load_run
 
 GPU_LINE = re.compile(r"^# gpu: ([\w-]+)", re.MULTILINE)
 TYPES = {name: found[1] for name, path in list_examples().items() if (found := GPU_LINE.search(path.read_text()))}

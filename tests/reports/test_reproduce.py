@@ -22,7 +22,8 @@ from sharegrpo_rl.reports.reproduce import (
     read_tables,
     reproduce,
 )
-from sharegrpo_rl.runs.run_file import find_run_file, list_examples, load_run
+from sharegrpo_rl.runs.examples import find_run_file, list_examples
+from sharegrpo_rl.runs.run_file import load_run
 
 PROGRAM = (sys.executable, str(Path(__file__).with_name("stand_in_program.py")))
 DOCS = Path(__file__).parents[2] / "docs" / "papers.md"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from sharegrpo_rl.config.registry import REWARDS, register_reward
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.rubric import REWARDS, Rubric, known_rewards, register_reward
+from sharegrpo_rl.rewards.rubric import Rubric
 
 QUESTION = SeedQuestion(id="q", question="How many dots?", answer="5", extra={"colour": "red"})
 RIGHT = "<think>so</think><answer>5</answer>"
@@ -20,10 +21,9 @@ BARE = "The answer is 5"
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    before = dict(REWARDS)
+    before = dict(REWARDS.user_functions)
     yield
-    REWARDS.clear()
-    REWARDS.update(before)
+    REWARDS.user_functions = before
 
 
 def test_weighted_sum_of_accuracy_and_format() -> None:
@@ -91,6 +91,6 @@ def test_a_decorator_registers_too(registered: None) -> None:
         """Always 0."""
         return [0.0] * len(completions)
 
-    assert REWARDS["nothing"] is nothing
-    assert list(known_rewards())[:2] == ["accuracy", "format"]
-    assert known_rewards()["nothing"] == "Always 0."
+    assert REWARDS.load("nothing") is nothing
+    assert list(REWARDS)[:2] == ["accuracy", "format"]
+    assert dict(REWARDS.describe())["nothing"] == "Always 0."

@@ -1,12 +1,11 @@
 """The stages of a reward after the rubric: length penalty, KL, and the shuffled control."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot
 from sharegrpo_rl.rewards.rubric import Score
 from sharegrpo_rl.rewards.stages import group_stages, overlong_penalty, penalize_kl, penalize_length
@@ -36,12 +35,11 @@ def group(number, accuracies):
 
 
 def test_the_length_penalty_is_weighed_and_logged_as_a_part():
-    config = SimpleNamespace(overlong_buffer=4, overlong_weight=0.5, max_completion_tokens=10)
+    options = GRPOOptions(overlong_buffer=4, overlong_weight=0.5, max_completion_tokens=10)
     score = Score(1.0, {"accuracy": 1.0})
-    penalized = penalize_length(score, completion(8), config)
+    penalized = penalize_length(score, completion(8), options)
     assert (penalized.total, penalized.parts) == (0.75, {"accuracy": 1.0, "overlong": -0.5})
-    config.overlong_buffer = 0
-    assert penalize_length(score, completion(8), config) is score
+    assert penalize_length(score, completion(8), GRPOOptions()) is score
 
 
 def test_the_kl_is_taken_off_the_reward_of_each_completion():
@@ -61,11 +59,10 @@ def test_the_kl_is_taken_off_the_reward_of_each_completion():
 
 
 def test_stages_run_in_the_order_of_the_list():
-    config = SimpleNamespace(kl_in_reward=True, shuffle_rewards=True, seed=0)
+    options = GRPOOptions(kl_in_reward=True, shuffle_rewards=True)
     groups = [group(0, (1, 0))]
-    for stage in group_stages(config, 3, lambda groups: (1.0, [np.array([0.25, 0.5])])):
+    for stage in group_stages(options, 3, lambda groups: (1.0, [np.array([0.25, 0.5])])):
         groups = stage(groups)
     assert sorted(groups[0].rewards.ravel()) == [-0.5, 0.75]
-    assert group_stages(config, 3, None)[0:1] != []
-    config.shuffle_rewards = False
-    assert group_stages(config, 3, None) == []
+    assert len(group_stages(options, 3, None)) == 1  # no reference, no KL
+    assert group_stages(GRPOOptions(kl_in_reward=True), 3, None) == []

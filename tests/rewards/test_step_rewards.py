@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharegrpo_rl.config.registry import REWARDS
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.grader import ANSWER_FORMATS, step_texts
-from sharegrpo_rl.rewards.rubric import REWARDS, Rubric
+from sharegrpo_rl.rewards.rubric import Rubric
 
 MEGABYTE = 1_000_000
 PARTS = [
@@ -34,7 +35,7 @@ RELEASED = ("key_steps_released", "step_validity_released")
 
 
 def one(name: str, text: str, **columns: object) -> float:
-    (value,) = REWARDS[name](completions=[text], key_steps=[QUESTION.key_steps], **columns)
+    (value,) = REWARDS.load(name)(completions=[text], key_steps=[QUESTION.key_steps], **columns)
     assert value is not None
     return value
 
@@ -255,8 +256,8 @@ def test_never_raises(text: str) -> None:
     for name in ("key_steps", "step_validity", *RELEASED):
         assert 0 <= one(name, text) <= 1
     for phrase in (text, text[:5]):
-        REWARDS["key_steps"](completions=[WHOLE], key_steps=[((phrase,),)])
-        REWARDS["key_steps_released"](completions=[WHOLE], key_steps=[((phrase,),)])
+        REWARDS.load("key_steps")(completions=[WHOLE], key_steps=[((phrase,),)])
+        REWARDS.load("key_steps_released")(completions=[WHOLE], key_steps=[((phrase,),)])
 
 
 HOSTILE = {
@@ -302,8 +303,8 @@ def test_a_thousand_completions_take_less_than_three_seconds() -> None:
     texts = [ANSWER_FORMATS["steps"].render(filler, "3", [f"{filler} {i}", "2 + 1 = 3", filler]) for i in range(1000)]
     assert len(texts[0]) > 2_000
     start = time.process_time()
-    REWARDS["key_steps"](completions=texts, key_steps=[QUESTION.key_steps] * 1000)
-    REWARDS["step_validity"](completions=texts)
+    REWARDS.load("key_steps")(completions=texts, key_steps=[QUESTION.key_steps] * 1000)
+    REWARDS.load("step_validity")(completions=texts)
     assert time.process_time() - start < 3.0
 
 

@@ -9,13 +9,11 @@ import pytest
 from scripted import ScriptedGenerator
 
 from sharegrpo_rl.algorithms.registry import build_config
+from sharegrpo_rl.config.registry import REWARDS, register_reward
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.rewards.rubric import REWARDS, register_reward
-from sharegrpo_rl.rollouts.env_runner import QAEnvRunner
-from sharegrpo_rl.rollouts.grading import BackgroundGrader
+from sharegrpo_rl.rollouts.env_runner import BackgroundGrader, QAEnvRunner, show
 from sharegrpo_rl.rollouts.groups import plan_requests
-from sharegrpo_rl.rollouts.rendering import show
 
 ENV = {"kinds": ["counting"], "num_wordings": 3, "max_questions": 20, "image_size": 28}
 OPTIONS = {
@@ -30,7 +28,7 @@ def reward():
     held = SimpleNamespace(function=lambda completions, **columns: [float(len(c)) for c in completions])
     register_reward("watched", lambda completions, **columns: held.function(completions, **columns))
     yield held
-    del REWARDS["watched"]
+    del REWARDS.user_functions["watched"]
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ def make_runner(policy, reward):
 
 
 def requests_of(runner):
-    return plan_requests(runner.env.bank, [(0, 3), (0, 5), (1, 3)], runner.config, 0)
+    return plan_requests(runner.env.bank, [(0, 3), (0, 5), (1, 3)], runner.options, 0, 0)
 
 
 def test_grading_starts_before_generation_ends(make_runner, reward):

@@ -1,10 +1,10 @@
 """Selection of groups and replay of completions, without a model."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
+from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config.registry import SELECTIONS
 from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, Slot
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.rollouts.selection import ReplayBuffer, RolloutBatch, select_groups
@@ -21,13 +21,13 @@ def group(number, accuracies):
     return Group(number, f"q{number}", 10 + number, (Slot(0, 0),), (prompt,), (answers,), values, {"accuracy": values})
 
 
-def config(**options):
-    known = {
-        "selection": "dynamic_sampling", "num_questions": 3, "max_generation_batches": 4, "selection_strict": False,
-        "filter_low": 0.1, "filter_high": 0.9, "seed": 0, "num_variants": 1, "num_generations": 2, "replay_alpha": 1.0,
-        "replay_replacement": True,
-    }  # fmt: skip
-    return SimpleNamespace(**{**known, **options})
+def options_of(**options):
+    few = {"selection": "dynamic_sampling", "num_questions": 3, "max_generation_batches": 4, "num_generations": 2}
+    return GRPOOptions(**{**few, **options})
+
+
+def select(source, options):
+    return select_groups(source, SELECTIONS.load(options.selection), options)
 
 
 class Source:
@@ -47,7 +47,7 @@ MIXED, RIGHT, WRONG = (1, 0), (1, 1), (0, 0)
 
 def test_batches_are_sampled_until_enough_groups_differ():
     source = Source([MIXED, RIGHT, WRONG], [WRONG, MIXED, RIGHT], [MIXED, MIXED, MIXED], [MIXED] * 3)
-    sampled = select_groups(source, config())
+    sampled = select(source, options_of())
     assert source.calls == [0, 3, 6]
     assert [g.group for g in sampled.trained] == [0, 4, 6]
     assert (sampled.batches, sampled.surplus, len(sampled.groups), sampled.requests) == (3, 2, 9, 9)
@@ -56,34 +56,32 @@ def test_batches_are_sampled_until_enough_groups_differ():
 
 def test_at_the_cap_training_goes_on_with_what_there_is():
     source = Source([MIXED, RIGHT, WRONG], [WRONG] * 3)
-    sampled = select_groups(source, config(max_generation_batches=2))
+    sampled = select(source, options_of(max_generation_batches=2))
     assert [g.group for g in sampled.trained] == [0]
     with pytest.raises(UserError, match=r"after 2 generation batches 1 of 3 groups pass dynamic_sampling"):
-        select_groups(
-            Source([MIXED, RIGHT, WRONG], [WRONG] * 3), config(max_generation_batches=2, selection_strict=True)
-        )
+        select(Source([MIXED, RIGHT, WRONG], [WRONG] * 3), options_of(max_generation_batches=2, selection_strict=True))
 
 
 def test_no_group_at_all_is_not_an_error():
-    assert select_groups(Source([WRONG] * 3), config(max_generation_batches=1)).trained == []
+    assert select(Source([WRONG] * 3), options_of(max_generation_batches=1)).trained == []
 
 
 def test_well_formed_but_all_wrong_groups_do_not_pass():
     """The rule looks at accuracy, whatever the format reward adds to the total."""
     source = Source([WRONG] * 3)
-    sampled = select_groups(source, config(max_generation_batches=1))
+    sampled = select(source, options_of(max_generation_batches=1))
     assert sampled.trained == []
 
 
 def test_the_band_of_the_online_filter():
     source = Source([(1, 0, 0, 0), (1, 1, 1, 1), (1, 1, 0, 0)], [WRONG * 2] * 3)
-    sampled = select_groups(source, config(selection="online_filter", filter_low=0.3, max_generation_batches=2))
+    sampled = select(source, options_of(selection="online_filter", filter_low=0.3, max_generation_batches=2))
     assert [g.group for g in sampled.trained] == [2]
 
 
 def test_without_selection_one_batch_is_all():
     source = Source([WRONG, RIGHT, MIXED])
-    assert len(select_groups(source, config(selection="none")).trained) == 3
+    assert len(select(source, options_of(selection="none")).trained) == 3
     assert source.calls == [0]
 
 
@@ -103,12 +101,12 @@ def two_iterations(**options):
     buffer.add(packs, first, 0)
     later = [group(0, RIGHT), group(1, MIXED)]
     packs = [pack(later[0], (0, 0)), pack(later[1], (0.5, -0.5))]
-    return buffer, packs, config(num_questions=2, **options)
+    return buffer, packs, options_of(num_questions=2, **options)
 
 
 def test_replayed_completions_stand_in_for_groups_without_advantage():
-    buffer, packs, c = two_iterations()
-    filled = buffer.fill(packs, c, 1, rendered)
+    buffer, packs, options = two_iterations()
+    filled = buffer.fill(packs, options, 0, 1, rendered)
     assert filled[0] is packs[1]
     replayed = filled[1:]
     assert {p.group for p in replayed} == {0}
@@ -122,31 +120,33 @@ def test_replayed_completions_stand_in_for_groups_without_advantage():
 
 
 def test_missing_groups_are_filled_too_and_an_empty_buffer_changes_nothing():
-    buffer, packs, c = two_iterations()
-    c.num_questions = 4
-    filled = buffer.fill(packs[1:], c, 1, rendered)
+    buffer, packs, options = two_iterations()
+    options = options.model_copy(update={"num_questions": 4})
+    filled = buffer.fill(packs[1:], options, 0, 1, rendered)
     assert len({p.group for p in filled}) == 4
-    assert ReplayBuffer(8).fill(packs, c, 1, rendered) == packs
+    assert ReplayBuffer(8).fill(packs, options, 0, 1, rendered) == packs
 
 
 def test_draws_follow_the_size_of_the_advantage():
-    buffer, packs, c = two_iterations(num_generations=4000)
-    (drawn,) = buffer.fill(packs, c, 1, rendered)[1:]
+    buffer, packs, options = two_iterations(num_generations=4000)
+    (drawn,) = buffer.fill(packs, options, 0, 1, rendered)[1:]
     share = np.mean(drawn.advantages == -3.0)
     assert share == pytest.approx(0.75, abs=0.03)
-    c.replay_replacement = False
-    (once,) = buffer.fill(packs, c, 1, rendered)[1:]
+    options = options.model_copy(update={"replay_replacement": False})
+    (once,) = buffer.fill(packs, options, 0, 1, rendered)[1:]
     assert sorted(once.advantages) == [-3.0, 1.0]
 
 
 def test_draws_repeat_and_the_buffer_s_state_is_whole():
-    buffer, packs, c = two_iterations(num_generations=6)
+    buffer, packs, options = two_iterations(num_generations=6)
     again = ReplayBuffer(8)
     again.set_state(buffer.get_state())
-    for one, other in zip(buffer.fill(packs, c, 1, rendered), again.fill(packs, c, 1, rendered), strict=True):
+    for one, other in zip(
+        buffer.fill(packs, options, 0, 1, rendered), again.fill(packs, options, 0, 1, rendered), strict=True
+    ):
         assert one.advantages.tolist() == other.advantages.tolist()
         assert [a.text for a in one.completions] == [a.text for a in other.completions]
-    assert buffer.fill(packs, c, 2, rendered)[1].advantages.tolist() != []
+    assert buffer.fill(packs, options, 0, 2, rendered)[1].advantages.tolist() != []
 
 
 def test_shared_completions_are_not_kept():

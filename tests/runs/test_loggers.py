@@ -14,10 +14,9 @@ import ray
 from rich.console import Console
 from stand_in_algorithm import RUN_FILE, StandIn
 
-from sharegrpo_rl.config.blocks import check_loggers
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.runs.loggers import RunLoggers
-from sharegrpo_rl.runs.run_file import load_run
+from sharegrpo_rl.runs.run_file import check_loggers, load_run
 from sharegrpo_rl.runs.train import TrainOptions, train
 
 

@@ -14,9 +14,10 @@ from sharegrpo_rl.config.metrics import best_iteration, check_metric
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord, make_report
 from sharegrpo_rl.runs.display import build_summary, clock, closing_table, describe
+from sharegrpo_rl.runs.examples import find_run_file, list_examples
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.runs.loggers import WIDTH, draw_group, flat_scalars
-from sharegrpo_rl.runs.run_file import find_run_file, list_examples, load_run
+from sharegrpo_rl.runs.run_file import load_run
 
 EVALUATED = GRPOOptions(evaluation_interval=2)
 UNEVALUATED = GRPOOptions()

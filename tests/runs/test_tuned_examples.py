@@ -11,7 +11,8 @@ import pytest
 
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
-from sharegrpo_rl.runs.run_file import list_examples, load_run
+from sharegrpo_rl.runs.examples import list_examples
+from sharegrpo_rl.runs.run_file import load_run
 from sharegrpo_rl.search.draws import planned_values
 from sharegrpo_rl.search.file import load_search
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from pydantic import field_validator
 
-from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.config.option import option
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.generated import GeneratedBank
-from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.envs.multimodal_qa import EnvOptions, MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
 
 # A number fact is an unordered pair of numbers: whoever knows 7 + 5 knows 5 + 7, and 12 - 5 too.

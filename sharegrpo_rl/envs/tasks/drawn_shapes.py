@@ -14,11 +14,10 @@ from typing import Any
 from PIL import Image, ImageDraw
 from pydantic import field_validator
 
-from sharegrpo_rl.config.environment import EnvOptions
 from sharegrpo_rl.config.option import option
 from sharegrpo_rl.data.types import KeySteps, QuestionBank, SeedQuestion
 from sharegrpo_rl.envs.generated import GeneratedBank
-from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.envs.multimodal_qa import EnvOptions, MultimodalQAEnv
 from sharegrpo_rl.errors import UserError, did_you_mean
 
 # Positions are whole numbers on a board of 84 x 84 units, whatever the size of the picture: a scene is the same question
