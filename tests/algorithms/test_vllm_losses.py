@@ -24,8 +24,8 @@ def build():
         algo.stop()
 
 
-def tokens(episodes):
-    return [(e.custom_data["question_id"], e.custom_data["completion"].token_ids.tolist()) for e in episodes]
+def tokens(batch):
+    return [(g.question_id, c.token_ids.tolist()) for g in batch.groups for slot in g.completions for c in slot]
 
 
 def test_an_engine_that_fails_is_replaced(build):
