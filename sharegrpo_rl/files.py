@@ -83,7 +83,7 @@ class JsonLines:
         return values
 
     def append(self, *rows: Mapping[str, Any]) -> None:
-        """Write rows in one go behind the last whole one; none of them stays where writing fails."""
+        """Append rows in one go after the last complete one; if writing fails, none of them stays."""
         data = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
         ends = self._known_ends()
         start = ends[-1] if ends else 0
@@ -126,7 +126,7 @@ def _line_bounds(content: bytes) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
-    """A path beside `target` at which to write a file or make a folder; it takes the place of `target` at the end.
+    """A path next to `target` at which to write a file or make a folder; it replaces `target` at the end.
 
     Readers see the old file or the new one. A folder cannot be exchanged at once: for an instant there is none.
     Where the block fails, `target` stays and what was written is removed. `shared`: several processes may do this

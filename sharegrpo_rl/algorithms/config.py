@@ -44,7 +44,7 @@ class RunConfig(AlgorithmConfig):
         for name, value in self.options.defaults().items():
             setattr(self, name, value)
         self.env_runner_cls = QAEnvRunner
-        self.model_folder: str | None = None  # where the prepared model lies; set by the algorithm before workers start
+        self.model_folder: str | None = None  # folder of the prepared model; set by the algorithm before workers start
         self.user_code = UserCode()  # for remote workers; in Tune's `param_space`, for trials too
         # RLlib defaults that lose samples, hide errors or move data that we move ourselves.
         self.sample_timeout_s = None
@@ -58,7 +58,7 @@ class RunConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def training(self, **settings: Any) -> Self:
-        """Set options by name; a preset is laid down first, so that other keys of the same call win."""
+        """Set options by name; a preset is applied first, so that other keys of the same call win."""
         options = resolve(self.name, settings)
         values = options.as_dict()
         for name in options.set_keys():

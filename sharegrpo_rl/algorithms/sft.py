@@ -1,4 +1,4 @@
-"""SFT: supervised fine-tuning as an algorithm of its own, on the same data, with the same reports as the RL methods."""
+"""SFT: supervised fine-tuning as an algorithm, on the same data and with the same reports as the RL methods."""
 
 from __future__ import annotations
 

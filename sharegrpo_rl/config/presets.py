@@ -1,6 +1,6 @@
 """The algorithms by name, with their options and presets; light enough for `--dry-run` and `list`.
 
-A preset is a table of keys laid down before a run's own. The page of each method in docs/algorithms/ has its table.
+A preset is a table of keys applied before a run's own. The page of each method in docs/algorithms/ has its table.
 """
 
 from __future__ import annotations

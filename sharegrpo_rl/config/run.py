@@ -88,22 +88,22 @@ class VLLMOptions(Options):
     tensor_parallel_size: int = option(1, "GPUs per engine", ge=1)
     gpu_memory_utilization: float = option(0.5, "share of a GPU's memory that the engine may use", gt=0, le=1)
     kv_cache_gb: float | None = option(
-        None, "size of the KV cache; null = what that share leaves on a GPU, 1 without one", unit="GiB", gt=0
+        None, "size of the KV cache; null = what gpu_memory_utilization leaves, or 1 without a GPU", unit="GiB", gt=0
     )
     enforce_eager: bool | None = option(None, "no CUDA graphs and no torch.compile; null = true only without a GPU")
     lora: Literal["auto", "adapter", "merged"] = option(
         "auto",
         "how the engine of a LoRA run gets new weights: the adapter alone, under a new id each time, or merged into the "
-        "layers; auto = adapter where lora.target_modules is the language model only",
+        "layers; auto = adapter if lora.target_modules is the language model only",
     )
     sleep: bool = option(False, "hand the engine's GPU memory to the learner between generations")
 
 
 @dataclass(frozen=True)
 class Work:
-    """How much work a run is. Where nothing is sampled, each question is one target and the counts of completions are 0.
+    """How much work a run is. If nothing is sampled, each question is one target and the counts of completions are 0.
 
-    A group that shrinks for want of transforms has less; selection samples more, up to max_generation_batches times.
+    A group that shrinks for lack of transforms has less; selection samples more, up to max_generation_batches times.
     """
 
     questions_per_iteration: int
@@ -211,14 +211,14 @@ class RunOptions(Options):
     preset: str | None = option(None, "a named table of settings, applied before this file's own keys")
     # evaluation, checkpoints
     evaluation_interval: int = option(0, "iterations between evaluations; 0 = only before and after", ge=0)
-    evaluation_questions: int = option(500, "evaluate on the first this many questions of the test split", ge=1)
+    evaluation_questions: int = option(500, "how many questions of the test split to evaluate on, from the first", ge=1)
     evaluation_batch: int = option(128, "questions generated at once in evaluation", ge=1)
     checkpoint_interval: int = option(1, "iterations between checkpoints; 0 = only at the end", ge=0)
     checkpoints_to_keep: int = option(2, "most recent checkpoints to keep, besides the best one", ge=1)
     best_metric: str | None = option(
         None,
         "metric that ranks checkpoints, a path into result.json; null = evaluation/accuracy, or the smoothed training "
-        "accuracy where the run is not evaluated",
+        "accuracy if the run is not evaluated",
     )
     best_mode: Literal["max", "min"] = option("max", "whether a higher or lower best_metric is better")
     user_callbacks: list[str] = option([], "RLlib callbacks, by the names that an `--import` file registered")
@@ -231,7 +231,7 @@ class RunOptions(Options):
     )
     cpu_offload: bool = option(False, "with fsdp2: keep weights and optimizer in host memory while they are not in use")
     num_gpus_per_learner: float = option(
-        0.0, "GPUs per learner; of the driver's learner where num_learners is 0", ge=0, le=1
+        0.0, "GPUs per learner; of the driver's learner if num_learners is 0", ge=0, le=1
     )
     num_gpus_per_env_runner: float = option(
         0.0, "GPUs per env runner; of the driver's env runner where num_env_runners is 0", ge=0

@@ -156,7 +156,7 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[Outcome], None
 
 
 def _new_columns(row: SourceRow, outcome: Outcome, options: ExpandOptions) -> NewColumns:
-    """The row's own rewordings, then the new ones; key steps where they were asked for."""
+    """The row's own rewordings, then the new ones; key steps if requested."""
     columns: dict[str, Any] = {VARIANTS: [*row.rewordings, *outcome.variants]}
     if options.key_steps:
         columns[KEY_STEPS] = [list(step) for step in outcome.key_steps or row.question.key_steps] or None

@@ -141,7 +141,7 @@ def _num_decimals(text: str) -> int:
 
 
 def names_a_letter(text: str, choices: tuple[str, ...]) -> bool:
-    """Whether an option's letter stands anywhere in the text by itself."""
+    """Whether an option's letter appears anywhere in the text by itself."""
     return not set(_LONE_CAPITAL.findall(text)).isdisjoint(LETTERS[: len(choices)])
 
 

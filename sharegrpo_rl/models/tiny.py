@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL of a few hundred thousand parameters, built without hub or network, with a tokenizer of its own."""
+"""A Qwen2.5-VL of a few hundred thousand parameters, built without hub or network, with its own tokenizer."""
 
 from __future__ import annotations
 

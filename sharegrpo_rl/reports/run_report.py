@@ -69,7 +69,7 @@ def headline_figures(run: Run) -> dict[str, str]:
         "after": f"{percent(s['accuracy_after'])} %",
         "blind": f"{percent(s['blind_accuracy_after'])} %",
         "test questions": number(s["test_questions"]),
-        "in the asked form": f"{percent(s['format_rate_after'])} %",
+        "in the required format": f"{percent(s['format_rate_after'])} %",
         **cost,
         "peak memory, GB": gigabytes(s.get("peak_memory_bytes")),
     }

@@ -126,7 +126,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
 
     def _check_weights(self, version: int | None) -> None:
         if version not in (None, self._weights_seq_no):
-            raise StaleWeights(f"weights {version} were asked for; the env runner has {self._weights_seq_no}")
+            raise StaleWeights(f"weights {version} were requested; the env runner has {self._weights_seq_no}")
 
     def sample_with_metrics(
         self, requests: Sequence[SlotRequest], weights_seq_no: int | None = None

@@ -127,7 +127,9 @@ def _read_shape(path: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected {shape}")
     if set(content) & set(ROOTS):
-        raise UserError(f"{path}: {next(iter(content))!r} stands at the top; put it under a name for the run: {shape}")
+        raise UserError(
+            f"{path}: {next(iter(content))!r} is at the top level; put it under a name for the run: {shape}"
+        )
     if len(content) > 1:
         raise UserError(f"{path}: {len(content)} runs ({', '.join(content)}); a file holds one")
     name, tree = next(iter(content.items()))
@@ -175,7 +177,7 @@ def _word(tree: Mapping[str, Any], key: str) -> str:
 
 
 def read_table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The table under a key, empty where there is none; UserError where something else stands there."""
+    """The table under a key, empty if there is none; UserError if something else is there."""
     value = tree.get(key)
     if value is None:
         return {}

@@ -108,7 +108,7 @@ def _trial_entry(folder: SearchFolder, record: TrialRecord) -> dict[str, Any]:
 
 
 def _best_file(spec: SearchSpec, seed: int, best: TrialRecord) -> str:
-    """A run file with the best trial's values in place of the search space; `train` takes it as it is."""
+    """A run file with the best trial's values in place of the search space, ready for `train`."""
     tree = with_values(spec.tree, {key.path: best.values[key.key] for key in spec.space})
     comment = (
         f"# {spec.options['metric']} {short(best.score)} after {best.iterations} iterations in trial {best.name}, "

@@ -1,6 +1,6 @@
 """One trial of a search, as Ray Tune runs it: a run's folder that fills up iteration by iteration.
 
-Everything that a trial must remember lies in its folder. A trial that is started again, after a failure, a pause or a
+Everything that a trial must remember is in its folder. A trial that is started again, after a failure, a pause or a
 kill of the whole search, first reports the stored iterations that the search has not heard of, then continues training
 from its newest checkpoint. What Tune calls its checkpoint is only the name of one of ours.
 """

@@ -1,7 +1,7 @@
-"""Intervals over questions, some of which may share an image and are then no independent samples.
+"""Intervals over questions; those that share an image are not independent samples.
 
-`clusters [questions]` numbers the images. Variances are those that drawing whole images anew would give, in closed form
-with the usual factor C / (C - 1), so that reports have no noise of their own.
+`clusters [questions]` numbers the images. Variances are those of resampling whole images, in closed form with the usual
+factor C / (C - 1), so that reports have no resampling noise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Clusters = NDArray[np.int64]
 def image_clusters(image_keys: Sequence[Sequence[str]]) -> Clusters:
     """A cluster number for each question [N]: those that share an image, directly or through others, have the same.
 
-    A question without images is a cluster of its own.
+    A question without images is its own cluster.
     """
     parent = list(range(len(image_keys)))
 
@@ -177,7 +177,7 @@ def _interaction(verdicts: Values, clusters: Clusters) -> float:
 
 
 def _over_questions(values: Values, clusters: Clusters) -> float:
-    """Variance of the mean of per-question values (averaged over rows) when whole images are drawn anew."""
+    """Variance of the mean of per-question values (averaged over rows) when whole images are resampled."""
     mean = values.mean(0)
     sums = _sums((mean - mean.mean())[None, :], clusters)
     images = sums.shape[1]

@@ -1,6 +1,6 @@
 """An update's packs in minibatches and micro-batches, planned once for all ranks: equally many passes, one denominator.
 
-Pure, and called where the packs are made: pixels may be anywhere, they are never looked at.
+Pure, and called where the packs are made: it never touches pixels, wherever they are.
 """
 
 from __future__ import annotations

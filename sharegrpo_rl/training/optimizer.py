@@ -1,4 +1,4 @@
-"""AdamW over float32 weights, with learning rates of their own for the language model and for vision tower and projector."""
+"""AdamW over float32 weights, with separate learning rates for the language model and for vision tower and projector."""
 
 from __future__ import annotations
 
