@@ -205,7 +205,7 @@ class RunAlgorithm(Algorithm):
         return False  # evaluation is greedy and runs in the driver
 
     def warm_start_report(self) -> dict[str, Any] | None:
-        """What the warm start reached, or None."""
+        """The warm start's report, or None."""
         return self._warm_start_report
 
     def parameter_table(self) -> list[tuple[str, int, int]]:

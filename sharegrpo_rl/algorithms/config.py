@@ -66,7 +66,7 @@ class RunConfig(AlgorithmConfig):
         return self
 
     def to_options(self) -> RunOptions:
-        """The options as one checked, typed table; UserError where an attribute was set to what does not fit."""
+        """The options as one checked, typed table; UserError where an attribute was set to an invalid value."""
         return check(self.options, {name: getattr(self, name) for name in self.options.fields()})
 
     @override(AlgorithmConfig)
@@ -147,7 +147,7 @@ class RunConfig(AlgorithmConfig):
         return RLModuleSpec(module_class=VLMRLModule, model_config=module_config(self) | where)
 
     def _has_engine(self) -> bool:
-        """Does something else than the training model's own copy generate?"""
+        """Does an engine other than the training model's own copy generate?"""
         return getattr(self, "engine", "hf") != "hf"
 
     @override(AlgorithmConfig)

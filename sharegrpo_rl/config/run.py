@@ -313,11 +313,11 @@ class RunOptions(Options):
         return 0.0
 
     def with_kl_schedule_length(self, steps: int | None) -> Self:
-        """The same options with the length that a KL schedule began with."""
+        """The same options with the length that a KL schedule started with."""
         return self
 
     def trains_on(self, truncated: bool) -> bool:
-        """Are completions trained on that the length limit cut off, or did not?"""
+        """Are completions of this kind (cut off at the length limit, or not) trained on?"""
         return True
 
     def counts(self, truncated: bool, advantage: float) -> bool:

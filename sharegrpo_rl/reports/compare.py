@@ -194,7 +194,7 @@ def check_folders(
 
 
 def default_jobs(planned: Sequence[PlannedMethod]) -> int:
-    """Runs at a time: as many as the cores bear for tiny models, one for others, which may want a whole GPU."""
+    """Runs at a time: as many as the cores allow for tiny models, one for others, which may need a whole GPU."""
     if any(method.spec.config["model"] != "tiny" for method in planned):
         return 1
     threads = max((int(method.spec.config["num_threads"]) for method in planned), default=1)

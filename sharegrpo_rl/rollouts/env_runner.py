@@ -257,7 +257,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
 
     @override(Checkpointable)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Weights, where asked for; there is nothing else to keep."""
+        """Weights, if requested; there is no other state."""
         if self.module is None or not self._check_component(COMPONENT_RL_MODULE, components, not_components):
             return {WEIGHTS_SEQ_NO: self._weights_seq_no}
         return {COMPONENT_RL_MODULE: self.module.get_state(), WEIGHTS_SEQ_NO: self._weights_seq_no}

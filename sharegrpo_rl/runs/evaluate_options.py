@@ -1,4 +1,4 @@
-"""What `evaluate` may be asked: its options, each written once, their checks, and the questions they choose."""
+"""The options of `evaluate`, each written once, their checks, and the questions that they choose."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EvaluateOptions(Options):
 
 
 def check_options(options: EvaluateOptions) -> None:
-    """UserError naming the option that cannot be; opens no data and no weights."""
+    """UserError naming the option that is not possible; opens no data and no weights."""
     if options.env is not None:
         check_environment(options.env)
     if options.benchmark is not None:

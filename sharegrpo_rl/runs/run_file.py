@@ -76,7 +76,7 @@ def load_run(path: Path, sets: Sequence[str] = ()) -> RunSpec:
 
 
 def read_run(path: Path, sets: Sequence[str], resolve: Callable[[str, dict[str, Any]], Resolved]) -> Resolved:
-    """What `resolve(name, tree)` makes of a file with its settings laid over; its complaints get their origin in front."""
+    """What `resolve(name, tree)` makes of a file with its settings applied; error messages begin with their origin."""
     settings = [parse_setting(text) for text in sets]
     name, tree = _read_shape(path)
     try:

@@ -28,7 +28,7 @@ MAX_LABELLED = 12  # curves with a name in the legend
 def write_results(
     spec: SearchSpec, seed: int, folder: SearchFolder, journal: Journal, ended: str, console: Console
 ) -> None:
-    """Write everything that a search leaves, and print its table. search.json comes last: it says that all is there."""
+    """Write everything that a search leaves, and print its table. search.json comes last: it marks the output as complete."""
     best = best_trial(journal, spec.options["mode"])
     results = _search_results(spec, seed, folder, journal, ended, best)
     path = folder.path

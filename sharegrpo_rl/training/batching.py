@@ -146,7 +146,7 @@ def cut(pack: PromptPack, max_tokens: int) -> list[PromptPack]:
 
 
 def select(pack: PromptPack, rows: Sequence[int]) -> PromptPack:
-    """The pack with some of its completions; their credit stays as it was."""
+    """The pack with some of its completions; their advantages are unchanged."""
     index = np.asarray(rows, dtype=np.int64)
     return replace(
         pack,
