@@ -57,7 +57,7 @@ class JsonLines:
         """`sync`: `append` waits until the disk has the rows, so that they also survive a power cut."""
         self.path = path
         self._sync = sync
-        self._ends: list[int] | None = None  # byte offset behind each row; None until the file was looked at
+        self._ends: list[int] | None = None  # byte offset of each row's end; None until the file was read
 
     def __len__(self) -> int:
         return len(self._known_ends())
@@ -101,7 +101,7 @@ class JsonLines:
         ends.extend(start + end for _, end in _line_bounds(data))
 
     def cut_back(self, count: int) -> None:
-        """Keep the first `count` rows, byte for byte, and nothing behind them."""
+        """Keep the first `count` rows, byte for byte, and drop the rest."""
         ends = self._known_ends()
         del ends[count:]
         if self.path.exists():
@@ -117,7 +117,7 @@ class JsonLines:
 
 
 def _line_bounds(content: bytes) -> Iterator[tuple[int, int]]:
-    """Start and end of each line that has its newline, which the end is behind."""
+    """Start and end of each line that has its newline, newline included."""
     start = 0
     while (newline := content.find(b"\n", start)) >= 0:
         yield start, newline + 1

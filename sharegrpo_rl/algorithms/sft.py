@@ -39,7 +39,7 @@ class SFT(RunAlgorithm):
     @recovering
     @override(Algorithm)
     def training_step(self) -> None:
-        """Render the next questions, and learn their targets."""
+        """Render the next questions, and train on their targets."""
         started = time.perf_counter()
         packs = self._target_packs()
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):

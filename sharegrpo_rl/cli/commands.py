@@ -194,7 +194,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of a run: RUN/checkpoints/000123")],
     out: Annotated[Path, typer.Option(help="the Hugging Face folder to write")],
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder (adapters merged) with sharegrpo_rl.json beside the weights."""
+    """Write a checkpoint as a Hugging Face folder (adapters merged) with sharegrpo_rl.json next to the weights."""
     from sharegrpo_rl.runs.model_folder import export_checkpoint
 
     export_checkpoint(checkpoint, out)

@@ -161,7 +161,7 @@ class _ErrorStatus(Unanswered):
 
 class _PacedClient(openai.DefaultAsyncHttpxClient):
     """Evenly spaces the starts of all attempts, retries too, and gives each one deadline: a read timeout alone lets a
-    body drip for ever."""
+    body trickle in forever."""
 
     def __init__(self, requests_per_minute: float | None, seconds: float) -> None:
         super().__init__(timeout=seconds)

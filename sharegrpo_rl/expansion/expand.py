@@ -86,7 +86,7 @@ def expand(options: ExpandOptions, console: Console) -> str:
 
 
 def _language_model(options: ExpandOptions) -> LanguageModel:
-    """The endpoint or the local model; UserError where either is no good at first sight."""
+    """The endpoint or the local model; UserError if either is unusable from the start."""
     if options.local is not None:
         from sharegrpo_rl.expansion.local import LocalModel
 

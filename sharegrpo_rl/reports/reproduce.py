@@ -1,4 +1,4 @@
-"""`reproduce`: a paper's table, its rows trained here where they fit, and our figures in columns of their own."""
+"""`reproduce`: a paper's table, its rows trained here where they fit, and our figures in separate columns."""
 
 from __future__ import annotations
 

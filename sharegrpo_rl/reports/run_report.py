@@ -137,7 +137,7 @@ def filter_choices(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def rollout_images(run: Run, groups: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]], str]:
-    """The images of every slot as data URIs by its key, drawn again from the data; and why there are none."""
+    """The images of every slot as data URIs by its key, read again from the data; or why there are none."""
     quiet_libraries()
     config, images = run.params["config"], dict[str, list[str]]()
     try:

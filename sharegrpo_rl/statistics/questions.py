@@ -121,7 +121,7 @@ def crossed_interval(verdicts: Values, clusters: Clusters, confidence: float = 0
     """Accuracy for other seeds on other questions of the same kind: the t interval over seeds, questions nested in it.
 
     `verdicts [seeds, questions]`. Seeds and questions are crossed random effects: the seeds' half-width (Student t) and
-    the questions' (their variance less the interaction's, which the seeds' includes) add in squares. No p-value.
+    the questions' (their variance less the interaction's, which the seeds' includes) add in quadrature. No p-value.
     """
     seeds = t_interval(verdicts.mean(1), confidence)
     return _widened(seeds, _over_questions(verdicts, clusters) - _interaction(verdicts, clusters), clusters, confidence)
@@ -140,9 +140,9 @@ def crossed_difference(a: Values, b: Values, clusters: Clusters, *, paired: bool
 
 
 def question_test(a: Values, b: Values, clusters: Clusters, confidence: float = 0.95) -> Estimate:
-    """Difference of these very models on other questions: a t test on the differences per question, clustered by image.
+    """Difference of these models on other questions: a t test on the differences per question, clustered by image.
 
-    It says nothing about other seeds, so it is no test of the methods.
+    It says nothing about other seeds, so it is not a test of the methods.
     """
     differences = a.mean(0) - b.mean(0)
     images = number_of_images(clusters)
