@@ -111,7 +111,7 @@ class RunAlgorithm(Algorithm):
             shutil.rmtree(self._logdir, ignore_errors=True)
 
     def pick_questions(self) -> list[tuple[int, int]]:
-        """The next `num_questions` pairs (epoch, index into the bank); over-long questions never come."""
+        """The next `num_questions` pairs (epoch, index into the bank); over-long questions are skipped."""
         return [(epoch, self._questions[i]) for epoch, i in self.cursor.next(self.options.num_questions)]
 
     def render(self, requests: Sequence[SlotRequest]) -> list[Prompt]:

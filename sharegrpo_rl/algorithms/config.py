@@ -113,7 +113,7 @@ class RunConfig(AlgorithmConfig):
         check_engine(getattr(self, "engine", "hf"))
 
     def add_user_callbacks(self) -> None:
-        """Put the callbacks that `user_callbacks` names behind those given to `.callbacks(...)`."""
+        """Put the callbacks that `user_callbacks` names after those given to `.callbacks(...)`."""
         classes = [CALLBACKS.load(name) for name in self.user_callbacks]
         for cls in classes:  # a remote runner gets the class itself: it has not executed the user's file yet
             ray.cloudpickle.register_pickle_by_value(sys.modules[cls.__module__])

@@ -91,7 +91,7 @@ class GRPO(RunAlgorithm):
         self._log(batch, update, time.perf_counter() - started)
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        """The credit of a group's completions (S1: each against those of its own variant). [V, N] float64 -> [V, N]."""
+        """The credit of a group's completions (S1: each relative to those of its own variant). [V, N] float64 -> [V, N]."""
         return local_advantages(rewards, self.options.scale_rewards, self.options.advantage_eps)
 
     def build_packs(self, groups: Sequence[Group]) -> list[PromptPack]:

@@ -1,4 +1,4 @@
-"""Images of a question: bytes from a table, or a file inside the data set's folder; decoded only when asked for."""
+"""Images of a question: bytes from a table, or a file inside the data set's folder; decoded only on demand."""
 
 from __future__ import annotations
 

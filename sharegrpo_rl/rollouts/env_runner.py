@@ -329,7 +329,7 @@ class Graded(NamedTuple):
 
 
 class BackgroundGrader:
-    """Grades in a thread of its own while the engine decodes, in the order of submission.
+    """Grades in a separate thread while the engine decodes, in the order of submission.
 
     It leaves the question that the environment shows alone. A context manager: it ends when everything is graded, or at
     the first error, raised with its own traceback.

@@ -32,7 +32,7 @@ class PlateauOptions(Options):
 
     metric: str = option("evaluation/accuracy", "the metric: a path into result.json")
     mode: Literal["max", "min"] = option("max", "whether higher or lower is better")
-    patience: int = option(5, "measurements without an improvement that end the run", ge=1)
+    patience: int = option(5, "measurements without improvement before the run ends", ge=1)
     min_delta: float = option(0.0, "a measurement must be better by this much to count", ge=0)
 
 
@@ -275,7 +275,7 @@ class WandbOptions(Options):
     project: str = option("sharegrpo_rl", "the project")
     group: str | None = option(None, "groups runs on the page; null = the storage folder's name")
     entity: str | None = option(None, "user or team; null = your default")
-    mode: Literal["online", "offline"] = option("online", "offline keeps everything below the run's folder")
+    mode: Literal["online", "offline"] = option("online", "offline keeps everything inside the run's folder")
 
 
 class MlflowOptions(Options):
