@@ -29,7 +29,7 @@ def seconds(side: Result) -> str:
 
 
 def timed(results: list[Result]) -> list[str]:
-    """A row of each timed measurement; for a ratio of ours to ours, the ratio."""
+    """One row per timed measurement; where both sides are ours, their ratio instead of a speedup."""
     rows = ["| work | against | ours, CPU s | theirs, CPU s | speedup |", "|---|---|---|---|---|"]
     for r in results:
         last = f"{r['speedup']:.1f}" if r["peer_name"] in ("naive", "trl") else f"ratio {r['ratio']:.2f}"
@@ -66,7 +66,7 @@ def weight_sync(results: list[Result]) -> list[str]:
                 for size, ours, plain in zip(r["gigabytes"], line["ours_s"], line["put_get_copy_s"], strict=True)
             ]
             slopes = f"{line['ours_s_per_gb']:.2f} | {line['put_get_copy_s_per_gb']:.2f}"
-            rows.append(f"| **{name}, each GB** | {slopes} | **{line['ratio']:.2f}** | {line['fixed_s']:.2f} |")
+            rows.append(f"| **{name}, per GB** | {slopes} | **{line['ratio']:.2f}** | {line['fixed_s']:.2f} |")
     return rows
 
 

@@ -27,7 +27,7 @@ def spread(values: list[float], scale: float = 100) -> str:
 def method(folder: Path, summary: Summary) -> str:
     """What distinguishes a run's group: the algorithm, and the control where there is one."""
     params = (folder / "params.json").read_text()
-    return f"{summary['algorithm']}, permuted rewards" if '"shuffle_rewards": true' in params else summary["algorithm"]
+    return f"{summary['algorithm']}, shuffled rewards" if '"shuffle_rewards": true' in params else summary["algorithm"]
 
 
 def accuracy_table(groups: dict[str, list[Summary]]) -> str:

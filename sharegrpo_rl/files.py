@@ -57,7 +57,7 @@ class JsonLines:
         """`sync`: `append` waits until the disk has the rows, so that they also survive a power cut."""
         self.path = path
         self._sync = sync
-        self._ends: list[int] | None = None  # byte offset behind each row; None until the file was looked at
+        self._ends: list[int] | None = None  # byte offset of each row's end; None until the file was read
 
     def __len__(self) -> int:
         return len(self._known_ends())
@@ -83,7 +83,7 @@ class JsonLines:
         return values
 
     def append(self, *rows: Mapping[str, Any]) -> None:
-        """Write rows in one go behind the last whole one; none of them stays where writing fails."""
+        """Append rows in one go after the last complete one; if writing fails, none of them stays."""
         data = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
         ends = self._known_ends()
         start = ends[-1] if ends else 0
@@ -101,7 +101,7 @@ class JsonLines:
         ends.extend(start + end for _, end in _line_bounds(data))
 
     def cut_back(self, count: int) -> None:
-        """Keep the first `count` rows, byte for byte, and nothing behind them."""
+        """Keep the first `count` rows, byte for byte, and drop the rest."""
         ends = self._known_ends()
         del ends[count:]
         if self.path.exists():
@@ -117,7 +117,7 @@ class JsonLines:
 
 
 def _line_bounds(content: bytes) -> Iterator[tuple[int, int]]:
-    """Start and end of each line that has its newline, which the end is behind."""
+    """Start and end of each line that has its newline, newline included."""
     start = 0
     while (newline := content.find(b"\n", start)) >= 0:
         yield start, newline + 1
@@ -126,7 +126,7 @@ def _line_bounds(content: bytes) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
-    """A path beside `target` at which to write a file or make a folder; it takes the place of `target` at the end.
+    """A path next to `target` at which to write a file or make a folder; it replaces `target` at the end.
 
     Readers see the old file or the new one. A folder cannot be exchanged at once: for an instant there is none.
     Where the block fails, `target` stays and what was written is removed. `shared`: several processes may do this

@@ -48,7 +48,7 @@ COUNTED_ROWS = 2000  # first training rows that are checked for key steps
 class RunAlgorithm(Algorithm):
     """An RLlib Algorithm over a question bank and one policy.
 
-    `@register_algorithm(NAME)` gives each subclass a `Config` of its own over its `Options`.
+    `@register_algorithm(NAME)` gives each subclass its own `Config` over its `Options`.
     """
 
     Options: ClassVar[type[RunOptions]] = RunOptions
@@ -111,7 +111,7 @@ class RunAlgorithm(Algorithm):
             shutil.rmtree(self._logdir, ignore_errors=True)
 
     def pick_questions(self) -> list[tuple[int, int]]:
-        """The next `num_questions` pairs (epoch, index into the bank); over-long questions never come."""
+        """The next `num_questions` pairs (epoch, index into the bank); over-long questions are skipped."""
         return [(epoch, self._questions[i]) for epoch, i in self.cursor.next(self.options.num_questions)]
 
     def render(self, requests: Sequence[SlotRequest]) -> list[Prompt]:
@@ -205,7 +205,7 @@ class RunAlgorithm(Algorithm):
         return False  # evaluation is greedy and runs in the driver
 
     def warm_start_report(self) -> dict[str, Any] | None:
-        """What the warm start reached, or None."""
+        """The warm start's report, or None."""
         return self._warm_start_report
 
     def parameter_table(self) -> list[tuple[str, int, int]]:
@@ -246,7 +246,7 @@ class RunAlgorithm(Algorithm):
         self.return_to(state)
 
     def driver_state(self) -> dict[str, Any]:
-        """What this process must remember between iterations, beside the learners' state; no part of it changes later."""
+        """What this process must remember between iterations, besides the learners' state; no part of it changes later."""
         return {"cursor": self.cursor.get_state()}
 
     def return_to(self, state: dict[str, Any]) -> None:
@@ -256,7 +256,7 @@ class RunAlgorithm(Algorithm):
 
     @contextmanager
     def repeating(self, iteration: int) -> Iterator[None]:
-        """Inside, `iteration` iterations are done, and what is logged is not reported."""
+        """Inside, the iteration count is set to `iteration`, and what is logged is not reported."""
         metrics, done = self.metrics, self._iteration
         self.metrics, self._iteration = MetricsLogger(root=True), iteration
         try:

@@ -44,7 +44,7 @@ class RunConfig(AlgorithmConfig):
         for name, value in self.options.defaults().items():
             setattr(self, name, value)
         self.env_runner_cls = QAEnvRunner
-        self.model_folder: str | None = None  # where the prepared model lies; set by the algorithm before workers start
+        self.model_folder: str | None = None  # folder of the prepared model; set by the algorithm before workers start
         self.user_code = UserCode()  # for remote workers; in Tune's `param_space`, for trials too
         # RLlib defaults that lose samples, hide errors or move data that we move ourselves.
         self.sample_timeout_s = None
@@ -58,7 +58,7 @@ class RunConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def training(self, **settings: Any) -> Self:
-        """Set options by name; a preset is laid down first, so that other keys of the same call win."""
+        """Set options by name; a preset is applied first, so that other keys of the same call win."""
         options = resolve(self.name, settings)
         values = options.as_dict()
         for name in options.set_keys():
@@ -66,7 +66,7 @@ class RunConfig(AlgorithmConfig):
         return self
 
     def to_options(self) -> RunOptions:
-        """The options as one checked, typed table; UserError where an attribute was set to what does not fit."""
+        """The options as one checked, typed table; UserError where an attribute was set to an invalid value."""
         return check(self.options, {name: getattr(self, name) for name in self.options.fields()})
 
     @override(AlgorithmConfig)
@@ -113,7 +113,7 @@ class RunConfig(AlgorithmConfig):
         check_engine(getattr(self, "engine", "hf"))
 
     def add_user_callbacks(self) -> None:
-        """Put the callbacks that `user_callbacks` names behind those given to `.callbacks(...)`."""
+        """Put the callbacks that `user_callbacks` names after those given to `.callbacks(...)`."""
         classes = [CALLBACKS.load(name) for name in self.user_callbacks]
         for cls in classes:  # a remote runner gets the class itself: it has not executed the user's file yet
             ray.cloudpickle.register_pickle_by_value(sys.modules[cls.__module__])
@@ -147,7 +147,7 @@ class RunConfig(AlgorithmConfig):
         return RLModuleSpec(module_class=VLMRLModule, model_config=module_config(self) | where)
 
     def _has_engine(self) -> bool:
-        """Does something else than the training model's own copy generate?"""
+        """Does an engine other than the training model's own copy generate?"""
         return getattr(self, "engine", "hf") != "hf"
 
     @override(AlgorithmConfig)

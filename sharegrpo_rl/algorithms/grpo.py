@@ -1,12 +1,12 @@
-"""GRPO on RLlib: sample a group for every question, compare its rewards, push up what did better. And the methods of its
-family that differ in options alone.
+"""GRPO on RLlib: sample a group for every question, compare its rewards, reinforce what did better. Also the methods of its
+family that differ only in their options.
 
 What a method may override, and what nothing else relies on:
 
     advantages(rewards [V, N]) -> [V, N]           credit of a group's completions, each trained under its own prompt
     build_packs(groups) -> [PromptPack]            credit of groups where completions are shared between prompts
     reward_stages() -> [f(groups) -> groups]       what changes rewards before credit is taken
-    resample(packs, groups) -> [PromptPack]        what is trained on in the end: replay
+    resample(packs, groups) -> [PromptPack]        the packs that are finally trained on: replay
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class GRPO(RunAlgorithm):
         self._log(batch, update, time.perf_counter() - started)
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        """The credit of a group's completions (S1: each against those of its own variant). [V, N] float64 -> [V, N]."""
+        """The credit of a group's completions (S1: each relative to those of its own variant). [V, N] float64 -> [V, N]."""
         return local_advantages(rewards, self.options.scale_rewards, self.options.advantage_eps)
 
     def build_packs(self, groups: Sequence[Group]) -> list[PromptPack]:

@@ -1,4 +1,4 @@
-"""Where a run's model comes from: the tiny one built here, or a checkpoint; warm-started where asked, and cached."""
+"""A run's model: the tiny one built here, or a checkpoint; warm-started if requested, and cached."""
 
 from __future__ import annotations
 

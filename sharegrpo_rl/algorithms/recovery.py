@@ -1,8 +1,8 @@
-"""Continuing after remote learners were lost: back to the iteration that they committed, and the same way again.
+"""Continuing after remote learners were lost: back to the iteration that they committed, and the same iterations again.
 
-A restarted worker group holds the learners' state after some earlier iteration. The driver returns to what it knew then,
+A restarted worker group has the learners' state after some earlier iteration. The driver goes back to its own state then,
 hands the weights out, and repeats the iterations since: requests are seeded by their iteration, so the repetition samples
-and trains the very same. Repeated iterations report nothing.
+and trains exactly the same. Repeated iterations report nothing.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ A = TypeVar("A", bound=type[RunAlgorithm])
 def register_algorithm(name: str) -> Callable[[A], A]:
     """A class decorator: make a subclass of RunAlgorithm known as `run: NAME`, in run files, `list`, Tune and Python.
 
-    It gets `Options` of its own where it declares none, and a `Config` (`RLOO.Config()`), RLlib's fluent config over them.
+    It gets its own `Options` if it declares none, and a `Config` (`RLOO.Config()`), RLlib's fluent config over them.
     Defining the same class again (a notebook cell) replaces it; UserError where another class has the name.
     """
 
@@ -46,7 +46,7 @@ def register_algorithm(name: str) -> Callable[[A], A]:
 
 
 def register_with_tune() -> None:
-    """Make every algorithm known to Tune by its name: again, where Ray was shut down and started anew."""
+    """Make every algorithm known to Tune by its name, and again after Ray was shut down and restarted."""
     for name, algorithm in ALGORITHMS.items():
         register_trainable(name, algorithm)
 

@@ -1,4 +1,4 @@
-"""SFT: supervised fine-tuning as an algorithm of its own, on the same data, with the same reports as the RL methods."""
+"""SFT: supervised fine-tuning as an algorithm, on the same data and with the same reports as the RL methods."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SFT(RunAlgorithm):
     @recovering
     @override(Algorithm)
     def training_step(self) -> None:
-        """Render the next questions, and learn their targets."""
+        """Render the next questions, and train on their targets."""
         started = time.perf_counter()
         packs = self._target_packs()
         with self.metrics.log_time((TIMERS, "learning"), reduce="mean", window=1):

@@ -1,7 +1,7 @@
 """The warm start: supervised fine-tuning on the first training questions, so that RL begins where rewards are found.
 
 Its loop is not `TrainingStep`, which SFT runs through: the loss is the plain sum over tokens at temperature 1, and its
-figures are kept to the last bit, because every run leaves from a warm-started model.
+figures are kept to the last bit, because every run starts from a warm-started model.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DEFAULTS = {
 
 
 def warm_start(policy: Policy, config: AlgorithmConfig) -> dict[str, Any]:
-    """Teach the policy `warm_start.rows` questions; returns what it can do afterwards, on test questions."""
+    """Train the policy on `warm_start.rows` questions; returns how it does on test questions afterwards."""
     options = {**DEFAULTS, **config.warm_start}
     if options["data"] == "train":
         bank = make_warm_start_bank(config.env, config.env_config, options["rows"])
@@ -178,7 +178,7 @@ class _TargetBatches:
 def insert_noise_words(text: str, limit: int, seed: int) -> str:
     """The text with 0 to `limit` made-up words at random places.
 
-    A model that has seen one wording only loses the answer's form over unknown words or other lengths; this keeps it.
+    A model that has seen only one wording loses the answer format at unknown words or other lengths; this prevents that.
     """
     if limit == 0:
         return text

@@ -18,7 +18,7 @@ RunFileArgument = Annotated[
     str, typer.Argument(metavar="FILE", help="a run file, or the short name of a tuned example")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting over the file's: config.lr=1e-5")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting of the file: config.lr=1e-5")
 ]
 ImportOption = Annotated[
     list[Path] | None,
@@ -51,7 +51,8 @@ def preview(
 def grade(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="rows with `response` and `gold`")],
     extract: Annotated[
-        Literal["auto", "answer", "boxed", "steps", "free"], typer.Option(help="where the answer stands in a response")
+        Literal["auto", "answer", "boxed", "steps", "free"],
+        typer.Option(help="where to look for the answer in a response"),
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a row, the summary last")] = False,
 ) -> None:
@@ -72,23 +73,25 @@ def expand(
     ] = "OPENAI_API_KEY",
     local: Annotated[str | None, typer.Option(metavar="MODEL_FOLDER", help="a model on this machine instead")] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="let the model solve original and rewording, and compare its answers")
+        bool, typer.Option("--verify", help="have the model solve original and rewording, and compare its answers")
     ] = False,
     key_steps: Annotated[
         bool, typer.Option("--key-steps", help="extract the key steps of each reference solution, too")
     ] = False,
     split: Annotated[
-        Literal["train", "test", "all"], typer.Option(help="what to expand; the rest is carried over")
+        Literal["train", "test", "all"], typer.Option(help="what to expand; the rest is copied")
     ] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first N questions of a split")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed that is sent with the requests")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="of rewordings and key steps")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="temperature of rewordings and key steps")] = 1.0,
     max_tokens: Annotated[int, typer.Option(min=16, help="most tokens of a reply")] = 2048,
-    attempts: Annotated[int, typer.Option(min=1, help="times that a question is asked for what is still missing")] = 2,
-    concurrency: Annotated[int, typer.Option(min=1, help="questions under way at a time")] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option(min=0.01, help="at most this many, retries too")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="seconds for one try of a request")] = 120.0,
-    retries: Annotated[int, typer.Option(min=0, help="further tries of a request that failed")] = 4,
+    attempts: Annotated[int, typer.Option(min=1, help="requests per question, each for what is still missing")] = 2,
+    concurrency: Annotated[int, typer.Option(min=1, help="questions in flight at a time")] = 8,
+    requests_per_minute: Annotated[
+        float | None, typer.Option(min=0.01, help="at most this many, retries included")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="seconds for one attempt of a request")] = 120.0,
+    retries: Annotated[int, typer.Option(min=0, help="further attempts after a failed request")] = 4,
     columns: Annotated[
         list[str] | None, typer.Option("--column", metavar="FIELD=NAME", help="a column's name: question=my_column")
     ] = None,
@@ -128,7 +131,7 @@ def expand(
     typer.echo(run_expansion(options, Console(stderr=True)))
 
 
-# ---- Commands that tell what there is.
+# ---- Commands that show what is available.
 
 
 def show_list(
@@ -191,7 +194,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint of a run: RUN/checkpoints/000123")],
     out: Annotated[Path, typer.Option(help="the Hugging Face folder to write")],
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder (adapters merged) with sharegrpo_rl.json beside the weights."""
+    """Write a checkpoint as a Hugging Face folder (adapters merged) with sharegrpo_rl.json next to the weights."""
     from sharegrpo_rl.runs.model_folder import export_checkpoint
 
     export_checkpoint(checkpoint, out)
@@ -211,7 +214,7 @@ def plan(
         float | None, typer.Option(min=0.1, metavar="GIB", help="memory of a GPU that is not listed")
     ] = None,
     prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="mean length of a prompt in your data, its image counted")
+        int | None, typer.Option(min=1, help="mean length of a prompt in your data, image included")
     ] = None,
     completion_tokens: Annotated[int | None, typer.Option(min=1, help="mean length of a completion")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
@@ -258,8 +261,8 @@ def train(
     file: RunFileArgument,
     sets: SetOption = None,
     name: Annotated[str | None, typer.Option(help="the run's folder; by default the name in the file")] = None,
-    storage_path: Annotated[Path, typer.Option(help="where run folders lie")] = Path("runs"),
-    resume: Annotated[Literal["auto", "never"], typer.Option(help="go on with a run of this name")] = "auto",
+    storage_path: Annotated[Path, typer.Option(help="folder of the run folders")] = Path("runs"),
+    resume: Annotated[Literal["auto", "never"], typer.Option(help="resume a run of this name")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="seed of everything random")] = 0,
     imports: ImportOption = None,
     dry_run: Annotated[
@@ -294,8 +297,8 @@ def tune(
     file: RunFileArgument,
     sets: SetOption = None,
     name: Annotated[str | None, typer.Option(help="the search's folder; by default the name in the file")] = None,
-    storage_path: Annotated[Path, typer.Option(help="where search folders lie")] = Path("runs"),
-    resume: Annotated[Literal["auto", "never"], typer.Option(help="go on with a search of this name")] = "auto",
+    storage_path: Annotated[Path, typer.Option(help="folder of the search folders")] = Path("runs"),
+    resume: Annotated[Literal["auto", "never"], typer.Option(help="resume a search of this name")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="seed of the drawn values and of every trial")] = 0,
     imports: ImportOption = None,
     dry_run: Annotated[
@@ -337,21 +340,26 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="run each method with seeds 0 to N-1")] = 5,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="[NAME:]KEY=VALUE", help="a setting over all files, or over the method NAME"),
+        typer.Option(
+            "--set", metavar="[NAME:]KEY=VALUE", help="override a setting of all files, or of the method NAME"
+        ),
     ] = None,
     completions: Annotated[
-        int | None, typer.Option(min=1, help="where every run ends; by default the smallest total of the files")
+        int | None,
+        typer.Option(min=1, help="completions at which every run ends; by default the smallest total of the files"),
     ] = None,
     control: Annotated[
-        bool, typer.Option("--control", help="beside each method the same with rewards permuted inside each group")
+        bool, typer.Option("--control", help="also run each method with rewards shuffled within each group")
     ] = False,
-    jobs: Annotated[int | None, typer.Option(min=1, help="runs at a time; by default as the cores allow")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="runs at a time; by default as many as the cores allow")
+    ] = None,
     metric: Annotated[str, typer.Option(help="what methods are compared by, a key of summary.json")] = "accuracy_after",
-    confidence: Annotated[float, typer.Option(help="of intervals and tests")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="confidence level of intervals and tests")] = 0.95,
     report_only: Annotated[bool, typer.Option("--report-only", help="start no run; report what is finished")] = False,
     imports: ImportOption = None,
 ) -> None:
-    """Compare methods over seeds: run them to equal completions, or read finished runs; write a report."""
+    """Compare methods over seeds, at equal completions: run them or read finished runs, and write a report."""
     from rich.console import Console
 
     from sharegrpo_rl.config.user_code import import_user_files
@@ -402,19 +410,19 @@ def reproduce(
     rows: Annotated[list[int] | None, typer.Option("--row", metavar="N", help="only this row; may be repeated")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="run each row with seeds 0 to N-1")] = 1,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting over every row's")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting of every row")
     ] = None,
     benchmarks: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", metavar="NAME=PATH", help="evaluate what was trained on it: mathvista=FILE"),
+        typer.Option("--benchmark", metavar="NAME=PATH", help="evaluate the trained models on it: mathvista=FILE"),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="the untrained model, to be evaluated beside them")
+        Path | None, typer.Option(metavar="FOLDER", help="the untrained model, to evaluate for comparison")
     ] = None,
     out: Annotated[Path, typer.Option(help="the folder for runs and tables")] = Path("reproduced"),
     jobs: Annotated[int, typer.Option(min=1, help="runs at a time")] = 1,
 ) -> None:
-    """Run the rows of a paper's table that fit this machine, and show our figures beside the paper's."""
+    """Run the rows of a paper's table that fit this machine, and compare our figures with the paper's."""
     from rich.console import Console
 
     from sharegrpo_rl.reports.reproduce import ReproduceOptions

@@ -98,7 +98,7 @@ def _folders() -> list[tuple[str, str]]:
 
 def _platform_problems() -> list[str]:
     if platform.system() == "Windows":
-        return ["Windows is not supported by itself; use WSL"]
+        return ["Windows is supported only through WSL; use that"]
     if platform.system() == "Darwin":
         return ["macOS is best effort: what is tested is Linux on x86-64"]
     return []

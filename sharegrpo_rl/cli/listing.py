@@ -27,7 +27,7 @@ from sharegrpo_rl.runs.run_file import RunSpec
 
 
 def describe_run(spec: RunSpec, seed: int) -> str:
-    """The text that `--dry-run` prints; it is a run file again, the counts stand in comments."""
+    """The text that `--dry-run` prints; it is a run file again, with the counts in comments."""
     lines = yaml.safe_dump(as_json(spec.as_tree()), sort_keys=False, allow_unicode=True, width=120).splitlines()
     lines += ["", f"# seed {seed}"]
     counts = spec.options.work(spec.iterations).counts()

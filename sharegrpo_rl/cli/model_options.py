@@ -17,8 +17,8 @@ def options_of(model: type[BaseModel], **own: Any) -> Callable[[Callable[..., No
     """Decorator: `command(options, ...)` gets a checked `model`, made from one command-line option for each field.
 
     A field is `--its-name`, a switch where it is a bool; its description is the help text. own: annotations of fields
-    that are asked for otherwise, such as `data=Annotated[str, typer.Argument(...)]`. The command's further parameters
-    stay as they are.
+    that are declared differently, such as `data=Annotated[str, typer.Argument(...)]`. The command's further parameters
+    are kept.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:

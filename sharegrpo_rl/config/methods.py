@@ -12,7 +12,7 @@ from sharegrpo_rl.config.run import AnswerFormat, GRPOOptions, KLSchedule, LossA
 
 
 class ShareGRPOOptions(GRPOOptions):
-    """Options of Share-GRPO: m variants share completions and rewards."""
+    """Share-GRPO: the variants of a question share their completions and rewards."""
 
     num_variants: int = option(2, source="R1-ShareVL 4.1")
     num_generations: int = option(6, source="R1-ShareVL 4.1")
@@ -22,11 +22,11 @@ class ShareGRPOOptions(GRPOOptions):
     )
     advantage_levels: Literal["global_local", "global", "local"] = option(
         "global_local",
-        "levels added up on native completions; shared ones take the global level alone",
+        "advantage levels added up for native completions; shared ones get the global level only",
         source="S5-S7",
     )
     duplicate_rewards: bool = option(
-        False, "take the global standard deviation over rewards repeated m times, as the released code does"
+        False, "compute the global standard deviation over rewards repeated m times, as the released code does"
     )
     single_variant_doubles: bool = option(False, "with V = 1 add both levels (literal S7) instead of plain GRPO")
 
@@ -35,7 +35,7 @@ class ShareGRPOOptions(GRPOOptions):
 
 
 class GRPODOptions(GRPOOptions):
-    """Options of GRPO-D (OThink-MR1): GRPO whose KL weight changes over training; other defaults follow R1-V."""
+    """GRPO-D (OThink-MR1): GRPO whose KL weight changes during training; other defaults follow R1-V."""
 
     kl_schedule: KLSchedule = option("v_shape", source="O3")
     rewards: dict[str, float] = option({"accuracy": 1.0, "format": 1.0}, source="O1")
@@ -44,7 +44,7 @@ class GRPODOptions(GRPOOptions):
 
 
 class StepGRPOOptions(GRPOOptions):
-    """Options of StepGRPO (R1-VL): GRPO with rewards for the steps of the reasoning."""
+    """StepGRPO (R1-VL): GRPO with rewards for the steps of the reasoning."""
 
     answer_format: AnswerFormat = option("steps")
     rewards: dict[str, float] = option(
@@ -61,13 +61,11 @@ class StepGRPOOptions(GRPOOptions):
 
 
 class SFTOptions(RunOptions):
-    """Options of SFT: each question's solution, or a short answer in the run's format, is taught as it stands."""
+    """SFT: trains on each question's solution, or on a short answer in the run's format."""
 
     num_questions: int = option(32)
     lr: float = option(1e-5)
-    thought: str | None = option(
-        None, "the thought before the answer where a row has no solution; null = one fixed line"
-    )
+    thought: str | None = option(None, "the thought before the answer if a row has no solution; null = one fixed line")
 
     @field_validator("loss")
     @classmethod

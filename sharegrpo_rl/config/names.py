@@ -159,7 +159,7 @@ _AGGREGATIONS = {
 _ESTIMATORS = {"kl": "k1", "mse": "k2", "low_var_kl": "k3"}
 _CHECKPOINTING = {"true": "full", "false": "none", "nothing": "full", "products": "selective"}
 _SCALES = {"true": "std", "false": "none", "group": "std", "sample": "std", "population": "population_std"}
-# Other words for an option's values, by our name of the option; a value that is not here carries over as it is.
+# Other words for an option's values, by our name of the option; a value that is not listed carries over unchanged.
 OTHER_VALUES: dict[str, dict[str, str]] = {
     "loss_aggregation": _AGGREGATIONS,
     "kl_estimator": _ESTIMATORS,
@@ -181,7 +181,7 @@ _OTHER_UNITS = {
     "reward_weights", "reward_funcs", "reward_function", "prompt_key", "answer_key", "image_key", "n_gpus_per_node",
 }  # fmt: skip
 
-# Settings that are not options of an algorithm: where they stand here.
+# Settings that are not options of an algorithm, and where they are set here.
 ELSEWHERE: dict[str, str] = {
     "max_steps": "stop.training_iteration",
     "total_training_steps": "stop.training_iteration",

@@ -1,6 +1,6 @@
 """The algorithms by name, with their options and presets; light enough for `--dry-run` and `list`.
 
-A preset is a table of keys laid down before a run's own. The page of each method in docs/algorithms/ has its table.
+A preset is a table of keys applied before a run's own. The page of each method in docs/algorithms/ has its table.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ _R1_V: dict[str, Any] = {
     "max_completion_tokens": 512,
     "max_pixels": 401_408,
 }
-# A schedule takes the place of the constant weight.
+# A schedule replaces the constant weight.
 _GRPO_D: dict[str, Any] = {**_R1_V, "kl_coeff": 0.0, "kl_schedule": "v_shape", "kl_turn": 0.3}
 
 GRPO_PRESETS: dict[str, dict[str, Any]] = {
-    # GRPO as R1-ShareVL's comparison has it (the row 72.8 of its Table 2): N = 12 completions of the question itself.
+    # R1-ShareVL's GRPO baseline (the row 72.8 of its Table 2): N = 12 completions of the question itself.
     "r1_sharevl": {**_SHARE_VL, **_SHARE_VL_EQUATIONS, "num_generations": 12, "wording": "original"},
     "r1_v": _R1_V,
-    # Dr. GRPO: no spread under the advantage, and a constant instead of each completion's length under the loss.
+    # Dr. GRPO: advantages not divided by a standard deviation, losses by a constant instead of each completion's length.
     "dr_grpo": {"scale_rewards": "none", "loss_aggregation": "max_length", "kl_coeff": 0.0},
     # DAPO: clip-higher, dynamic sampling, overlong shaping, mean over tokens, no KL; sizes of its recipe.
     "dapo": {
@@ -123,7 +123,7 @@ GRPO_PRESETS: dict[str, dict[str, Any]] = {
         "lr": 1e-6,
         "max_completion_tokens": 4096,
     },
-    # VL-Rethinker: selective sample replay, advantages without spread, clip 0.2 / 0.35.
+    # VL-Rethinker: selective sample replay, advantages not divided by a standard deviation, clip 0.2 / 0.35.
     "vl_rethinker": {
         "num_generations": 8,
         "temperature": 1.0,
@@ -144,7 +144,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "GRPO": GRPO_PRESETS,
     "ShareGRPO": {
         "paper": {**_SHARE_GRPO, **_SHARE_VL_EQUATIONS},
-        # As released: token ratio, clip 0.2 / 0.3 with dual clip 3, spread over duplicated rewards, eight optimizer
+        # As released: token ratio, clip 0.2 / 0.3 with dual clip 3, standard deviation over duplicated rewards, eight optimizer
         # steps a rollout. Its micro-batch means, truncation and swapped sentences are not repeated.
         "released_code": {
             **_SHARE_GRPO,
@@ -169,7 +169,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "paper_geometry": {**_GRPO_D, "kl_min": 0.0, "kl_max": 0.02},
     },
     "StepGRPO": {
-        # R1-VL's code, with the holes of its two rewards.
+        # R1-VL's code, with the gaps of its two rewards.
         "released_code": {
             **_R1_V,
             "num_generations": 4,

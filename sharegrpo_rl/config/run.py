@@ -88,22 +88,22 @@ class VLLMOptions(Options):
     tensor_parallel_size: int = option(1, "GPUs per engine", ge=1)
     gpu_memory_utilization: float = option(0.5, "share of a GPU's memory that the engine may use", gt=0, le=1)
     kv_cache_gb: float | None = option(
-        None, "size of the KV cache; null = what that share leaves on a GPU, 1 without one", unit="GiB", gt=0
+        None, "size of the KV cache; null = what gpu_memory_utilization leaves, or 1 without a GPU", unit="GiB", gt=0
     )
     enforce_eager: bool | None = option(None, "no CUDA graphs and no torch.compile; null = true only without a GPU")
     lora: Literal["auto", "adapter", "merged"] = option(
         "auto",
         "how the engine of a LoRA run gets new weights: the adapter alone, under a new id each time, or merged into the "
-        "layers; auto = adapter where lora.target_modules is the language model only",
+        "layers; auto = adapter if lora.target_modules is the language model only",
     )
     sleep: bool = option(False, "hand the engine's GPU memory to the learner between generations")
 
 
 @dataclass(frozen=True)
 class Work:
-    """How much work a run is. Where nothing is sampled, each question is one target and the counts of completions are 0.
+    """How much work a run is. If nothing is sampled, each question is one target and the counts of completions are 0.
 
-    A group that shrinks for want of transforms has less; selection samples more, up to max_generation_batches times.
+    A group that shrinks for lack of transforms has less; selection samples more, up to max_generation_batches times.
     """
 
     questions_per_iteration: int
@@ -211,14 +211,14 @@ class RunOptions(Options):
     preset: str | None = option(None, "a named table of settings, applied before this file's own keys")
     # evaluation, checkpoints
     evaluation_interval: int = option(0, "iterations between evaluations; 0 = only before and after", ge=0)
-    evaluation_questions: int = option(500, "evaluate on the first this many questions of the test split", ge=1)
+    evaluation_questions: int = option(500, "how many questions of the test split to evaluate on, from the first", ge=1)
     evaluation_batch: int = option(128, "questions generated at once in evaluation", ge=1)
     checkpoint_interval: int = option(1, "iterations between checkpoints; 0 = only at the end", ge=0)
     checkpoints_to_keep: int = option(2, "most recent checkpoints to keep, besides the best one", ge=1)
     best_metric: str | None = option(
         None,
         "metric that ranks checkpoints, a path into result.json; null = evaluation/accuracy, or the smoothed training "
-        "accuracy where the run is not evaluated",
+        "accuracy if the run is not evaluated",
     )
     best_mode: Literal["max", "min"] = option("max", "whether a higher or lower best_metric is better")
     user_callbacks: list[str] = option([], "RLlib callbacks, by the names that an `--import` file registered")
@@ -231,7 +231,7 @@ class RunOptions(Options):
     )
     cpu_offload: bool = option(False, "with fsdp2: keep weights and optimizer in host memory while they are not in use")
     num_gpus_per_learner: float = option(
-        0.0, "GPUs per learner; of the driver's learner where num_learners is 0", ge=0, le=1
+        0.0, "GPUs per learner; of the driver's learner if num_learners is 0", ge=0, le=1
     )
     num_gpus_per_env_runner: float = option(
         0.0, "GPUs per env runner; of the driver's env runner where num_env_runners is 0", ge=0
@@ -285,7 +285,7 @@ class RunOptions(Options):
 
     @property
     def uses_reference(self) -> bool:
-        """Does a KL to the reference policy take part, at any step?"""
+        """Is there a KL to the reference policy, at any step?"""
         return False
 
     @property
@@ -313,11 +313,11 @@ class RunOptions(Options):
         return 0.0
 
     def with_kl_schedule_length(self, steps: int | None) -> Self:
-        """The same options with the length that a KL schedule began with."""
+        """The same options with the length that a KL schedule started with."""
         return self
 
     def trains_on(self, truncated: bool) -> bool:
-        """Are completions trained on that the length limit cut off, or did not?"""
+        """Are completions of this kind (cut off at the length limit, or not) trained on?"""
         return True
 
     def counts(self, truncated: bool, advantage: float) -> bool:
@@ -335,7 +335,10 @@ class RunOptions(Options):
 
 
 class GRPOOptions(RunOptions):
-    """Options of GRPO; the methods of its family subclass this and add options or change defaults."""
+    """GRPO: each completion's reward relative to those of its group, without a value network.
+
+    The methods of its family subclass these options, add some or change defaults.
+    """
 
     # sampling
     num_variants: int = option(1, "variants of each question in a group (V, the paper's m)", ge=1, le=64)
@@ -344,18 +347,18 @@ class GRPOOptions(RunOptions):
         "always", "whether the original wording is always in the group, or drawn like the others"
     )
     strict_variants: bool = option(
-        False, "stop with an error, instead of reusing wordings, where a question has fewer than num_variants"
+        False, "stop with an error, instead of reusing wordings, if a question has fewer than num_variants"
     )
     temperature: float = option(1.0, "softmax temperature, in sampler and trainer", gt=0)
     top_p: float = option(1.0, "nucleus sampling; below 1 the trainer's policy differs from the sampler's", gt=0, le=1)
     engine: Literal["hf", "vllm"] = option(
-        "hf", "what generates: hf is the training model itself, vllm an engine beside it"
+        "hf", "what generates: hf is the training model itself, vllm a separate engine"
     )
     vllm: VLLMOptions = option(
         VLLMOptions(), "settings of the engine vllm: tensor_parallel_size, gpu_memory_utilization, kv_cache_gb, ..."
     )
     weight_sync_timeout_s: float = option(
-        600.0, "longest wait for runners and engines to take new weights", unit="seconds", gt=0
+        600.0, "longest wait for runners and engines to load new weights", unit="seconds", gt=0
     )
     rollout_timeout_s: float = option(
         3600.0,
@@ -366,16 +369,20 @@ class GRPOOptions(RunOptions):
     )
     max_staleness: int = option(
         0,
-        "1 = one step off-policy: the next iteration is sampled while this one is learned, by weights without its update; "
+        "1 = one step off-policy: the next iteration is sampled during this one's update, with the weights from before it; "
         "the rollout correction is on",
         ge=0,
         le=1,
     )
     shuffle_rewards: bool = option(False, "control experiment: shuffle rewards within each group")
     overlong_buffer: int = option(
-        0, "a penalty grows over this many tokens before the limit; 0 = none", unit="tokens", ge=0, source="DAPO eq. 13"
+        0,
+        "a length penalty grows over this many tokens before the limit; 0 = none",
+        unit="tokens",
+        ge=0,
+        source="DAPO eq. 13",
     )
-    overlong_weight: float = option(1.0, "that penalty at the limit", ge=0, source="DAPO eq. 13")
+    overlong_weight: float = option(1.0, "the length penalty at the limit", ge=0, source="DAPO eq. 13")
     # selection
     selection: str = option(
         "none",
@@ -386,12 +393,12 @@ class GRPOOptions(RunOptions):
         10, "selection samples at most this many batches of num_questions per iteration", ge=1, source="DAPO"
     )
     selection_strict: bool = option(
-        False, "stop with an error where fewer than num_questions groups are left, instead of training on those"
+        False, "stop with an error if fewer than num_questions groups are left, instead of training on those"
     )
     filter_low: float = option(0.1, "online_filter: lowest mean accuracy", ge=0, le=1, source="MM-Eureka")
     filter_high: float = option(0.9, "online_filter: highest mean accuracy", ge=0, le=1, source="MM-Eureka")
     replay_size: int = option(
-        0, "completions with an advantage kept for replay; 0 = no replay", ge=0, source="VL-Rethinker"
+        0, "completions with a nonzero advantage kept for replay; 0 = no replay", ge=0, source="VL-Rethinker"
     )
     replay_alpha: float = option(
         1.0, "replay draws with probability proportional to |A| to this power", ge=0, source="VL-Rethinker"
@@ -406,8 +413,8 @@ class GRPOOptions(RunOptions):
     )
     clip_low: float = option(0.2, "the ratio is clipped at 1 - clip_low", ge=0, le=1)
     clip_high: float = option(0.2, "the ratio is clipped at 1 + clip_high", ge=0)
-    dual_clip: float | None = option(None, "bound on the ratio where the advantage is negative; null = off", gt=1)
-    kl_coeff: float = option(0.0, "weight of the KL to the reference policy, where kl_schedule is constant", ge=0)
+    dual_clip: float | None = option(None, "upper bound on the ratio for negative advantages; null = off", gt=1)
+    kl_coeff: float = option(0.0, "weight of the KL to the reference policy, with kl_schedule constant", ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = option("k3", "KL estimator")
     kl_in_reward: bool = option(
         False, "subtract the KL from the reward, before the advantages, instead of adding it to the loss"
@@ -420,21 +427,23 @@ class GRPOOptions(RunOptions):
     )
     kl_min: float = option(0.04, "smallest weight of a KL schedule", ge=0, source="OThink-MR1 4.1")
     kl_max: float = option(0.1, "largest weight of a KL schedule", ge=0, source="OThink-MR1 4.1")
-    kl_turn: float = option(0.3, "w / t: where v_shape turns", ge=0, le=0.99, source="OThink-MR1 4.1")
+    kl_turn: float = option(
+        0.3, "w / t: the share of the schedule at which v_shape turns", ge=0, le=0.99, source="OThink-MR1 4.1"
+    )
     kl_schedule_steps: int | None = option(
-        None, "optimizer steps of the KL schedule (t); null = the planned ones", ge=1
+        None, "optimizer steps of the KL schedule (t); null = the planned number", ge=1
     )
     rollout_correction: Literal["auto", "none", "truncate", "mask"] = option(
         "auto",
         "importance weight for the gap between sampler and trainer: truncated at the cap, or masked above it; auto = "
-        "truncate where top_p is below 1 or max_staleness is 1, else none",
+        "truncate if top_p is below 1 or max_staleness is 1, else none",
     )
-    rollout_correction_level: Literal["token", "sequence"] = option("token", "level of that importance weight")
-    rollout_correction_cap: float = option(2.0, "cap on that importance weight", ge=1)
+    rollout_correction_level: Literal["token", "sequence"] = option("token", "level of the rollout correction's weight")
+    rollout_correction_cap: float = option(2.0, "cap on the rollout correction's weight", ge=1)
     scale_rewards: Literal["std", "population_std", "none"] = option(
-        "std", "standard deviation that divides the advantages: of a sample, of a population, or none"
+        "std", "divide advantages by the sample standard deviation (std), the population_std, or not at all (none)"
     )
-    advantage_eps: float = option(0.0, "added to that standard deviation", ge=0)
+    advantage_eps: float = option(0.0, "added to the standard deviation that divides the advantages", ge=0)
     exclude_zero_advantage: bool = option(False, "leave completions with advantage 0 out of the denominator")
     mask_truncated: bool = option(False, "do not train on truncated completions")
 
@@ -446,7 +455,7 @@ class GRPOOptions(RunOptions):
 
     @property
     def uses_reference(self) -> bool:
-        """Does a KL to the reference policy take part, at any step?"""
+        """Is there a KL to the reference policy, at any step?"""
         return self.kl_coeff > 0 if self.kl_schedule == "constant" else max(self.kl_min, self.kl_max) > 0
 
     @property
@@ -503,7 +512,7 @@ class GRPOOptions(RunOptions):
         super().check_together(algorithm)
         if self.num_generations < 2:
             raise UserError(
-                f"num_generations: {self.num_generations} makes a group of one, whose reward is compared with nothing; "
+                f"num_generations: {self.num_generations} makes a group of one, with nothing to compare its reward with; "
                 f"{algorithm} needs num_generations of at least 2"
             )
         if self.engine == "vllm" and not 0.01 <= self.temperature <= 2:

@@ -82,11 +82,11 @@ def _read(table: Mapping[str, Any], path: tuple[str, ...], word: str) -> SearchK
     key = ".".join(path)
     if len(table) > 1:
         other = next(name for name in table if name != word)
-        raise UserError(f"{key}: {word} stands beside {other!r}; a search space has no other key")
+        raise UserError(f"{key}: {word} next to {other!r}; a search space has no other key")
     if word in NOT_HERE:
         raise UserError(f"{key}: {word} is not for run files; they have {', '.join(SEARCH_WORDS)}")
     if len(path) == 1:
-        raise UserError(f"{key}: {word} over all of it; search over its keys")
+        raise UserError(f"{key}: {word} over the whole table; search over its keys")
     arguments = table[word]
     if not isinstance(arguments, list):
         raise UserError(f"{key}: {word} needs a list, got {arguments!r}")
@@ -151,7 +151,7 @@ class SearchOptions(Options):
 
     metric: str = option("evaluation/accuracy", "metric that trials are compared by: a path into result.json")
     mode: Literal["max", "min"] = option("max", "whether higher or lower is better")
-    num_samples: int = option(1, "times to run the grid; choices and ranges are drawn anew each time", ge=1)
+    num_samples: int = option(1, "times to run the grid; choices and ranges are drawn again each time", ge=1)
     scheduler: Literal["none", "asha", "pbt", "median_stopping"] = option(
         "none", "what stops or changes trials before their end"
     )
@@ -165,10 +165,10 @@ class SearchOptions(Options):
 
 
 class AshaOptions(Options):
-    """`tune.scheduler_options` of `asha`: at each rung only the best 1/reduction_factor of the trials so far go on."""
+    """`tune.scheduler_options` of `asha`: at each rung only the best 1/reduction_factor of the trials so far continue."""
 
     grace_period: int = option(1, "iterations before a trial can be stopped: the first rung", ge=1)
-    reduction_factor: float = option(4.0, "rungs lie this factor apart, one in so many goes on", gt=1)
+    reduction_factor: float = option(4.0, "rungs are this factor apart, and one trial in so many continues", gt=1)
     brackets: int = option(1, "ladders that trials are spread over; each begins a rung later", ge=1)
 
 
@@ -176,7 +176,7 @@ class MedianStoppingOptions(Options):
     """`tune.scheduler_options` of `median_stopping`: a trial stops below the median of the others' running means."""
 
     grace_period: int = option(1, "iterations before a trial can be stopped", ge=1)
-    min_samples_required: int = option(3, "other trials that must have come as far", ge=1)
+    min_samples_required: int = option(3, "other trials that must have got as far", ge=1)
 
 
 class PbtOptions(Options):
@@ -184,7 +184,7 @@ class PbtOptions(Options):
 
     perturbation_interval: int = option(5, "iterations between the rounds", ge=1)
     quantile_fraction: float = option(0.25, "share of the trials that copy, and of those copied from", gt=0, le=0.5)
-    resample_probability: float = option(0.25, "chance that a value is drawn anew, not varied", ge=0, le=1)
+    resample_probability: float = option(0.25, "chance that a value is drawn again instead of varied", ge=0, le=1)
 
 
 SCHEDULERS: dict[str, type[Options]] = {
@@ -192,7 +192,7 @@ SCHEDULERS: dict[str, type[Options]] = {
     "median_stopping": MedianStoppingOptions,
     "pbt": PbtOptions,
 }
-# A trial's weights, prompts and questions hang on these; other trials' checkpoints do not fit where they differ.
+# A trial's weights, prompts and questions depend on these; other trials' checkpoints do not fit if they differ.
 UNCHANGEABLE = (
     "model", "model_config", "dtype", "lora", "freeze_vision_tower", "freeze_projector", "warm_start", "env_config",
     "system_prompt", "format_prompt", "answer_format", "max_prompt_tokens", "max_completion_tokens", "min_pixels",
@@ -212,7 +212,9 @@ def _scheduler_options(scheduler: str, table: Mapping[str, Any] | None) -> dict[
     if scheduler in SCHEDULERS:
         return check_at("tune.scheduler_options.", SCHEDULERS[scheduler], table or {}).as_dict()
     if table:
-        raise UserError(f"tune.scheduler_options: there is no scheduler to set ({', '.join(SCHEDULERS)} have some)")
+        raise UserError(
+            f"tune.scheduler_options: no scheduler is set; choose one that has options ({', '.join(SCHEDULERS)})"
+        )
     return None
 
 
@@ -229,7 +231,7 @@ def check_search_options(
     if options["scheduler"] != "none" and metric.startswith("evaluation/") and run_options.evaluation_interval == 0:
         raise UserError(
             f"tune.scheduler: {options['scheduler']} compares running trials by {metric}, and with "
-            "config.evaluation_interval: 0 none reports it before its end; set that interval"
+            "config.evaluation_interval: 0 no trial reports it before its end; set that interval"
         )
     if options["searcher"] == "optuna" and grid_keys:
         raise UserError(
@@ -243,7 +245,7 @@ def check_search_options(
 def _check_scheduler(
     options: Mapping[str, Any], evaluation_interval: int, iterations: int, keys: Sequence[str]
 ) -> None:
-    """UserError where a scheduler could not do anything, or not do it right."""
+    """UserError where a scheduler could not act, or not correctly."""
     scheduler, own = options["scheduler"], options["scheduler_options"]
     if scheduler == "none":
         return

@@ -65,7 +65,7 @@ def _construct_mapping(loader: _CoreLoader, node: yaml.MappingNode) -> dict[str,
                 f"{place}: a key must be a word, not {getattr(key_node, 'value', None)!r}; put it in quotes"
             )
         if key in result:
-            raise UserError(f"{place}: the key {key!r} stands twice; remove one")
+            raise UserError(f"{place}: the key {key!r} appears twice; remove one")
         result[key] = loader.construct_object(value_node, deep=True)
     return result
 
@@ -172,7 +172,7 @@ def _check_size(root: yaml.Node, label: str) -> None:
         raise UserError(f"{label}: more than {MAX_NODES} values once its aliases are written out")
 
 
-# ---- `--set a.b.c=value`: dotted settings laid over a run file, through the same parser, remembered by origin.
+# ---- `--set a.b.c=value`: dotted settings that override a run file, read by the same parser, remembered by origin.
 
 ROOTS = ("run", "env", "stop", "config", "tune", "loggers")
 SEARCH_WORDS = ("grid_search", "choice", "uniform", "loguniform", "quniform")
@@ -210,7 +210,7 @@ def parse_setting(text: str) -> Setting:
 
 
 def apply_settings(tree: Mapping[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:
-    """A copy of the run's tree with every setting laid over it; later ones win."""
+    """A copy of the run's tree with every setting applied; later ones win."""
     result = copy_tree(tree)
     for setting in settings:
         table = result
@@ -220,7 +220,7 @@ def apply_settings(tree: Mapping[str, Any], settings: Iterable[Setting]) -> dict
                 inner = {}
             if not isinstance(inner, dict):
                 where = ".".join(setting.path[:depth])
-                raise UserError(f"--set {setting.key}: {where} is {inner!r}, not a table with keys of its own")
+                raise UserError(f"--set {setting.key}: {where} is {inner!r}, not a table")
             table[part] = inner
             table = inner
         table[setting.path[-1]] = setting.value
@@ -237,7 +237,7 @@ def copy_tree(value: Any) -> Any:
 
 
 def find_search_space(value: Any, path: str = "config") -> tuple[str, str] | None:
-    """Where a search space stands (dotted key, word), if there is one."""
+    """The first search space (dotted key, word), if there is one."""
     if isinstance(value, Mapping):
         if len(value) == 1 and next(iter(value)) in SEARCH_WORDS:
             return path, str(next(iter(value)))

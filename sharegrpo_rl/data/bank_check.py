@@ -34,7 +34,7 @@ def check_bank(bank: QuestionBank, *, check_truth: Callable[[SeedQuestion], None
 
 
 def question_location(bank: QuestionBank, index: int) -> str:
-    """Where a question comes from, for error messages: file and row, or the bank where it knows no better."""
+    """Where a question comes from, for error messages: file and row, or the bank if it knows no more."""
     location = getattr(bank, "location", None)  # generated questions are in no file
     return location(index) if location else f"{bank.name} ({bank.split}) question {index}"
 

@@ -86,7 +86,7 @@ def _choose(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Two colour or shape questions, one yes, one no, as far as there are any.
 
     The package asks four times as many questions with "not" whose answer is yes as whose answer is no, so that "not"
-    alone would tell. Half of the images have a question of the rarer kind; taking it there evens them out.
+    alone would give the answer away. Half of the images have a question of the rarer kind; taking it there evens them out.
     """
     chosen = [pair for pair in pairs if pair[1] not in ("yes", "no")][:2]
     for answer in ("yes", "no"):

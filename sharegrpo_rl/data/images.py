@@ -1,4 +1,4 @@
-"""Images of a question: bytes from a table, or a file inside the data set's folder; decoded only when asked for."""
+"""Images of a question: bytes from a table, or a file inside the data set's folder; decoded only on demand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file; `path` must lie inside `root` after every symlink is followed."""
+    """An image file; `path` must be inside `root` after every symlink is followed."""
 
     path: Path
     root: Path
@@ -52,9 +52,7 @@ class ImageFile:
         """The encoded bytes; UserError where the file is missing, outside `root`, or too large."""
         real = self.path.resolve()
         if not real.is_relative_to(self.root.resolve()):
-            raise UserError(
-                f"image {self.name} lies outside the data set's folder {self.root}; copy it into that folder"
-            )
+            raise UserError(f"image {self.name} is outside the data set's folder {self.root}; copy it into that folder")
         try:
             if not real.is_file():
                 raise UserError(

@@ -44,7 +44,7 @@ def read_key_steps(value: Any, column: str, where: str) -> KeySteps:
 
 
 def says_the_same(steps: KeySteps, value: Any) -> bool:
-    """Whether the key steps say all that the cell does, so that the raw value need not be handed on."""
+    """Whether the key steps say all that the cell does, so that the raw value need not be passed on."""
     return bool(steps) and value == [list(phrasings) for phrasings in steps]
 
 

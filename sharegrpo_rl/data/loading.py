@@ -1,4 +1,4 @@
-"""`load_bank`: a data set by folder, file or hub name -> a bank of questions whose rows are read when asked for."""
+"""`load_bank`: a data set by folder, file or hub name -> a bank of questions whose rows are read on demand."""
 
 from __future__ import annotations
 

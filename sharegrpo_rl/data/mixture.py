@@ -87,7 +87,7 @@ def mix_train(
     if length > LONGEST_EPOCH:
         raise UserError(
             f"env_config.data: with these weights an epoch that holds every row has {length:,} questions, "
-            f"and {LONGEST_EPOCH:,} is the most; give the large sets more weight, or less max_questions of their own"
+            f"and {LONGEST_EPOCH:,} is the most; give the large sets more weight, or a smaller max_questions"
         )
     set_of = interleave(counts, derive_seed("mixture", "train", seed))
     skipped = np.bincount(set_of[:skip], minlength=len(sets))

@@ -83,7 +83,7 @@ class Columns:
         return name, value
 
     def is_image(self, name: str) -> bool:
-        """Image columns are never handed on as extra values."""
+        """Image columns are never passed on as extra values."""
         return name in self._names["images"]
 
 

@@ -1,8 +1,8 @@
 """Which files of a data set hold `train` and which `test`, by their names.
 
 A folder: `train.jsonl`, `test.parquet`, `train-00000-of-00002.parquet`, `geometry_train.jsonl`, in the folder itself,
-in its `data/`, or in folders named `train/` and `test/`. A validation split stands in for a missing test. A file: its
-own split, and beside it the file of the other split. Where only one kind of file is there, `test_fraction` divides it.
+in its `data/`, or in folders named `train/` and `test/`. A validation split replaces a missing test. A file: its own
+split, and next to it the file of the other split. If there is only one kind of file, `test_fraction` divides it.
 """
 
 from __future__ import annotations

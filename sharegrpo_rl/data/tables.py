@@ -357,7 +357,7 @@ class HubTable:
 
 
 def looks_like_hub_name(data: str) -> bool:
-    """`name` or `owner/name`; anything under `data/` or with a data file's suffix is taken for a path."""
+    """`name` or `owner/name`; anything under `data/` or with a data file's suffix is read as a path."""
     return bool(_HUB_NAME.fullmatch(data)) and not data.startswith("data/") and not data.endswith(SUFFIXES)
 
 
@@ -378,7 +378,7 @@ def load_hub(name: str, config: str | None) -> dict[str, HubTable]:
 
 
 def hub_split(tables: dict[str, HubTable], split: str) -> HubTable | None:
-    """The table of `train` or `test` (a validation split stands in for a missing test); None where there is none."""
+    """The table of `train` or `test` (a validation split replaces a missing test); None if there is none."""
     return next((tables[word] for words in SPLIT_WORDS[split] for word in words if word in tables), None)
 
 

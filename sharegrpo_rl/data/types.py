@@ -14,7 +14,7 @@ KeySteps: TypeAlias = tuple[tuple[str, ...], ...]  # steps of a good solution, e
 
 
 class ImageSource(Protocol):
-    """One image of a question, decoded only when asked for: a frozen dataclass with these three is enough."""
+    """One image of a question, decoded only on demand: a frozen dataclass with these three is enough."""
 
     @property
     def name(self) -> str:
@@ -55,7 +55,7 @@ class SeedQuestion:
 
 
 class QuestionBank(Protocol):
-    """A split of a data set with random access; rows are read when asked for."""
+    """A split of a data set with random access; rows are read on demand."""
 
     name: str
     split: str

@@ -77,7 +77,7 @@ def check_skip(skip: int, questions: int, where: str) -> None:
 
 
 def blind_partner(bank: QuestionBank, index: int) -> int | None:
-    """The question whose images stand in for a question's own, to measure what the text alone earns.
+    """The question whose images replace a question's own, to measure what the text alone earns.
 
     A fixed question of the same kind with as many images but other ones; where its kind has none, one of another kind;
     None where there is none at all. It is drawn at random from the index alone: the answers behind the borrowed images

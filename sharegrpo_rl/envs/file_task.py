@@ -35,10 +35,8 @@ class FileOptions(EnvOptions):
         "", "the data set: a folder, a file, or a hub name; or a list of sets that are mixed"
     )
     kinds: list[str] = option([], "keep only these kinds of question (`subtask`); empty = all")
-    columns: dict[str, str] = option({}, "field -> the data set's name of that column, where it is not a known one")
-    test_fraction: float | None = option(
-        None, "share of a data set with one file only that is its test split", ge=0, le=1
-    )
+    columns: dict[str, str] = option({}, "field -> the name of its column, if it is not one of the known names")
+    test_fraction: float | None = option(None, "share of a single-file data set to use as its test split", ge=0, le=1)
     hub_config: str | None = option(None, "configuration of a hub data set")
     benchmark: str | None = option(
         None, "the layout of a published benchmark's file, such as mathvista; null = plain columns"
@@ -55,9 +53,9 @@ class FileOptions(EnvOptions):
 
 
 class SetOptions(Options):
-    """What a set of a mixture may hold beside the keys of its environment."""
+    """The keys of a set of a mixture, besides those of its environment."""
 
-    weight: float | None = option(None, "its part of an epoch, beside the other sets' weights; null = its size")
+    weight: float | None = option(None, "its share of an epoch, relative to the other sets' weights; null = its size")
     task: str | None = option(None, "the name of its curve; null = its rows' own `task`, else its folder's name")
     env: str | None = option(None, "whose checks, answer type and transforms apply to its rows; null = the run's env")
     rewards: dict[str, float] | None = option(
@@ -212,7 +210,7 @@ class FileTask(MultimodalQAEnv):
         """Every known transform that this question never gets: not requested, or forbidden by row or word rule."""
         task, options, question = self._origin(index)
         requested = task._requested_transforms(options)
-        reasons = {name: "not asked for (env_config.transforms)" for name in TRANSFORMS if name not in requested}
+        reasons = {name: "not listed in env_config.transforms" for name in TRANSFORMS if name not in requested}
         return reasons | dropped_transforms(question, requested)
 
     def _origin(self, index: int) -> tuple[type[FileTask], Any, SeedQuestion]:
@@ -273,7 +271,7 @@ def _tag(question: SeedQuestion, spec: MixedSetOptions, name: str) -> SeedQuesti
 def _narrow_kinds(
     specs: Sequence[MixedSetOptions], tables: Sequence[QuestionBank], kinds: Sequence[str], split: str
 ) -> list[MixedSetOptions]:
-    """The specs with the run's kinds in every set that names none of its own: each set keeps those that it has."""
+    """The specs with the run's kinds in every set that names none itself: each set keeps those that it has."""
     kinds_of = {spec.key: _kinds_of(table) for spec, table in zip(specs, tables, strict=True) if not spec.own_kinds}
     _check_kinds(kinds, [kind for rows in kinds_of.values() for kind in rows], f"the mixture ({split})", "env_config")
     narrowed = []

@@ -65,7 +65,7 @@ class GeneratedBank:
         return f"{self._stream}-{number}"
 
     def random(self, *key: str | int) -> Random:
-        """A random generator of its own for each key, such as `self.random("hands", number)`."""
+        """A separate random generator for each key, such as `self.random("hands", number)`."""
         return Random(derive_seed(self.task, self._stream, *key))
 
     def deal(self, values: Sequence[Value], turn: int, *key: str | int) -> Value:

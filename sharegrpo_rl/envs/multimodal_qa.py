@@ -165,7 +165,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
     ) -> list[Score]:
         """Grade answers to any question.
 
-        All grading comes through here, also that of env runners, which call it from a thread of their own: a subclass
+        All grading goes through here, also that of env runners, which call it from a separate thread: a subclass
         that grades otherwise overrides this method and keeps no state between calls.
         """
         return self.rubric_of(question).score(list(texts), question, None if truncated is None else list(truncated))

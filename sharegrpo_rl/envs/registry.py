@@ -105,8 +105,8 @@ def make_warm_start_bank(env_id: str, env_config: Mapping[str, Any], rows: int) 
     bank = environment_spec(env_id).load().load_bank(options, "train", check=False)
     if rows >= len(bank):
         raise UserError(
-            f"warm_start.rows: {rows} rows are asked for, {bank.name} (train) has {len(bank)} and RL needs some of them; "
-            "lower it, or set warm_start to null"
+            f"warm_start.rows: {rows}, but {bank.name} (train) has {len(bank)} rows and RL needs some of them; lower it, "
+            "or set warm_start to null"
         )
     return BankView(bank, range(rows))
 

@@ -1,6 +1,6 @@
 """VLMEvalKit and lmms-eval: predictions in their formats, and their result files read back.
 
-They score with rules and judges of their own; their figures are kept apart from the rule-based ones.
+They score with their own rules and judges; their figures are kept apart from the rule-based ones.
 """
 
 from __future__ import annotations

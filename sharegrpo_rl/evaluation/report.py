@@ -46,7 +46,7 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """One question, one greedy completion, one verdict; and the sampled completions where they were asked for."""
+    """One question, one greedy completion, one verdict; and the sampled completions, if requested."""
 
     question_id: str
     question_index: int
@@ -112,7 +112,7 @@ class EvaluationReport:
     sampling: dict[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the records, ready for JSON; parts that were not asked for are left out."""
+        """Everything but the records, ready for JSON; parts that were not requested are left out."""
         figures = {name: value for name, value in vars(self).items() if name != "records"}
         figures = {name: value for name, value in figures.items() if value or name not in ("by_category", "sampling")}
         return {**figures, "confidence_interval": list(self.confidence_interval)}
@@ -162,7 +162,7 @@ def _by_category(records: Sequence[EvaluationRecord]) -> dict[str, dict[str, dic
 
 
 def _sampling(records: Sequence[EvaluationRecord], clusters: NDArray[np.int64]) -> dict[str, Any]:
-    """What the sampled completions say; {} where none were asked for."""
+    """Figures of the sampled completions; {} if none were requested."""
     samples = [sample for record in records for sample in record.samples]
     if not samples:
         return {}

@@ -66,7 +66,7 @@ _OPPOSITES = tuple(
 
 @dataclass(frozen=True)
 class Original:
-    """The question that is reworded: its text without choices that only stand in their own column."""
+    """The question that is reworded: its text without choices that are only in their own column."""
 
     text: str
     answer: str

@@ -1,4 +1,4 @@
-"""The new data set: the files of the source with two columns more, images beside them; it appears in one step, complete."""
+"""The new data set: the files of the source with two more columns, and the images; it appears complete, in one step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BATCH_ROWS = 256
 
 
 def journal_path(out: Path) -> Path:
-    """Beside the data set, so that it outlives a run that was killed before there was one."""
+    """Next to the data set, so that it outlives a run that was killed before there was one."""
     return out.with_name(f"{out.name}.journal.jsonl")
 
 
@@ -54,7 +54,7 @@ def check_out(out: Path, settings: dict[str, Any]) -> None:
 
 @contextmanager
 def appearing(out: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of `out` at the end; nothing is left of it where that fails."""
+    """An empty folder to fill, which replaces `out` at the end; if that fails, nothing is left of it."""
     with storage_errors(out, "free space or name another folder with --out"), replacing(out) as partial:
         partial.mkdir()
         yield partial

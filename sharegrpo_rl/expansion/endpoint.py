@@ -80,7 +80,7 @@ class Endpoint:
             raise UserError(f"--model {self.model}: {self.address} does not offer it; it has {listed}")
 
     async def ask(self, request: Request) -> Reply:
-        """The reply's text; a body that is no chat completion is asked for again, like a failed connection."""
+        """The reply's text; a body that is not a chat completion is requested again, as after a failed connection."""
         reason: object = ""
         for _ in range(self._retries + 1):
             try:
@@ -140,7 +140,7 @@ class Endpoint:
             if error.status_code in (401, 403):
                 refused = f"the key in {self._key_env} was refused"
                 raise UserError(
-                    f"--endpoint {self.address}: {refused if self._key else f'it wants a key, {self._key_env} has none'} "
+                    f"--endpoint {self.address}: {refused if self._key else f'it needs a key, and {self._key_env} has none'} "
                     f"({message}); set the variable, or name another one with --key-env"
                 ) from None
             retried = error.status_code == 429 or error.status_code >= 500
@@ -161,7 +161,7 @@ class _ErrorStatus(Unanswered):
 
 class _PacedClient(openai.DefaultAsyncHttpxClient):
     """Evenly spaces the starts of all attempts, retries too, and gives each one deadline: a read timeout alone lets a
-    body drip for ever."""
+    body trickle in forever."""
 
     def __init__(self, requests_per_minute: float | None, seconds: float) -> None:
         super().__init__(timeout=seconds)
@@ -192,7 +192,7 @@ def checked_address(address: str) -> str:
     if not sound:
         raise UserError("--endpoint is not an address; write it like http://localhost:8000/v1")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise UserError("--endpoint holds a user name, a query or a fragment; give the key by --key-env instead")
+        raise UserError("--endpoint holds a user name, a query or a fragment; give the key with --key-env instead")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
 
 

@@ -86,7 +86,7 @@ def expand(options: ExpandOptions, console: Console) -> str:
 
 
 def _language_model(options: ExpandOptions) -> LanguageModel:
-    """The endpoint or the local model; UserError where either is no good at first sight."""
+    """The endpoint or the local model; UserError if either is unusable from the start."""
     if options.local is not None:
         from sharegrpo_rl.expansion.local import LocalModel
 
@@ -156,7 +156,7 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[Outcome], None
 
 
 def _new_columns(row: SourceRow, outcome: Outcome, options: ExpandOptions) -> NewColumns:
-    """The row's own rewordings, then the new ones; key steps where they were asked for."""
+    """The row's own rewordings, then the new ones; key steps if requested."""
     columns: dict[str, Any] = {VARIANTS: [*row.rewordings, *outcome.variants]}
     if options.key_steps:
         columns[KEY_STEPS] = [list(step) for step in outcome.key_steps or row.question.key_steps] or None

@@ -26,7 +26,7 @@ _MEASURED = re.compile(rf"(?<=\d)\s*-?\s*(?!in\s+[a-z])(?P<unit>{_AREA}[A-Za-zµ
 _SIGN = re.compile(
     r"(?P<unit>%|°C|°F|\^\s*\{?\\circ\}?|°|[€£¥₹])|(?P<money>(?<![\w$])\\?\$(?=\d[\d,.]*(?:[\s?!;:)]|$)))"
 )
-# Names long enough to be nothing but a unit, wherever they stand; the shorter ones count only after a number.
+# Names long enough to be nothing but a unit anywhere in the text; the shorter ones count only after a number.
 _SPELLED = re.compile(
     rf"\b(?P<unit>{_AREA}(?:(?:milli|centi|deci|kilo)?(?:met(?:er|re)|gram)|(?:milli)?lit(?:er|re)|degree|percent|dollar"
     rf"|inche|inch|cm|mm|km|kg|ml)s?{_POWER})(?![^\W_])",

@@ -1,4 +1,4 @@
-"""Key steps of a reference solution: short phrases, numbers and equations that stand in it, each with equivalent forms."""
+"""Key steps of a reference solution: short phrases, numbers and equations that occur in it, each with equivalent forms."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sound_steps(
         main = next((text for text in texts if stands_in(text, solution)), None)
         shown = texts[0] if texts else str(group)
         if main is None:
-            dropped.append(Dropped(shown, "does not stand in the solution"))
+            dropped.append(Dropped(shown, "does not occur in the solution"))
         elif fault := _main_fault(main, answer, seen):
             dropped.append(Dropped(main, fault))
         elif len(steps) == MAX_STEPS:
@@ -55,7 +55,7 @@ def sound_steps(
 
 
 def stands_in(text: str, solution: str) -> bool:
-    """Does the solution hold the text, spaces and case aside, not inside a longer number or word?"""
+    """Does the solution contain the text, spaces and case aside, not inside a longer number or word?"""
     # Words and numbers stay together, every other sign stands alone.
     pieces = re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s$*]|_", _folded(text))
     spaced = r"[\s$*]*".join(map(re.escape, pieces))
@@ -65,7 +65,7 @@ def stands_in(text: str, solution: str) -> bool:
 
 def _main_fault(main: str, answer: str, seen: set[str]) -> str | None:
     if normalized(main) in seen:
-        return "stands in an earlier step"
+        return "occurs in an earlier step"
     if not normalized(main):
         return "holds nothing that could be matched"
     if fault := _too_long(main):
@@ -100,7 +100,7 @@ def _too_long(text: str) -> str | None:
     if _MATHEMATICS.search(text) is None and words > MAX_WORDS:
         return f"{words} words, at most {MAX_WORDS}"
     prose = [word for word in re.findall(r"[^\W\d_]{3,}", text) if word.islower()]
-    return f"{len(prose)} words beside mathematics, at most {MAX_WORDS}" if len(prose) > MAX_WORDS else None
+    return f"{len(prose)} words besides mathematics, at most {MAX_WORDS}" if len(prose) > MAX_WORDS else None
 
 
 def _all_numbers(text: str) -> tuple[Counter[Fraction], int]:

@@ -1,4 +1,4 @@
-"""What `expand` can be told: one model that the command line, Python and the provenance of a data set share."""
+"""The options of `expand`: one model for the command line, Python and the provenance of a data set."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ExpandOptions(BaseModel):
     seed: int = Field(0, ge=0, description="seed that is sent with the requests")
     temperature: float = Field(1.0, ge=0, le=2, description="of rewordings and key steps")
     max_tokens: int = Field(2048, ge=16, description="most tokens of a reply")
-    attempts: int = Field(2, ge=1, description="times that a question is asked for what is still missing")
+    attempts: int = Field(2, ge=1, description="requests per question, each for what is still missing")
     concurrency: int = Field(8, ge=1, description="questions in flight at a time")
     requests_per_minute: float | None = Field(None, ge=0.01, description="at most this many, retries too")
     timeout: float = Field(120.0, ge=0.1, description="seconds for one try of a request")

@@ -133,5 +133,5 @@ def _split_marks(wording: str) -> tuple[str, str, str]:
 
 
 def _body(wording: str) -> str:
-    """The wording without the marks at its edges; as it is where marks stand inside it, too."""
+    """The wording without the marks at its edges; unchanged if there are marks inside it, too."""
     return wording if IMAGE_MARK in _split_marks(wording)[1] else wording.replace(IMAGE_MARK, "").strip()

@@ -15,7 +15,7 @@ _MAX_STARTS = 50  # brackets tried as the beginning of the list
 
 
 class NoList(ValueError):
-    """The reply holds no JSON list of the form asked for."""
+    """The reply has no JSON list of the requested form."""
 
 
 def text_list(reply: str) -> list[str]:

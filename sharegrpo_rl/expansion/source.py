@@ -137,7 +137,7 @@ def _local_tables(path: Path, root: Path, split: str) -> list[tuple[str, Path, T
         raise errors.get(split) or errors["train"]
     if "test" in splits and splits["test"].shared:
         if split == "test":
-            raise UserError(f"{path} has no file of its own for the test split; expand --split train, or all")
+            raise UserError(f"{path} has no separate file for the test split; expand --split train, or all")
         del splits["test"]
     return [
         (name, file.absolute().relative_to(root), JsonlTable(file) if file.suffix == ".jsonl" else ParquetTable(file))

@@ -25,7 +25,7 @@ _ALTERNATIVES = re.compile(
     r"[,;/|&\n、～~]|\.{2,}|或|和|\\(?:quad|lor|vee|cup|pm)(?![a-z])|±|\b(?:or|and|vs|to|maybe|but|possibly|not|rather|than)\b",
     re.I,
 )
-_MAX_HEDGED_CHARACTERS = 200  # of the text beside a letter
+_MAX_HEDGED_CHARACTERS = 200  # of the text next to a letter
 _MAX_PLAIN_CHARACTERS = 60
 
 
@@ -69,7 +69,7 @@ def _by_letter_and_text(text: str, choices: tuple[str, ...]) -> Indices:
 
 
 def _reconciled(letter: str, rest: str, choices: tuple[str, ...]) -> Indices:
-    """The option of a letter and the text beside it; both where they differ, none where the text is a number of none."""
+    """The option of a letter and the text next to it; both if they differ, none where the text is a number of none."""
     rest = rest.strip()
     if rest.startswith("(") and rest.endswith(")") and not by_text(rest, choices):
         rest = rest[1:-1]
@@ -141,7 +141,7 @@ def _num_decimals(text: str) -> int:
 
 
 def names_a_letter(text: str, choices: tuple[str, ...]) -> bool:
-    """Whether an option's letter stands anywhere in the text by itself."""
+    """Whether an option's letter appears anywhere in the text by itself."""
     return not set(_LONE_CAPITAL.findall(text)).isdisjoint(LETTERS[: len(choices)])
 
 

@@ -284,7 +284,7 @@ def boxes(text: str) -> list[str]:
 
 
 def unboxed(answer: str) -> str:
-    """The content of the one box in an answer part, where nothing beside it could be another answer; else all of it."""
+    """The content of the one box in an answer part, if nothing next to it could be another answer; else all of it."""
     contents, match = boxes(answer), _BOX.search(answer)
     if len(contents) != 1 or match is None or not match.group().endswith("{"):
         return answer

@@ -167,7 +167,7 @@ def truth_fault(question: SeedQuestion) -> str | None:
 
 
 class _Extraction(NamedTuple):
-    """Several `answers` are several claims, in order; `source` says where they stood."""
+    """Several `answers` are several claims, in order; `source` says where they were found."""
 
     answers: tuple[str, ...]
     source: str

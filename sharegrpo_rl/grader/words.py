@@ -91,7 +91,7 @@ def joined_letters(text: str, *, any_order: bool = False) -> frozenset[str] | No
 
 
 def letter_and_rest(plain: str) -> tuple[str, str] | None:
-    """(letter, the text beside it) of `(C) 36`, `C. 36`, `C (36)`, `option C, 36`; the text is canonical."""
+    """(letter, the text next to it) of `(C) 36`, `C. 36`, `C (36)`, `option C, 36`; the text is canonical."""
     for pattern in _WITH_REST:
         if match := pattern.match(plain):
             *letters, rest = match.groups()

@@ -61,7 +61,7 @@ class TrainHost(Mailbox):
     """A mailbox that also runs the TorchTrainer. Controller and workers are its children, and end with it."""
 
     async def start(self, spec: WorkerGroupSpec) -> None:
-        """Run the trainer beside the mailbox; returns at once."""
+        """Run the trainer in the background; returns at once."""
         host = ray.get_runtime_context().current_actor
         self._fit = asyncio.create_task(self._run(spec, host))
 

@@ -54,7 +54,7 @@ class VLMRLModule(TorchRLModule):
 
     @override(TorchRLModule)
     def save_to_path(self, path: Any = None, *, state: State | None = None, **kwargs: Any) -> str:
-        """A Hugging Face folder that `evaluate` and transformers load, and the exact state beside it."""
+        """A Hugging Face folder that `evaluate` and transformers load, and the exact state next to it."""
         folder = Path(path)
         self.save_pretrained(folder)
         save_file(state or self.get_state(), folder / "module_state.safetensors")

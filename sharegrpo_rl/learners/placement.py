@@ -37,7 +37,7 @@ def start_ray(options: RunOptions) -> None:
         return
     cores = ceil(demand(options).get("CPU", 0))
     more = {"num_cpus": cores} if cores > available_cores() and "RAY_ADDRESS" not in os.environ else {}
-    # Ray Train's own processes log much that is no news; a learner's failure comes back as an error.
+    # Ray Train's own processes log a lot of noise; a learner's failure comes back as an error.
     log_to_driver = options.num_env_runners > 0 and options.num_learners == 0
     ray.init(include_dashboard=False, log_to_driver=log_to_driver, **more)
 

@@ -70,7 +70,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     @override(LearnerGroup)
     def update(self, packs: Sequence[PromptPack], **kwargs: Any) -> dict[str, float]:
-        """Train on the packs, each worker on its share, of which it fetches the pixels."""
+        """Train on the packs, each worker on its share, whose pixels it fetches."""
         clock = [time.perf_counter()]
         plan = plan_update(packs, self._options, len(self))
         clock.append(time.perf_counter())
@@ -100,7 +100,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     @override(VLMLearnerGroup)
     def weight_parts(self, everything: bool) -> Iterator[tuple[ray.ObjectRef, bool]]:
-        """Each put in the object store by rank 0 when it is asked for."""
+        """Each is put in the object store by rank 0 on request."""
         number, last = 0, False
         while not last:
             arrays, last = self._call("weight_part", {"number": number, "everything": everything})[0]
@@ -118,7 +118,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     @override(LearnerGroup)
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Takes only the empty state of `get_state`; UserError for another, whose weights lie in this process."""
+        """Takes only the empty state of `get_state`; UserError for another, whose weights are in this process."""
         if state.get(COMPONENT_LEARNER):
             raise UserError(
                 "num_learners: this state of a learner is in RLlib's own form, which only a learner in the driver can load; "

@@ -75,7 +75,7 @@ def _member(rank: int, worker: LearnerWorker) -> Member:
 
 
 class LearnerWorker:
-    """A VLMLearner in a worker of Ray Train. `attempt` names the worker group, of which a run may have several."""
+    """A VLMLearner in a worker of Ray Train. `attempt` numbers the worker group, since a run may have several in turn."""
 
     commands = ("update", "reference_kl", "module_state", "weight_part", "save", "restore", "export", "commit")
 

@@ -1,6 +1,6 @@
 """Decoding many completions of few prompts: a prompt runs once, and its keys and values exist once.
 
-The branches of a prompt are query positions over its keys, in one product without copies. Their own keys and values lie in
+The branches of a prompt are query positions over its keys, in one product without copies. Their own keys and values are in
 buffers that are written in place. The two parts are joined by their log-sum-exp.
 """
 

@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL of a few hundred thousand parameters, built without hub or network, with a tokenizer of its own."""
+"""A Qwen2.5-VL of a few hundred thousand parameters, built without hub or network, with its own tokenizer."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def tiny_config(sizes: TinySizes, tokenizer: Any) -> Any:
             "mrope_section": [half - 2 * (half // 3), half // 3, half // 3],
         },
         "tie_word_embeddings": True,
-        "initializer_range": sizes.hidden_size**-0.5,  # the usual 0.02 leaves a narrow vision tower deaf for long
+        "initializer_range": sizes.hidden_size
+        ** -0.5,  # with the usual 0.02 a narrow vision tower learns nothing for long
         "bos_token_id": None,
         "eos_token_id": token["<|im_end|>"],
         "pad_token_id": token["<|endoftext|>"],

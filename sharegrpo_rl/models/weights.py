@@ -20,7 +20,7 @@ Weights = list[tuple[str, Tensor]]
 def engine_weights(model: Any, everything: bool = True) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of the model's weights; without `everything` only of modules that training changes.
 
-    LoRA is merged into copies: the model's own weights stay as they are.
+    LoRA is merged into copies: the model's own weights are left unchanged.
     """
     base = unwrapped(model)
     adapters = {name: module for name, module in base.named_modules() if hasattr(module, "get_delta_weight")}

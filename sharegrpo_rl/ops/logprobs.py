@@ -95,7 +95,7 @@ class _HeadLogprobs(torch.autograd.Function):
         upstream = gradients[0]
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        # Chunks add up in float32: in bfloat16 each sum would be rounded anew.
+        # Chunks add up in float32: in bfloat16 each sum would be rounded again.
         grad_weight = torch.zeros_like(weight, dtype=normalizer.dtype) if wants_weight else None
         for part in _chunks(len(hidden), ctx.rows):
             scores = mask_logits(hidden[part] @ weight.T, ctx.temperature, banned)

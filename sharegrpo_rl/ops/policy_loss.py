@@ -129,5 +129,5 @@ def correction_weights(
 def overlong_penalty(length: int, max_length: int, buffer: int) -> float:
     """Soft penalty: 0 up to max_length - buffer tokens, then linearly to -1 at max_length (DAPO, eq. 13)."""
     if not 0 < buffer <= max_length:
-        raise ValueError(f"the buffer must lie between 1 and {max_length} tokens, not {buffer}")
+        raise ValueError(f"the buffer must be between 1 and {max_length} tokens, not {buffer}")
     return min(0.0, (max_length - buffer - length) / buffer)

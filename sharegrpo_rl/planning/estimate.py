@@ -208,7 +208,7 @@ def _problems(config: Mapping[str, Any]) -> list[str]:
     problems = []
     gpus, ways = config["num_gpus_per_env_runner"], _engine_gpus(config)
     if config.get("engine") == "vllm" and 0 < gpus < 1:
-        problems.append(f"num_gpus_per_env_runner: {gpus:g} is less than one GPU, but an engine takes a whole one")
+        problems.append(f"num_gpus_per_env_runner: {gpus:g} is less than one GPU, but an engine needs a whole one")
     elif 0 < gpus != ways:
         problems.append(
             f"num_gpus_per_env_runner: {gpus:g} is not vllm.tensor_parallel_size ({ways:g}), the GPUs of an engine"

@@ -50,7 +50,7 @@ class Training:
     ranks: int
     sharded: bool  # FSDP2: each matrix is spread over the ranks
     offload: bool  # shards wait in host memory
-    reference: bool  # a frozen copy of the model beside it; with LoRA the model without its adapters serves
+    reference: bool  # a second, frozen copy of the model; with LoRA, the model without its adapters serves instead
     checkpointing: str  # none, selective or full
 
     @classmethod
@@ -112,7 +112,7 @@ def resident_parts(sizes: ModelSizes, train: Training) -> list[Part]:
     """What stays between steps: on the rank's device, or under `cpu_offload` in host memory."""
     over = f", over {train.shards} ranks" if train.shards > 1 else ""
     trained = 0 if train.adapters else train.parameters  # weights of the model itself
-    # FSDP2 holds trained weights in float32 and computes in the shorter type; elsewhere a float32 copy stands beside.
+    # FSDP2 holds trained weights in float32 and computes in the shorter type; elsewhere there is an additional float32 copy.
     wide = train.sharded and train.itemsize < FLOAT32
     weights = sizes.total * train.itemsize + (trained * (FLOAT32 - train.itemsize) if wide else 0)
     dtype = "float32 where they train" if wide and trained else "float32" if train.itemsize == FLOAT32 else "bfloat16"

@@ -18,7 +18,7 @@ def remedies(request: EstimateRequest, estimate: RunEstimate) -> dict[str, list[
     """For each kind of process that does not fit, settings with which it would, the mildest first; [] where none does.
 
     Each remedy is the first of one way's ladder that fits, without the changes it does not need. Where the first way,
-    which costs only time, is enough, it stands alone.
+    which costs only time, is enough, it is the only proposal.
     """
     request = request.on_gpus()
     proposals: dict[str, list[Changes]] = {}
@@ -43,7 +43,7 @@ def remedies(request: EstimateRequest, estimate: RunEstimate) -> dict[str, list[
 
 
 def changed(request: EstimateRequest, changes: Changes) -> EstimateRequest:
-    """The request with the changes laid over its config."""
+    """The request with the changes applied to its config."""
     config = dict(request.config)
     for key, value in changes.items():
         table, _, inner = key.rpartition(".")
@@ -106,7 +106,7 @@ def _sharded(learners: int) -> Changes:
 
 
 def _engines() -> Iterator[Changes]:
-    """An engine of its own for a generator that leaves the learner's process, over more and more GPUs."""
+    """A separate engine for a generator that leaves the learner's process, over more and more GPUs."""
     for ways in (1, *WAYS):
         yield {
             "engine": "vllm",

@@ -28,7 +28,7 @@ class Workload:
     minibatches: int
     epochs: int
     iterations: int
-    own_images: bool  # each variant may have an image of its own
+    own_images: bool  # each variant may have its own image
 
     @classmethod
     def from_config(
@@ -98,7 +98,7 @@ def largest_micro_batch(work: Workload, max_tokens_per_microbatch: int, ranks: i
     if work.pack > tokens:  # a pack is cut into parts that repeat its prompt
         return MicroBatch(tokens, max(1, (tokens - work.prompt) // work.completion), 1, min(1, work.patches))
     packs = min(prompts, tokens // work.pack)
-    # One question more than fits: the images of a question that straddles a boundary are held beside the next ones.
+    # One question more than fits: the images of a question that straddles a boundary are held together with the next ones.
     repeats = 1 if work.own_images else work.variants  # prompts that share an image
     images = min(ceil(prompts / repeats), packs // repeats + 1)
     return MicroBatch(tokens, packs * work.rows, packs, images if work.patches else 0)

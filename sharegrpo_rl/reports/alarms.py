@@ -72,7 +72,7 @@ def _truncation(rows: Rows) -> str | None:
 
 def _format(rows: Rows) -> str | None:
     pair = ends(rows, "env_runners/reward_parts/format")
-    return None if pair is None or pair[1] >= FORMAT_STUCK else f"{pair[1]:.1%} have the asked form at the end"
+    return None if pair is None or pair[1] >= FORMAT_STUCK else f"{pair[1]:.1%} have the required format at the end"
 
 
 def _zero_variance(rows: Rows) -> str | None:
@@ -123,7 +123,7 @@ RULES = (
     ),
     Rule(
         "format stuck",
-        f"fewer than {FORMAT_STUCK:.0%} in the asked form at the end",
+        f"fewer than {FORMAT_STUCK:.0%} in the required format at the end",
         "The model does not know the form: show it in system_prompt, lengthen the warm start, or raise the format's weight.",
         _format,
     ),

@@ -40,7 +40,7 @@ METRICS = {
     "accuracy_after": "greedy accuracy after training",
     "gain": "gain in greedy accuracy",
     "blind_accuracy_after": "greedy accuracy with swapped images",
-    "format_rate_after": "share of answers in the asked form",
+    "format_rate_after": "share of answers in the required format",
     "valid_advantage_ratio": "valid-advantage ratio, mean over training",
     "reward_density": "reward density, mean over training",
     "solved_ratio": "solved ratio, mean over training",

@@ -93,7 +93,7 @@ def read_target(text: str) -> Target:
 
 @dataclass(frozen=True)
 class PlannedMethod:
-    """A run file with all settings laid over it."""
+    """A run file with all settings applied."""
 
     label: str
     file: Path
@@ -110,7 +110,7 @@ class PlannedMethod:
 def plan_methods(
     targets: Sequence[Target], sets: Sequence[str], completions: int | None, control: bool
 ) -> list[PlannedMethod]:
-    """The methods of the run files, cut to equal completions; `control` adds the permuted-reward twin of each."""
+    """The methods of the run files, cut to equal completions; `control` adds each with shuffled rewards."""
     of_method, shared = _split_sets(sets, [t.label for t in targets if t.label])
     specs = [load_run(t.path, [*shared, *of_method.get(t.label or "", [])]) for t in targets]
     automatic = make_labels([{"run": s.run, "env": s.env, "stop": s.stop, "config": s.config} for s in specs])
@@ -120,7 +120,7 @@ def plan_methods(
         if (a.run, a.env, a.stop, a.config) == (b.run, b.env, b.stop, b.config):
             raise UserError(
                 f"{first} and {second} have the same settings and would give the same runs; change one, "
-                "such as by NAME=FILE and --set NAME:KEY=VALUE"
+                "for example with NAME=FILE and --set NAME:KEY=VALUE"
             )
     budget = completions or min((c for spec in specs if (c := planned_completions(spec))), default=None)
     planned = []
@@ -194,7 +194,7 @@ def check_folders(
 
 
 def default_jobs(planned: Sequence[PlannedMethod]) -> int:
-    """Runs at a time: as many as the cores bear for tiny models, one for others, which may want a whole GPU."""
+    """Runs at a time: as many as the cores allow for tiny models, one for others, which may need a whole GPU."""
     if any(method.spec.config["model"] != "tiny" for method in planned):
         return 1
     threads = max((int(method.spec.config["num_threads"]) for method in planned), default=1)

@@ -28,7 +28,7 @@ Analysis = Mapping[str, Any]
 def write_report(methods: Sequence[Method], settings: Settings, out: Path, command: str = "") -> dict[str, Any]:
     """Check, analyse, draw, write; returns the content of report.json. UserError where there is nothing to compare.
 
-    `command` makes the report again; it is shown as it is.
+    `command` makes the report again; it is shown verbatim.
     """
     check_methods(methods, settings.metric, settings.confidence)
     analysis = analyse(methods, settings)
@@ -96,7 +96,7 @@ def _tables(analysis: Analysis) -> dict[str, tables.Table | None]:
 
 
 def _facts(analysis: Analysis) -> dict[str, Any]:
-    """What stands at the top of the page; None is left out."""
+    """The top of the page; None is left out."""
     test_set = analysis["test_set"]
     return {
         "environment": test_set["env"],

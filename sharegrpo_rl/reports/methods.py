@@ -164,7 +164,7 @@ class Method:
 
 
 def read_methods(folder: Path, label: str | None = None) -> list[Method]:
-    """The methods whose runs lie in a folder, named as `compare` named them, else by what tells them apart.
+    """The methods whose runs are in a folder, named as `compare` named them, else by what tells them apart.
 
     `label` names the method of a folder that holds one, and is put in front of the names of several.
     """

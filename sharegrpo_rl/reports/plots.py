@@ -28,7 +28,7 @@ LEARNER = "learners/default_policy"
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG beside the report: file name, and what it shows."""
+    """A PNG next to the report: file name, and what it shows."""
 
     name: str
     caption: str
@@ -184,7 +184,7 @@ def draw_curves(
 
 
 def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -> Picture:
-    """Each seed's final figure as a dot, the mean with its interval; blind accuracy hollow beside it."""
+    """Each seed's final figure as a dot, the mean with its interval; blind accuracy as a hollow dot next to it."""
     entries = [m for m in analysis["methods"] if m["final"]]
     figure, axes = new_figure("Final accuracy", height=0.9 + 0.5 * len(entries))
     share = analysis["metric"] != "gain"

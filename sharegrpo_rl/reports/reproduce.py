@@ -1,4 +1,4 @@
-"""`reproduce`: a paper's table, its rows trained here where they fit, and our figures in columns of their own."""
+"""`reproduce`: a paper's table, its rows trained here where they fit, and our figures in separate columns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Results = Mapping[str, Mapping[str, Sequence[float]]]  # row name -> figure -> i
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run file by its short name, and the settings laid over it."""
+    """A run file by its short name, and the settings that override it."""
 
     file: str
     sets: tuple[str, ...] = ()
@@ -190,7 +190,7 @@ def plan_rows(table: PaperTable, options: ReproduceOptions) -> list[PlannedRow]:
         if recipe is not None:
             spec = recipe.load(options.sets)
             skipped = options.rows and n not in options.rows
-            obstacle = "not asked for" if skipped else memory_obstacle(spec, options.memory())
+            obstacle = "not requested" if skipped else memory_obstacle(spec, options.memory())
         planned.append(PlannedRow(n, row, recipe, obstacle))
     return planned
 
@@ -217,7 +217,7 @@ def memory_obstacle(spec: RunSpec, memory: float) -> str | None:
 
 @dataclass(frozen=True)
 class _Reproduction:
-    """The work on one table: which runs and evaluations there are, where they lie, what came of them."""
+    """The work on one table: its runs and evaluations, their folders and their results."""
 
     table: PaperTable
     options: ReproduceOptions
@@ -243,7 +243,7 @@ class _Reproduction:
         return code or (1 if failures else 0)
 
     def run_folder(self, planned: PlannedRow, seed: int) -> RunFolder:
-        """Where a row's run of a seed lies; tiny twins beside the full rows."""
+        """The folder of a row's run with a seed; tiny twins next to the full rows."""
         kind = "-tiny" if self.options.tiny else ""
         return RunFolder(self.options.out / RUNS / f"{self.table.slug}-{planned.row.slug}{kind}-{seed}")
 

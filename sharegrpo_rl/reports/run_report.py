@@ -69,7 +69,7 @@ def headline_figures(run: Run) -> dict[str, str]:
         "after": f"{percent(s['accuracy_after'])} %",
         "blind": f"{percent(s['blind_accuracy_after'])} %",
         "test questions": number(s["test_questions"]),
-        "in the asked form": f"{percent(s['format_rate_after'])} %",
+        "in the required format": f"{percent(s['format_rate_after'])} %",
         **cost,
         "peak memory, GB": gigabytes(s.get("peak_memory_bytes")),
     }
@@ -137,7 +137,7 @@ def filter_choices(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def rollout_images(run: Run, groups: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]], str]:
-    """The images of every slot as data URIs by its key, drawn again from the data; and why there are none."""
+    """The images of every slot as data URIs by its key, read again from the data; or why there are none."""
     quiet_libraries()
     config, images = run.params["config"], dict[str, list[str]]()
     try:

@@ -5,7 +5,7 @@ answer, 0.1 k for a wrong one, 0 without an answer, and 1 more for valid reasoni
 the authors' code does, its gaps included.
 
 Key steps are matched by whole words and numbers, so that 3 is not found in 13: text and phrase are brought to the same
-tokens, and a phrase matches where its tokens stand side by side within one step. Letter case, plural endings, LaTeX
+tokens, and a phrase matches where its tokens appear in sequence within one step. Letter case, plural endings, LaTeX
 styling, list marks and the spelling of a number (0.5, 1/2, 50 %, .50, 12 and twelve) do not matter. The authors' code
 looks for substrings instead.
 """
@@ -157,7 +157,7 @@ def matched_share(step_texts: Iterable[str], key_steps: KeySteps) -> float:
 
 
 def substring_share(step_texts: Iterable[str], key_steps: KeySteps) -> float:
-    """The share as released code counts it: a phrasing is found wherever its characters stand, in any case."""
+    """The share as released code counts it: a phrasing is found wherever its characters appear, in any case."""
     text = " ".join(step_texts).lower()
     matched = sum(any(phrase.lower() in text for phrase in phrasings) for phrasings in key_steps)
     return matched / len(key_steps) if key_steps else 0.0
@@ -238,7 +238,7 @@ def _macro(match: re.Match[str]) -> str:
 
 @lru_cache(maxsize=16_384)
 def _value(top: str, bottom: str | None, percent: bool) -> str:
-    """The number's value in lowest terms; very long ones stay as they are."""
+    """The number's value in lowest terms; very long ones are left alone."""
     if len(top) > _MAX_DIGITS or (bottom is not None and len(bottom) > _MAX_DIGITS):
         return f"{top}/{bottom}" if bottom else top
     value = Fraction(top.replace(",", ""))

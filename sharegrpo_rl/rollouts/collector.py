@@ -197,7 +197,7 @@ class PrefetchedBatch:
     """The next iteration's batch, sampled while the learner learns (`max_staleness: 1`).
 
     Its state is the finished batch: a checkpoint waits for it, as the next iteration would have done, and a resumed run
-    trains on the very same completions. Pixels are not kept; prompts are rendered again.
+    trains on exactly the same completions. Pixels are not kept; prompts are rendered again.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
 
     def _check_weights(self, version: int | None) -> None:
         if version not in (None, self._weights_seq_no):
-            raise StaleWeights(f"weights {version} were asked for; the env runner has {self._weights_seq_no}")
+            raise StaleWeights(f"weights {version} were requested; the env runner has {self._weights_seq_no}")
 
     def sample_with_metrics(
         self, requests: Sequence[SlotRequest], weights_seq_no: int | None = None
@@ -257,7 +257,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
 
     @override(Checkpointable)
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """Weights, where asked for; there is nothing else to keep."""
+        """Weights, if requested; there is no other state."""
         if self.module is None or not self._check_component(COMPONENT_RL_MODULE, components, not_components):
             return {WEIGHTS_SEQ_NO: self._weights_seq_no}
         return {COMPONENT_RL_MODULE: self.module.get_state(), WEIGHTS_SEQ_NO: self._weights_seq_no}
@@ -329,7 +329,7 @@ class Graded(NamedTuple):
 
 
 class BackgroundGrader:
-    """Grades in a thread of its own while the engine decodes, in the order of submission.
+    """Grades in a separate thread while the engine decodes, in the order of submission.
 
     It leaves the question that the environment shows alone. A context manager: it ends when everything is graded, or at
     the first error, raised with its own traceback.

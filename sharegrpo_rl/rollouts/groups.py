@@ -71,7 +71,7 @@ def plan_requests(
 ) -> list[SlotRequest]:
     """A request for each slot of each (epoch, question index); every seed is derived, none is drawn.
 
-    Groups are numbered from `first_group`. A question comes once an epoch, so (epoch, iteration, id) is never twice.
+    Groups are numbered from `first_group`. A question comes once an epoch, so (epoch, iteration, id) is unique.
     A method that samples nothing gets one slot and one completion for each question: its target.
     """
     shape: dict[str, Any] = {"num_variants": 1, "include_original": "sampled", "strict_variants": False}

@@ -41,7 +41,7 @@ class RunnerPool:
         self._group = env_runner_group
         self.last_loss = ""
         self.losses = 0
-        self.stale = False  # a runner restarted unnoticed, so its weights are not those it was asked for
+        self.stale = False  # a runner restarted unnoticed, so its weights are not the requested ones
 
     @property
     def _manager(self) -> FaultTolerantActorManager:

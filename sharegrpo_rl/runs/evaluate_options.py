@@ -1,4 +1,4 @@
-"""What `evaluate` may be asked: its options, each written once, their checks, and the questions they choose."""
+"""The options of `evaluate`, each written once, their checks, and the questions that they choose."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class EvaluateOptions(Options):
     split: str = option("test", "split to evaluate on")
     limit: int | None = option(None, "the first N questions; by default 500, or all of a benchmark", ge=1)
     blind: bool = option(False, "swap the images: what does the text alone earn?")
-    samples: int = option(0, "sampled completions beside the greedy one", ge=0, le=4096)
-    temperature: float = option(1.0, "of the samples")
+    samples: int = option(0, "sampled completions besides the greedy one", ge=0, le=4096)
+    temperature: float = option(1.0, "temperature of the samples")
     seed: int = option(0, "seed of the samples", ge=0)
     extract: str = option(FORMAT, "where to find the answer: format (the model's own), auto, answer, boxed, free")
     out: Path | None = option(None, "keep predictions in this folder, and resume from them")
@@ -42,13 +42,13 @@ class EvaluateOptions(Options):
     export_name: str | None = option(None, "that tool's name of the benchmark")
     engine: str = option("hf", "what generates: hf or vllm")
     batch: int = option(128, "questions at a time, and between two writes to --out", ge=1)
-    max_prompt_tokens: int | None = option(None, "instead of the model's own limit", ge=1)
-    max_completion_tokens: int | None = option(None, "instead of the model's own limit", ge=1)
-    max_pixels: int | None = option(None, "of an image, instead of the model's own", ge=1)
+    max_prompt_tokens: int | None = option(None, "longest prompt, instead of the model's own limit", ge=1)
+    max_completion_tokens: int | None = option(None, "longest completion, instead of the model's own limit", ge=1)
+    max_pixels: int | None = option(None, "largest image, instead of the model's own limit", ge=1)
 
 
 def check_options(options: EvaluateOptions) -> None:
-    """UserError naming the option that cannot be; opens no data and no weights."""
+    """UserError naming the option that is not possible; opens no data and no weights."""
     if options.env is not None:
         check_environment(options.env)
     if options.benchmark is not None:
@@ -103,7 +103,9 @@ def _choose_environment(of_model: str | None, options: EvaluateOptions, *, is_be
     env_id = options.env or of_model
     if options.data is None:
         if env_id is None:
-            raise UserError("this model records no questions of its own; name some with --env or --data")
+            raise UserError(
+                "this model does not record which questions it was trained on; name some with --env or --data"
+            )
         return env_id
     if env_id is not None:
         check_environment(env_id)

@@ -13,7 +13,7 @@ from sharegrpo_rl.errors import UserError, closest
 
 
 def examples_folder() -> Path:
-    """Where the tuned examples lie: in the installed package, or beside it in a source tree."""
+    """The folder of the tuned examples: in the installed package, or next to it in a source tree."""
     package = Path(__file__).resolve().parent.parent
     shipped = package / "tuned_examples"
     return shipped if shipped.is_dir() else package.parent / "tuned_examples"
@@ -40,7 +40,7 @@ def find_run_file(text: str) -> Path:
     if len(same_end) == 1:
         return examples[same_end[0]]
     if same_end:
-        raise UserError(f"{text}: several examples have this name; say {' or '.join(same_end)}")
+        raise UserError(f"{text}: several examples have this name; use {' or '.join(same_end)}")
     near = closest(short, examples)
     hint = f"did you mean the example {near}?" if near else "`sharegrpo-rl list` names the examples"
     raise UserError(f"{text}: no such file or tuned example; {hint}")
@@ -87,5 +87,5 @@ def _check_origin(key: str, data: str, how: str) -> None:
     if origin and not path.exists():
         raise UserError(
             f"{key}: there is no {data} (looked in {Path.cwd()}); "
-            f"set it to where {path.name} lies{how}. It comes from: {origin}"
+            f"set it to the path of {path.name}{how}. It comes from: {origin}"
         )

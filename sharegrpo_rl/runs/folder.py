@@ -1,7 +1,7 @@
 """The folder of one run: claimed by one process, written atomically, removed again where no iteration was reached.
 
-An iteration's checkpoint is written first (beside, then renamed), and only then its line in result.json. Whoever sees
-a line can resume from it; the line also lies in the checkpoint, in case of a kill between the two.
+An iteration's checkpoint is written first (under another name, then renamed), and only then its line in result.json.
+So every line can be resumed from; the line is also in the checkpoint, in case of a kill between the two.
 """
 
 from __future__ import annotations

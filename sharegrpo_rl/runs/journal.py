@@ -42,7 +42,7 @@ class ResultLog:
         if len(self.rows) < iteration:
             raise UserError(
                 f"{self.path}: holds {len(self.rows)} iterations but the checkpoint is from iteration {iteration}; "
-                "the run cannot go on, begin another with --name"
+                "the run cannot be resumed; start another with --name"
             )
         del self.rows[iteration:]
         self._file.cut_back(iteration)

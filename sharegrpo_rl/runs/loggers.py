@@ -45,7 +45,7 @@ class TensorBoardLog:
                 self._writer.add_scalar(tag, value, step)
 
     def groups(self, groups: Sequence[Group], question: Callable[[int], SeedQuestion], step: int) -> None:
-        """A picture of each group, its completions and rewards beside the question."""
+        """A picture of each group: the question, its completions and rewards."""
         with storage_errors(self._folder):
             for i, group in enumerate(groups):
                 picture = np.asarray(draw_group(group, question(group.question_index)))

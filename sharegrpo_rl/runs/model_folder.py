@@ -1,4 +1,4 @@
-"""The model folder: where it lies in what a user names, how the run prompted and graded, and its copy as an export."""
+"""The model folder: finding it in what a user names, how the run prompted and graded, and its copy as an export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sharegrpo_rl.runs.folder import RunFolder
 
 SETTINGS_FILE = "sharegrpo_rl.json"
 IN_CHECKPOINT = Path("learner_group/learner/rl_module/default_policy")  # RLlib's layout
-EXACT_STATE = "module_state.safetensors"  # of training only: what transformers loads lies beside it
+EXACT_STATE = "module_state.safetensors"  # used by training only; transformers loads the files next to it
 
 
 def find_model_folder(path: Path) -> Path:
@@ -33,7 +33,7 @@ def find_model_folder(path: Path) -> Path:
 
 
 def model_settings(folder: Path) -> dict[str, Any]:
-    """What the run recorded beside its model; the defaults of a run for a model that was not trained here."""
+    """What the run recorded next to its model; the defaults of a run for a model that was not trained here."""
     file = folder / SETTINGS_FILE
     if not file.exists():
         defaults = RunOptions.defaults()
@@ -56,6 +56,6 @@ def export_checkpoint(path: Path, out: Path) -> None:
     if out.exists():
         raise UserError(f"--out {out}: exists already; name a new folder")
     if out.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"--out {out}: lies inside the model it is copied from; name another folder")
+        raise UserError(f"--out {out}: is inside the model it is copied from; name another folder")
     with storage_errors(out, "free space or name another folder with --out"), replacing(out) as partial:
         shutil.copytree(source, partial, ignore=shutil.ignore_patterns(EXACT_STATE))

@@ -32,7 +32,7 @@ class PlateauOptions(Options):
 
     metric: str = option("evaluation/accuracy", "the metric: a path into result.json")
     mode: Literal["max", "min"] = option("max", "whether higher or lower is better")
-    patience: int = option(5, "measurements without an improvement that end the run", ge=1)
+    patience: int = option(5, "measurements without improvement before the run ends", ge=1)
     min_delta: float = option(0.0, "a measurement must be better by this much to count", ge=0)
 
 
@@ -76,7 +76,7 @@ def load_run(path: Path, sets: Sequence[str] = ()) -> RunSpec:
 
 
 def read_run(path: Path, sets: Sequence[str], resolve: Callable[[str, dict[str, Any]], Resolved]) -> Resolved:
-    """What `resolve(name, tree)` makes of a file with its settings laid over; its complaints get their origin in front."""
+    """What `resolve(name, tree)` makes of a file with its settings applied; error messages begin with their origin."""
     settings = [parse_setting(text) for text in sets]
     name, tree = _read_shape(path)
     try:
@@ -127,7 +127,9 @@ def _read_shape(path: Path) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: expected {shape}")
     if set(content) & set(ROOTS):
-        raise UserError(f"{path}: {next(iter(content))!r} stands at the top; put it under a name for the run: {shape}")
+        raise UserError(
+            f"{path}: {next(iter(content))!r} is at the top level; put it under a name for the run: {shape}"
+        )
     if len(content) > 1:
         raise UserError(f"{path}: {len(content)} runs ({', '.join(content)}); a file holds one")
     name, tree = next(iter(content.items()))
@@ -175,7 +177,7 @@ def _word(tree: Mapping[str, Any], key: str) -> str:
 
 
 def read_table(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The table under a key, empty where there is none; UserError where something else stands there."""
+    """The table under a key, empty if there is none; UserError if something else is there."""
     value = tree.get(key)
     if value is None:
         return {}
@@ -273,7 +275,7 @@ class WandbOptions(Options):
     project: str = option("sharegrpo_rl", "the project")
     group: str | None = option(None, "groups runs on the page; null = the storage folder's name")
     entity: str | None = option(None, "user or team; null = your default")
-    mode: Literal["online", "offline"] = option("online", "offline keeps everything below the run's folder")
+    mode: Literal["online", "offline"] = option("online", "offline keeps everything inside the run's folder")
 
 
 class MlflowOptions(Options):

@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LINES = 10
 
 
 class SearchDisplay(Callback):
-    """Reports starts, ends and failures of trials as Tune tells of them, and on a terminal every iteration."""
+    """Reports starts, ends and failures of trials as Tune announces them, and on a terminal every iteration."""
 
     def __init__(self, console: Console, journal: Journal, spec: SearchSpec) -> None:
         self.console, self.journal, self.spec = console, journal, spec

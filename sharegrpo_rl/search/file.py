@@ -103,7 +103,7 @@ def _base(name: str, tree: Mapping[str, Any], space: Sequence[SearchKey]) -> Run
     except UserError as error:
         int_errors = [f"{key.key}: expected a whole" for key in space if key.word in RANGES]
         if str(error).startswith(tuple(int_errors)):
-            raise UserError(f"{error}; whole numbers are drawn by quniform with whole bounds and step") from None
+            raise UserError(f"{error}; to draw whole numbers, use quniform with whole bounds and step") from None
         raise
 
 
@@ -116,7 +116,7 @@ def _check_trial(spec: SearchSpec, values: Values) -> None:
 
 
 def describe_search(spec: SearchSpec) -> str:
-    """The text that `tune --dry-run` prints; it is a search file again, the rest stands in comments."""
+    """The text that `tune --dry-run` prints; it is a search file again, with the rest in comments."""
     singles = [spec.trial(values) for values in single_values(spec.space)]
     dependent = _dependent_keys(spec, singles)
     tree = _search_tree(spec, dependent)

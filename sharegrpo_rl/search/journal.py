@@ -1,6 +1,6 @@
 """`events.jsonl`: what happened in a search, in order. All that the driver must remember across a kill is in it.
 
-A line is on disk before anything follows from it. On resume the lines are played to a fresh scheduler and searcher,
+A line is on disk before anything acts on it. On resume the lines are replayed to a fresh scheduler and searcher,
 which brings them to the state they were in.
 """
 

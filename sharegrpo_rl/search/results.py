@@ -28,7 +28,7 @@ MAX_LABELLED = 12  # curves with a name in the legend
 def write_results(
     spec: SearchSpec, seed: int, folder: SearchFolder, journal: Journal, ended: str, console: Console
 ) -> None:
-    """Write everything that a search leaves, and print its table. search.json comes last: it says that all is there."""
+    """Write everything that a search leaves, and print its table. search.json comes last: it marks the output as complete."""
     best = best_trial(journal, spec.options["mode"])
     results = _search_results(spec, seed, folder, journal, ended, best)
     path = folder.path
@@ -108,7 +108,7 @@ def _trial_entry(folder: SearchFolder, record: TrialRecord) -> dict[str, Any]:
 
 
 def _best_file(spec: SearchSpec, seed: int, best: TrialRecord) -> str:
-    """A run file with the best trial's values in place of the search space; `train` takes it as it is."""
+    """A run file with the best trial's values in place of the search space, ready for `train`."""
     tree = with_values(spec.tree, {key.path: best.values[key.key] for key in spec.space})
     comment = (
         f"# {spec.options['metric']} {short(best.score)} after {best.iterations} iterations in trial {best.name}, "

@@ -57,7 +57,7 @@ TUNE_SETTINGS = {
 
 
 def prepare_warm_start(spec: RunSpec, seed: int, import_paths: tuple[str, ...]) -> None:
-    """Make the model that the trials begin with, unless the cache has it. Runs in a process of its own."""
+    """Make the model that the trials begin with, unless the cache has it. Runs in its own process."""
     quiet_libraries()
     user_code.import_user_files([Path(path) for path in import_paths])
     import torch
@@ -232,7 +232,7 @@ class _EndOfSearch(tune.Stopper):
 def _local_ray(at_once: int, cores: float) -> Iterator[None]:
     """Ray on this machine, with a slot for each trial at once."""
     if ray.is_initialized():
-        raise RuntimeError("a search starts a Ray of its own; call ray.shutdown() before")
+        raise RuntimeError("a search starts its own Ray; call ray.shutdown() first")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # on a loaded machine 30 s are not enough
     ray.init(

@@ -57,7 +57,7 @@ class TrialSource(SearchAlgorithm):
         self.replay()
 
     def replay(self) -> None:
-        """Play what an earlier process has seen to scheduler and searcher; its unfinished trials come first."""
+        """Replay what an earlier process has seen to scheduler and searcher; its unfinished trials come first."""
         trials = {name: self._trial(name) for name in self.journal.trials}
         last: dict[str, dict[str, Any]] = {}  # report of each trial
         for event in self.journal.events:

@@ -1,7 +1,7 @@
 """One trial of a search, as Ray Tune runs it: a run's folder that fills up iteration by iteration.
 
-Everything that a trial must remember lies in its folder. A trial that is started again, after a failure, a pause or a
-kill of the whole search, first reports the stored iterations that the search has not heard of, then continues training
+Everything that a trial must remember is in its folder. A trial that is started again, after a failure, a pause or a
+kill of the whole search, first reports the stored iterations that the search does not know of, then continues training
 from its newest checkpoint. What Tune calls its checkpoint is only the name of one of ours.
 """
 
@@ -92,7 +92,7 @@ class SearchTrial(Trainable):
         self._logs: tuple[TensorBoardLog, RunLoggers] | None = None
 
     def step(self) -> dict[str, Any]:
-        """The next iteration that the search has not heard of; trained where the folder does not have it yet."""
+        """The next iteration that the search does not know of; trained if the folder does not have it yet."""
         with _traceback_kept(Path(self.shared.folder) / "errors" / f"{self.trial}.txt"):
             rows = self.folder.results.rows
             while len(rows) <= self.delivered:
@@ -247,7 +247,7 @@ def largest_demand(trials: Iterable[RunOptions]) -> dict[str, float]:
 
 
 def trials_at_once(needed: Mapping[str, float]) -> int:
-    """How many trials this machine holds; at least one. UserError where it has not the GPUs of one."""
+    """How many trials this machine holds; at least one. UserError if it lacks the GPUs for one."""
     from sharegrpo_rl.learners.placement import available_cores
 
     fitting = available_cores() // needed["CPU"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, TypeGuard
 
-NONE = "-"  # what stands where there is no figure
+NONE = "-"  # shown where there is no figure
 
 
 def is_known(value: object) -> TypeGuard[float]:
@@ -15,7 +15,7 @@ def is_known(value: object) -> TypeGuard[float]:
 
 
 def number(value: float | None, form: str = ",.0f") -> str:
-    """A number in a format of Python's `format`: with thousands separated and no decimals, unless told otherwise."""
+    """A number in a format of Python's `format`: by default with thousands separated and no decimals."""
     return format(value, form) if is_known(value) else NONE
 
 
@@ -25,7 +25,7 @@ def percent(share: float | None, form: str = ".1f") -> str:
 
 
 def short(value: Any, digits: int = 4) -> str:
-    """A value of any kind: a float in at most that many significant digits, everything else as it is."""
+    """A value of any kind: a float in at most that many significant digits, everything else unchanged."""
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 

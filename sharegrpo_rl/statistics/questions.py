@@ -1,7 +1,7 @@
-"""Intervals over questions, some of which may share an image and are then no independent samples.
+"""Intervals over questions; those that share an image are not independent samples.
 
-`clusters [questions]` numbers the images. Variances are those that drawing whole images anew would give, in closed form
-with the usual factor C / (C - 1), so that reports have no noise of their own.
+`clusters [questions]` numbers the images. Variances are those of resampling whole images, in closed form with the usual
+factor C / (C - 1), so that reports have no resampling noise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Clusters = NDArray[np.int64]
 def image_clusters(image_keys: Sequence[Sequence[str]]) -> Clusters:
     """A cluster number for each question [N]: those that share an image, directly or through others, have the same.
 
-    A question without images is a cluster of its own.
+    A question without images is its own cluster.
     """
     parent = list(range(len(image_keys)))
 
@@ -121,7 +121,7 @@ def crossed_interval(verdicts: Values, clusters: Clusters, confidence: float = 0
     """Accuracy for other seeds on other questions of the same kind: the t interval over seeds, questions nested in it.
 
     `verdicts [seeds, questions]`. Seeds and questions are crossed random effects: the seeds' half-width (Student t) and
-    the questions' (their variance less the interaction's, which the seeds' includes) add in squares. No p-value.
+    the questions' (their variance less the interaction's, which the seeds' includes) add in quadrature. No p-value.
     """
     seeds = t_interval(verdicts.mean(1), confidence)
     return _widened(seeds, _over_questions(verdicts, clusters) - _interaction(verdicts, clusters), clusters, confidence)
@@ -140,9 +140,9 @@ def crossed_difference(a: Values, b: Values, clusters: Clusters, *, paired: bool
 
 
 def question_test(a: Values, b: Values, clusters: Clusters, confidence: float = 0.95) -> Estimate:
-    """Difference of these very models on other questions: a t test on the differences per question, clustered by image.
+    """Difference of these models on other questions: a t test on the differences per question, clustered by image.
 
-    It says nothing about other seeds, so it is no test of the methods.
+    It says nothing about other seeds, so it is not a test of the methods.
     """
     differences = a.mean(0) - b.mean(0)
     images = number_of_images(clusters)
@@ -177,7 +177,7 @@ def _interaction(verdicts: Values, clusters: Clusters) -> float:
 
 
 def _over_questions(values: Values, clusters: Clusters) -> float:
-    """Variance of the mean of per-question values (averaged over rows) when whole images are drawn anew."""
+    """Variance of the mean of per-question values (averaged over rows) when whole images are resampled."""
     mean = values.mean(0)
     sums = _sums((mean - mean.mean())[None, :], clusters)
     images = sums.shape[1]

@@ -122,7 +122,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A figure with percentiles of a bootstrap that draws runs anew within each task: too narrow for three to five runs."""
+    """A figure with bootstrap percentiles, runs resampled within each task: too narrow for three to five runs."""
 
     value: float
     low: float

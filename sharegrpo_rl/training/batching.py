@@ -1,6 +1,6 @@
 """An update's packs in minibatches and micro-batches, planned once for all ranks: equally many passes, one denominator.
 
-Pure, and called where the packs are made: pixels may be anywhere, they are never looked at.
+Pure, and called where the packs are made: it never touches pixels, wherever they are.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def cut(pack: PromptPack, max_tokens: int) -> list[PromptPack]:
 
 
 def select(pack: PromptPack, rows: Sequence[int]) -> PromptPack:
-    """The pack with some of its completions; their credit stays as it was."""
+    """The pack with some of its completions; their advantages are unchanged."""
     index = np.asarray(rows, dtype=np.int64)
     return replace(
         pack,

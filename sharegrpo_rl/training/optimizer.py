@@ -1,4 +1,4 @@
-"""AdamW over float32 weights, with learning rates of their own for the language model and for vision tower and projector."""
+"""AdamW over float32 weights, with separate learning rates for the language model and for vision tower and projector."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, options: RunOptions, ste
 class MasterWeightsAdamW(torch.optim.AdamW):
     """AdamW whose groups hold a float32 copy of each parameter in a shorter type, and the parameter itself otherwise.
 
-    A bfloat16 weight has 8 bits: a thousand steps of 1e-6 would leave it as it was (mixed precision training, 1710.03740).
+    A bfloat16 weight has 8 bits: a thousand steps of 1e-6 would leave it unchanged (mixed precision training, 1710.03740).
     So its gradients are summed in the copy, over micro-batches too, and each step rounds the copy back into it. Checkpoints
     hold the copies. Weights changed from outside since the last step are taken over.
     """

@@ -175,7 +175,7 @@ def test_one_file_for_both_splits_in_a_subfolder_with_shared_wordings(
     bank = load_bank(str(tmp_path / "new"), "train", test_fraction=0.5)
     assert [len(bank[i].variants) for i in range(2)] == [2, 2]
     assert len(endpoint.requests) == 4
-    with pytest.raises(UserError, match="no file of its own for the test split"):
+    with pytest.raises(UserError, match="no separate file for the test split"):
         run_expand(folder, split="test")
 
 

@@ -160,7 +160,7 @@ def test_a_refused_key_ends_everything_without_being_shown(endpoint: FakeEndpoin
     with pytest.raises(UserError, match="OPENAI_API_KEY was refused") as caught:
         ask(endpoint)
     assert KEY not in str(caught.value)
-    with pytest.raises(UserError, match="it wants a key, MY_KEY has none"):
+    with pytest.raises(UserError, match="it needs a key, and MY_KEY has none"):
         ask(endpoint, key="", key_env="MY_KEY")
 
 

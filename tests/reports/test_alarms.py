@@ -46,7 +46,7 @@ def test_a_healthy_run_raises_none() -> None:
         ("entropy collapse", "learners/default_policy/entropy", (1.0, -0.1), "entropy"),
         ("length blow-up", "env_runners/completion_length_mean", (20.0, 80.0), "tokens a completion"),
         ("truncation", "env_runners/truncated_rate", (0.0, 0.3), "cut off"),
-        ("format stuck", "env_runners/reward_parts/format", (0.1, 0.3), "asked form"),
+        ("format stuck", "env_runners/reward_parts/format", (0.1, 0.3), "required format"),
         ("groups without variance", "groups/valid_reward_ratio", (0.6, 0.02), "of the completions right"),
         ("grader errors", "env_runners/grader_errors", (0, 2), "40 completions"),
         ("sampler and trainer apart", "learners/default_policy/logprob_diff_mean", (0.001, 0.1), "log-probs"),

@@ -209,7 +209,7 @@ def test_nothing_that_fits_is_no_error(options: dict[str, Any], tmp_path: Path) 
 
 
 def test_rows_can_be_chosen(options: dict[str, Any], tmp_path: Path) -> None:
-    assert "not asked for" in go(**options, rows=[3])[1]
+    assert "not requested" in go(**options, rows=[3])[1]
     with pytest.raises(UserError, match="rows 1 to 4, not 5"):
         go(**options, rows=[5])
 

@@ -161,7 +161,7 @@ def test_equal_trials_print_one_number(tmp_path: Path) -> None:
         ("lr: {loguniform: [0, 1e-3]}", ["config.lr", "low above 0"]),
         ("lr: {grid_search: []}", ["config.lr", "no value"]),
         ("lr: {grid_search: [1, 1.0]}", ["config.lr", "twice"]),
-        ("lr: {grid_search: [1e-5], choice: [1e-4]}", ["config.lr", "beside 'choice'"]),
+        ("lr: {grid_search: [1e-5], choice: [1e-4]}", ["config.lr", "next to 'choice'"]),
         ("lr: {grid_search: [{choice: [1e-5]}]}", ["config.lr", "choice inside grid_search"]),
         ("lr: {randint: [1, 3]}", ["config.lr", "randint", "quniform"]),
         ("lr: {sample_from: 'lambda spec: 1'}", ["config.lr", "sample_from is not for run files"]),

@@ -37,7 +37,7 @@ _IMAGE_MARKS = re.compile(r"<image\s*\d+>")
 
 @dataclass(frozen=True)
 class BenchmarkFacts:
-    """What a benchmark's row says beside the question itself, carried along with the question.
+    """What a benchmark's row says besides the question itself, carried along with the question.
 
     `categories` break accuracy down, `labels` feed the benchmark's own metric, `row` is the published row, imageless.
     """

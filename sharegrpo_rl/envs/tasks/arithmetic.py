@@ -1,4 +1,4 @@
-"""`Arithmetic-v0`: questions on two numbers without any image, a part of the number facts kept for the test."""
+"""`Arithmetic-v0`: questions on two numbers without any image, some of the number facts held out for the test."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class EngineSettings(Protocol):
 class VLLMEngine:
     """Holds the weights of a model's folder until others are loaded; `version` counts those.
 
-    With `adapter` (the options of a LoRA) only adapters are loaded: the folder's weights stay as they are.
+    With `adapter` (the options of a LoRA) only adapters are loaded: the folder's weights are left unchanged.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ def lora_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
 class Adapter:
     """The LoRA adapter of a running engine; `request` is None until one is loaded.
 
-    Collected from buckets and handed over as peft's files, under a new id each time: what vLLM keeps for an id, in its slots
+    Collected from buckets and passed on as peft's files, under a new id each time: what vLLM keeps for an id, in its slots
     and its prefix cache, belongs to older weights.
     """
 

@@ -1,4 +1,4 @@
-"""Generation by vLLM: all samples of all prompts at once, each prompt handed over when its last sample has ended."""
+"""Generation by vLLM: all samples of all prompts at once, each prompt returned when its last sample has finished."""
 
 from __future__ import annotations
 
