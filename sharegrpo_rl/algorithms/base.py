@@ -20,7 +20,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune import PlacementGroupFactory
 
 from sharegrpo_rl.algorithms.config import RunConfig
-from sharegrpo_rl.algorithms.model_source import module_config, prepare_model, prompt_settings
+from sharegrpo_rl.algorithms.model_source import make_run_env, module_config, prepare_model, prompt_settings
 from sharegrpo_rl.algorithms.recovery import Recovery
 from sharegrpo_rl.config import RunOptions
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
@@ -28,8 +28,7 @@ from sharegrpo_rl.config.user_code import UserCode
 from sharegrpo_rl.data.key_steps import rows_without_key_steps
 from sharegrpo_rl.data.types import Group, Prompt, PromptPack, QuestionBank, SeedQuestion, SlotRequest
 from sharegrpo_rl.data.variants import QuestionCursor
-from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
-from sharegrpo_rl.envs.registry import make_bank, make_env
+from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.evaluation.evaluate import evaluate, greedy_generate
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.generation.generator import Generator
@@ -77,10 +76,16 @@ class RunAlgorithm(Algorithm):
         self.seed = config.seed or 0
         start_ray(self.options)
         check_demand(self.options)  # before the warm start
-        make_env(
-            config.env, config.env_config, split="test", rewards=config.rewards, answer_format=config.answer_format
+        for split in ("train", "test"):
+            make_run_env(config, split)
+        self._env = make_env(
+            config.env,
+            config.train_env_config(),
+            rewards=config.rewards,
+            answer_format=config.answer_format,
+            check=False,
         )
-        self.bank = make_bank(config.env, config.train_env_config(), "train", check=config.num_env_runners > 0)
+        self.bank = self._env.bank
         config.model_folder, self._warm_start_report = prepare_model(config)
         config.user_code = UserCode.of_this_process()
         if config.user_callbacks:
@@ -91,7 +96,6 @@ class RunAlgorithm(Algorithm):
         # Indices into the bank; over-long questions are left out.
         self._questions = fitting_questions(self.bank, self.encoder, transformed=config.transform_probability > 0)
         self.cursor = QuestionCursor(len(self._questions), self.seed)
-        self._env: MultimodalQAEnv | None = None
         rewards_key_steps = {"key_steps", "key_steps_released"} & set(config.rewards)
         self._without_key_steps = rows_without_key_steps(self.bank, COUNTED_ROWS) if rewards_key_steps else None
         self.recovery = Recovery(self)
@@ -116,11 +120,6 @@ class RunAlgorithm(Algorithm):
 
     def render(self, requests: Sequence[SlotRequest]) -> list[Prompt]:
         """Prompts of training slots, rendered in the driver."""
-        if self._env is None:
-            c = self.config
-            self._env = make_env(
-                c.env, c.train_env_config(), rewards=c.rewards, answer_format=c.answer_format, check=False
-            )
         return render(self._env, self.encoder, requests)
 
     def log_update(self, update: dict[str, float]) -> None:
@@ -158,7 +157,7 @@ class RunAlgorithm(Algorithm):
     def evaluate_accuracy(self, blind: bool = False) -> EvaluationReport:
         """Greedy accuracy on the first `evaluation_questions` of the test split; `blind` swaps their images."""
         c = self.config
-        env = make_env(c.env, c.env_config, split="test", rewards=c.rewards, answer_format=c.answer_format, check=False)
+        env = make_run_env(c, "test", check=False)
         keep_fitting(env, self.encoder, c.evaluation_questions)
         generate = greedy_generate(self.encoder, self.recovery.run(self.evaluated_generator), c.max_completion_tokens)
         return evaluate(env, generate, limit=c.evaluation_questions, batch=c.evaluation_batch, blind=blind)

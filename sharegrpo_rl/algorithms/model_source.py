@@ -18,13 +18,15 @@ from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.cache import cache_folder
 from sharegrpo_rl.data.transforms import TRANSFORMS
 from sharegrpo_rl.data.types import QuestionBank
-from sharegrpo_rl.envs.registry import make_bank
+from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
+from sharegrpo_rl.envs.registry import make_bank, make_env
 from sharegrpo_rl.errors import package_version
+from sharegrpo_rl.evaluation.prompt_check import check_prompts
 from sharegrpo_rl.files import locked, replacing
 from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, load_processor
 
 CORPUS_QUESTIONS = 1000  # read for the tiny model's tokenizer
 REPORT_FILE = "warm_start.json"
@@ -36,7 +38,12 @@ def prompt_settings(config: AlgorithmConfig) -> PromptSettings:
     if instruction is None:
         instruction = ANSWER_FORMATS[config.answer_format].instruction
     return PromptSettings(
-        config.system_prompt, instruction, config.max_prompt_tokens, config.min_pixels, config.max_pixels
+        config.system_prompt,
+        instruction,
+        config.max_prompt_tokens,
+        config.min_pixels,
+        config.max_pixels,
+        config.escape_special_tokens,
     )
 
 
@@ -73,8 +80,10 @@ def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
     A tiny or warm-started model is made once and kept in the user's cache under a key of everything that determines
     it: settings, seed, data, library versions and this package's own sources.
     """
-    if config.model != "tiny" and not config.warm_start:
-        return config.model, None
+    if config.model != "tiny":
+        check_run_prompts(config, PromptEncoder(load_processor(config.model), prompt_settings(config)))
+        if not config.warm_start:
+            return config.model, None
     folder = cache_folder("models") / cache_key(config)
     if not (folder / REPORT_FILE).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +99,32 @@ def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
 
 def _make(config: AlgorithmConfig, folder: Path) -> dict[str, Any] | None:
     settings = ModelSettings(config.model, config.dtype, prompts=prompt_settings(config))
-    policy = tiny_policy(config) if config.model == "tiny" else load_policy(settings)
+    if config.model == "tiny":
+        policy = tiny_policy(config)
+        check_run_prompts(config, policy.encoder)
+    else:
+        policy = load_policy(settings)
     report = warm_start(policy, config) if config.warm_start else None
     save_pretrained(policy, folder)
     return report
+
+
+def make_run_env(config: AlgorithmConfig, split: str, *, check: bool = True) -> MultimodalQAEnv:
+    """The run's environment over a whole split, the warm start's questions among them; `check` reads every row once."""
+    return make_env(
+        config.env,
+        config.env_config,
+        split=split,
+        rewards=config.rewards,
+        answer_format=config.answer_format,
+        check=check,
+    )
+
+
+def check_run_prompts(config: AlgorithmConfig, encoder: PromptEncoder) -> None:
+    """UserError where the run's model cannot be asked its questions, or cannot write their ground truths."""
+    check_prompts(make_run_env(config, "train", check=False), encoder)
+    check_prompts(make_run_env(config, "test", check=False), encoder, config.evaluation_questions)
 
 
 def tiny_policy(config: AlgorithmConfig) -> Policy:

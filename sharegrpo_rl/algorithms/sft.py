@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
@@ -12,9 +12,10 @@ from ray.rllib.utils.metrics import TIMERS
 from sharegrpo_rl.algorithms.base import RunAlgorithm
 from sharegrpo_rl.algorithms.recovery import recovering
 from sharegrpo_rl.algorithms.registry import register_algorithm
-from sharegrpo_rl.algorithms.warm_start import target_pack, target_text
+from sharegrpo_rl.algorithms.warm_start import check_targets, target_pack, target_text
 from sharegrpo_rl.config import RunOptions, SFTOptions
 from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.envs.generated import GeneratedBank
 from sharegrpo_rl.rollouts.groups import plan_requests
 
 
@@ -35,6 +36,12 @@ class SFT(RunAlgorithm):
     """
 
     Options: ClassVar[type[RunOptions]] = SFTOptions
+
+    @override(RunAlgorithm)
+    def setup(self, config: Any) -> None:
+        super().setup(config)
+        if not isinstance(self.bank, GeneratedBank):
+            check_targets(self.bank, self.config)
 
     @recovering
     @override(Algorithm)

@@ -16,10 +16,12 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from sharegrpo_rl.config import SFTOptions
+from sharegrpo_rl.data.bank_check import question_location
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack, QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.bank_view import BankView
 from sharegrpo_rl.envs.registry import make_bank, make_env, make_warm_start_bank
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate, greedy_generate
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -27,6 +29,7 @@ from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import Question
 from sharegrpo_rl.ops.schedules import lr_multiplier
+from sharegrpo_rl.rewards.rubric import grade_completion, key_of
 from sharegrpo_rl.rollouts.groups import fitting_questions, keep_fitting
 from sharegrpo_rl.training.batching import micro_batches
 from sharegrpo_rl.training.optimizer import build_optimizer
@@ -54,6 +57,7 @@ def warm_start(policy: Policy, config: AlgorithmConfig) -> dict[str, Any]:
         env_config = {**config.env_config, "data": options["data"], "max_questions": options["rows"]}
         bank = make_bank(config.env, env_config, "train")
     bank = BankView(bank, fitting_questions(bank, policy.encoder))
+    check_targets(bank, config)
     batches = _TargetBatches(policy, bank, config, options)
     started = time.monotonic()
     settings = SupervisedSettings(steps=options["steps"], batch_size=options["batch_size"], lr=options["lr"])
@@ -93,8 +97,33 @@ def target_text(question: SeedQuestion, config: AlgorithmConfig) -> str:
     return ANSWER_FORMATS[config.answer_format].render(question.solution or thought, question.answer, steps)
 
 
+def check_targets(bank: QuestionBank, config: AlgorithmConfig) -> None:
+    """UserError for the first question whose target would not earn its own reward: it would teach another format, or
+    another answer."""
+    form = ANSWER_FORMATS[config.answer_format]
+    right: set[tuple[str, str, tuple[str, ...]]] = set()
+    for index in range(len(bank)):
+        question = bank[index]
+        target = target_text(question, config)
+        key = (target, question.answer, question.choices)
+        if key in right:
+            continue
+        if form.matches(target) and grade_completion(target, key_of(question), form).score >= 1:
+            right.add(key)
+            continue
+        raise UserError(
+            f"{question_location(bank, index)}, id {question.id}: the target that supervised training would teach earns "
+            f"nothing in the format {form.name}: {target[:160]!r}; correct the row's solution and answer, or leave it out"
+        )
+
+
 def target_pack(policy: Policy, row: int, prompt: Prompt, target: str) -> PromptPack:
-    """One row as a pack of one completion: the target's tokens and the end token."""
+    """One row as a pack of one completion: the target's tokens and the end token.
+
+    A tag that the prompt has already opened is not taught again.
+    """
+    if opening := policy.encoder.opening:
+        target = target.removeprefix(opening.strip())
     ids = [*policy.encoder.tokenizer(target, add_special_tokens=False)["input_ids"], policy.end_ids[0]]
     tokens = np.asarray(ids, np.int64)
     completion = Completion(tokens, np.zeros(len(tokens), np.float32), target)

@@ -168,6 +168,10 @@ class RunOptions(Options):
     system_prompt: str = option("", "system message; empty = none")
     format_prompt: str | None = option(None, "text after the question; null = the answer format's own")
     answer_format: AnswerFormat = option("think_answer", "format of a completion")
+    escape_special_tokens: bool = option(
+        False,
+        "write the model's special tokens in questions so that they are read as plain text, instead of refusing the rows",
+    )
     max_prompt_tokens: int = option(1024, "longer questions are left out before training", unit="tokens", ge=1)
     max_completion_tokens: int = option(512, "longest completion", unit="tokens", ge=1)
     min_pixels: int = option(3136, "smaller images are enlarged to this area", unit="pixels", ge=1)

@@ -25,7 +25,7 @@ def check_bank(bank: QuestionBank, *, check_truth: Callable[[SeedQuestion], None
     images = _CheckedImages(str(Path(bank.name).expanduser().absolute()))
     for index in range(len(bank)):
         question = bank[index]
-        with _naming_row(bank, index, question):
+        with naming_row(bank, index, question):
             if check_truth is not None:
                 check_truth(question)
             for image in question.images:
@@ -40,7 +40,7 @@ def question_location(bank: QuestionBank, index: int) -> str:
 
 
 @contextmanager
-def _naming_row(bank: QuestionBank, index: int, question: SeedQuestion) -> Iterator[None]:
+def naming_row(bank: QuestionBank, index: int, question: SeedQuestion) -> Iterator[None]:
     """Put the row's location before an error that does not name it."""
     try:
         yield

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sharegrpo_rl.data.types import ImageSource
 from sharegrpo_rl.errors import UserError
@@ -128,6 +128,19 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise UserError(f"image {name} is in no format that can be read ({', '.join(FORMATS)}); convert it") from None
     except _BROKEN as error:
         raise UserError(f"image {name} is truncated or broken ({error}); replace it or drop its row") from None
+
+
+def size_of(source: ImageSource) -> tuple[int, int]:
+    """Width and height of a question's image as it is shown; read from the header where its bytes are at hand."""
+    if isinstance(source, EncodedImage | ImageFile):
+        data = source.data if isinstance(source, EncodedImage) else source.read()
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                return (image.height, image.width) if turned else image.size
+        except (*_BROKEN, UnidentifiedImageError, Image.DecompressionBombError):
+            pass  # `open` says what is wrong with it
+    return source.open().size
 
 
 def _too_large(name: str, size: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sharegrpo_rl.config.option import Options, check_at, option
-from sharegrpo_rl.data.bank_check import check_bank
+from sharegrpo_rl.data.bank_check import check_bank, question_location
 from sharegrpo_rl.data.messages import place_sentence
 from sharegrpo_rl.data.transforms import TRANSFORMS, TransformName, dropped_transforms, transform_images
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
@@ -24,7 +24,7 @@ from sharegrpo_rl.envs.generated import GeneratedBank
 from sharegrpo_rl.envs.spaces import ImageList, UnicodeText
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.grader import check_truth
-from sharegrpo_rl.rewards.rubric import Rubric, Score
+from sharegrpo_rl.rewards.rubric import Rubric, Score, grade_completion, key_of
 
 DEFAULT_REWARDS: Mapping[str, float] = {"accuracy": 0.9, "format": 0.1}
 RESET_OPTIONS = ("question_index", "question_id", "variant_index", "transform", "transform_seed", "blind")
@@ -75,6 +75,8 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         self._set_rubrics: dict[tuple[tuple[str, float], ...], Rubric] = {}
         self._question: SeedQuestion | None = None
         self._observation: dict[str, Any] = {}
+        if check and not isinstance(self.bank, GeneratedBank):
+            self._check_ground_truths()
 
     @classmethod
     def questions(cls, options: Any, split: str) -> QuestionBank:
@@ -178,6 +180,34 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         if weights not in self._set_rubrics:
             self._set_rubrics[weights] = Rubric(question.rewards, self.rubric.form.name)
         return self._set_rubrics[weights]
+
+    def perfect_response(self, question: SeedQuestion) -> str:
+        """The ground truth in the run's answer format."""
+        return self.rubric.form.render("The answer follows.", question.answer, ("The answer follows.",))
+
+    def is_right(self, question: SeedQuestion, text: str) -> bool:
+        """Does a response earn full accuracy, in the format?"""
+        form = self.rubric.form
+        return form.matches(text) and grade_completion(text, key_of(question), form).score >= 1
+
+    def _check_ground_truths(self) -> None:
+        """UserError for the first ground truth that does not earn its own reward: nothing could be learned from its row."""
+        if type(self).grade is not MultimodalQAEnv.grade:
+            return  # a task that grades otherwise
+        right: set[tuple[Any, ...]] = set()
+        for index in range(len(self.bank)):
+            question = self.bank[index]
+            key = (question.answer, question.choices, question.answer_type, question.unit, question.precision)
+            if key in right:
+                continue
+            response = self.perfect_response(question)
+            if not self.is_right(question, response):
+                raise UserError(
+                    f"{question_location(self.bank, index)}, id {question.id}: the ground truth {question.answer[:60]!r} does "
+                    f"not earn its own reward: {response[:160]!r} is not graded as right in the format "
+                    f"{self.rubric.form.name}; correct the row or leave it out"
+                )
+            right.add(key)
 
     def dropped_transforms(self, index: int) -> dict[str, str]:
         """Every known transform that this question never gets, with the reason."""

@@ -104,7 +104,7 @@ def greedy_generate(encoder: PromptEncoder, generator: Generator, max_tokens: in
     def generate(shown: list[ShownQuestion]) -> list[GeneratedText]:
         prompts = encoder.encode([Question(text, images) for text, images in shown])
         answers = generator.generate(prompts, 1, [0] * len(prompts), Sampling(max_tokens, greedy=True))
-        return [_generated(completion) for (completion,) in answers]
+        return [_generated(completion, encoder.opening) for (completion,) in answers]
 
     return generate
 
@@ -120,10 +120,11 @@ def sampled_generate(
     def sample(shown: list[ShownQuestion], seeds: list[int]) -> list[list[GeneratedText]]:
         prompts = policy.encoder.encode([Question(text, images) for text, images in shown])
         answers = generator.generate(prompts, samples, seeds, Sampling(max_tokens))
-        return [[_generated(completion) for completion in completions] for completions in answers]
+        opening = policy.encoder.opening
+        return [[_generated(completion, opening) for completion in completions] for completions in answers]
 
     return sample
 
 
-def _generated(completion: Completion) -> GeneratedText:
-    return GeneratedText(completion.text, len(completion.token_ids), completion.truncated)
+def _generated(completion: Completion, opening: str) -> GeneratedText:
+    return GeneratedText(completion.text, len(completion.token_ids), completion.truncated, opening)

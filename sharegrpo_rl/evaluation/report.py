@@ -23,11 +23,15 @@ def wording_of(question: SeedQuestion, index: int) -> int:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """A completion: its text, its number of tokens (the end token included), and whether it was cut at the limit."""
+    """A completion: its text, its number of tokens (the end token included), and whether it was cut at the limit.
+
+    opening: what the prompt had written of the response, which is graded with it.
+    """
 
     text: str
     num_tokens: int
     truncated: bool = False
+    opening: str = ""
 
 
 @dataclass(frozen=True)

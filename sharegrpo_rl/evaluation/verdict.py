@@ -44,11 +44,12 @@ def grade(rubric: Rubric, question: SeedQuestion, completion: GeneratedText, ext
 
 
 def _grade(rubric: Rubric, question: SeedQuestion, completion: GeneratedText, extract: str) -> Verdict:
-    (score,) = rubric.score([completion.text], question, [completion.truncated])
+    text = completion.opening + completion.text if rubric.form.opening else completion.text
+    (score,) = rubric.score([text], question, [completion.truncated])
     format_ok = score.parts["format"] >= 1.0
     if extract == FORMAT:
         return Verdict(float(score.parts["accuracy"]), score.extracted, format_ok, score.error)
-    graded = grade_response(completion.text, question_key(question), extract=cast(ExtractMode, extract))
+    graded = grade_response(text, question_key(question), extract=cast(ExtractMode, extract))
     return Verdict(graded.score, graded.extracted, format_ok, graded.error)
 
 

@@ -29,6 +29,10 @@ class AnswerFormat(Protocol):
     def instruction(self) -> str:
         """The sentence that asks a model for this layout."""
 
+    @property
+    def opening(self) -> str:
+        """The tag that a completion of this layout begins with, which a chat template may already have written; or ""."""
+
     def matches(self, text: str) -> bool:
         """Whether the text has exactly this layout."""
 
@@ -44,6 +48,7 @@ class ThinkAnswer:
     """`<think>thought</think><answer>answer</answer>`."""
 
     name: str = "think_answer"
+    opening: str = "<think>"
     instruction: str = (
         "Reason about the question inside <think> and </think>. "
         "Then give only the final answer inside <answer> and </answer>."
@@ -69,6 +74,7 @@ class Boxed:
     """`<think>thought</think> ... \\boxed{answer} ...`."""
 
     name: str = "boxed"
+    opening: str = "<think>"
     instruction: str = (
         "Reason about the question inside <think> and </think>. Then give the final answer inside \\boxed{}."
     )
@@ -96,6 +102,7 @@ class Steps:
     """Sections for what is seen, what matters, each step and the answer."""
 
     name: str = "steps"
+    opening: str = ""
     instruction: str = (
         "Answer in sections under these headings, in this order. "
         "### Image Description: what the image shows. ### Rationales: what the question depends on. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import NAME, register
 
 # Tested against one row per completion, log-probs and gradients: tests/models/test_shared_prefix_families.py
@@ -82,4 +83,10 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Ids that end a completion: those of the generation config and the tokenizer's own."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = [ends] if isinstance(ends, int) else list(ends or [])
-    return tuple(dict.fromkeys([*listed, tokenizer.eos_token_id]))
+    known = tuple(dict.fromkeys(i for i in (*listed, tokenizer.eos_token_id) if i is not None))
+    if not known:
+        raise UserError(
+            "model: neither its generation_config.json nor its tokenizer names an end token (eos_token_id), so no completion "
+            "could end; add one"
+        )
+    return known

@@ -61,8 +61,8 @@ class Policy:
         use_matrix_products(inner)
         use_window_attention(inner)
         tokenizer = self.encoder.tokenizer
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.end_ids: tuple[int, ...] = end_ids(inner, tokenizer)
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_ids[0]
         self.banned: Tensor = torch.tensor(banned_ids(inner, tokenizer), dtype=torch.long)
         # Set where the model is sharded: runs a function while the weights that belong to no layer are gathered.
         self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None

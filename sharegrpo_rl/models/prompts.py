@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,6 +20,10 @@ from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError
 
 Picture = NDArray[np.uint8]
+_FORMAT_TAG = re.compile(
+    r"</?(?:think|answer)>", re.IGNORECASE
+)  # of answer formats; some tokenizers mark them as special
+_OPENED = re.compile(r"<think>\s*\Z", re.IGNORECASE)
 WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
 
 
@@ -30,6 +36,7 @@ class PromptSettings:
     max_prompt_tokens: int = 1024
     min_pixels: int = 3136
     max_pixels: int = 1_003_520
+    escape_special_tokens: bool = False  # in the question: write them so that the tokenizer reads plain text
 
 
 @dataclass(frozen=True)
@@ -92,14 +99,61 @@ class PromptEncoder:
     def template(self, question: Question) -> str:
         """The chat template's text, image placeholders not yet expanded."""
         s = self.settings
-        messages = chat_messages(question.text, len(question.pictures), s.system_prompt, s.format_prompt)
+        text = self.escape(question.text) if s.escape_special_tokens else question.text
+        messages = chat_messages(text, len(question.pictures), s.system_prompt, s.format_prompt)
         if self.image_processor is None:
             if question.pictures:
                 raise UserError(
                     "the model is text-only and the question has an image; choose a vision-language model (key: model)"
                 )
             messages = [{**m, "content": _plain_text(m["content"])} for m in messages]
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return self._apply_template(messages)
+
+    def _apply_template(self, messages: list[dict[str, Any]]) -> str:
+        """The model's own template. UserError, with the template's words, where it is missing or refuses the messages."""
+        if not any(getattr(part, "chat_template", None) for part in (self.processor, self.tokenizer)):
+            raise UserError(
+                "model: it has no chat template (a base model?); choose an instruction-tuned one, or save a template with "
+                "its processor"
+            )
+        try:
+            return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            if messages[0]["role"] == "system":
+                self._apply_template(messages[1:])  # raises where the template fails without a system message too
+                raise UserError(
+                    f"system_prompt: the model's chat template refuses a system message ({words}); leave it empty, and put "
+                    "its text into format_prompt"
+                ) from error
+            raise UserError(f"model: its chat template fails ({words}); correct the template") from error
+
+    @cached_property
+    def opening(self) -> str:
+        """What the chat template itself writes of the response: `<think>` and the white space after it, or nothing."""
+        match = _OPENED.search(self.template(Question("")))
+        return match.group() if match else ""
+
+    def special_tokens(self, text: str) -> list[str]:
+        """Special tokens of the model that a text would be read as; tags of answer formats do not count."""
+        return self._special.findall(text) if self._special is not None else []
+
+    def escape(self, text: str) -> str:
+        """The text with a space inside every special token, so that it is read as plain text."""
+        return self._special.sub(lambda m: f"{m.group()[0]} {m.group()[1:]}", text) if self._special else text
+
+    @cached_property
+    def _special(self) -> re.Pattern[str] | None:
+        names = {str(token) for token in self._special_ids.values()}
+        names |= {str(t) for t in (self.image_token, getattr(self.processor, "video_token", None)) if t}
+        found = sorted((n for n in names if len(n) > 1 and not _FORMAT_TAG.fullmatch(n)), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, found))) if found else None
+
+    @cached_property
+    def _special_ids(self) -> dict[int, str]:
+        """id -> text of the tokens that decoding leaves out."""
+        added = {i: str(t) for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
+        return added | dict(zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True))
 
     def _check_length(self, prompt: Prompt) -> None:
         if len(prompt.input_ids) > self.settings.max_prompt_tokens:
@@ -153,8 +207,11 @@ class PromptEncoder:
         return Prompt(np.asarray(out["input_ids"][0], np.int64), (image,), text)
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
-        """The text of a completion, special tokens left out."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        """The text of a completion, special tokens left out; tags of answer formats stay, special or not."""
+        hidden = {i for i, token in self._special_ids.items() if not _FORMAT_TAG.fullmatch(token)}
+        if len(hidden) == len(self._special_ids):
+            return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return self.tokenizer.decode([int(i) for i in token_ids if int(i) not in hidden], skip_special_tokens=False)
 
 
 def most_image_tokens(side: int, min_pixels: int, max_pixels: int) -> int:
@@ -172,8 +229,8 @@ def _check_shapes(question: Question) -> None:
     for height, width, _ in (p.shape for p in question.pictures):
         if max(height, width) > WIDEST * min(height, width):
             raise UserError(
-                f"a picture of {width} x {height} pixels is narrower than the model accepts (aspect ratio above "
-                f"{WIDEST}; the question begins {question.text[:60]!r}); crop it or leave the question out"
+                f"a picture of {width} x {height} pixels is narrower than the model accepts (aspect ratio above {WIDEST}); "
+                "crop it or leave the question out"
             )
 
 

@@ -58,7 +58,7 @@ def preview_run(spec: RunSpec, num: int, out: Path, seed: int) -> None:
         transforms=config["transforms"],
         seed=seed,
     )
-    write_preview(env, _encoder(spec, seed), settings, out, num=num)
+    write_preview(env, _encoder(spec, seed, env), settings, out, num=num)
 
 
 def write_preview(
@@ -158,10 +158,11 @@ def _pictures(images: Sequence[Pixels]) -> list[dict[str, Any]]:
     ]
 
 
-def _encoder(spec: RunSpec, seed: int) -> Encode:
+def _encoder(spec: RunSpec, seed: int, env: MultimodalQAEnv) -> Encode:
     """The run's own prompts, through its model's processor."""
     from sharegrpo_rl.algorithms.model_source import prompt_settings, tiny_policy
     from sharegrpo_rl.algorithms.registry import build_config
+    from sharegrpo_rl.evaluation.prompt_check import check_prompts
     from sharegrpo_rl.models.prompts import PromptEncoder, Question, load_processor
 
     config = build_config(spec.run, spec.env, spec.config, seed)
@@ -169,6 +170,7 @@ def _encoder(spec: RunSpec, seed: int) -> Encode:
         encoder = tiny_policy(config).encoder  # its tokenizer is made from the run's questions
     else:
         encoder = PromptEncoder(load_processor(spec.config["model"]), prompt_settings(config))
+    check_prompts(env, encoder)
 
     def encode(text: str, images: tuple[Pixels, ...]) -> tuple[str, int, int]:
         (prompt,) = encoder.encode([Question(text, images)])

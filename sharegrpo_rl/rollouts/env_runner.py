@@ -80,7 +80,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             self.config.train_env_config(),
             rewards=self.config.rewards,
             answer_format=self.config.answer_format,
-            check=not self.remote,
+            check=False,
         )
         context = EnvContext(self.config.env_config, worker_index=self.worker_index, remote=self.remote)
         self._call_back("on_environment_created", env=self.env, env_context=context)
@@ -180,7 +180,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         generator = self.make_generator()
         sampling = Sampling(self.options.max_completion_tokens, self.options.top_p)
         results: dict[int, tuple[Completion, ...]] = {}
-        with BackgroundGrader(self.env, requests) as grader:
+        with BackgroundGrader(self.env, requests, self.module.policy.encoder.opening) as grader:
             for n in sorted({r.num_generations for r in requests}):
                 rows = [i for i, r in enumerate(requests) if r.num_generations == n]
                 seeds = [requests[i].sampling_seed for i in rows]
@@ -335,10 +335,12 @@ class BackgroundGrader:
     the first error, raised with its own traceback.
     """
 
-    def __init__(self, env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> None:
+    def __init__(self, env: MultimodalQAEnv, requests: Sequence[SlotRequest], opening: str = "") -> None:
+        """`opening`: what prompts have written of the response, which counts as its beginning."""
         if type(env).score is not MultimodalQAEnv.score:
             raise TypeError(f"{type(env).__name__} overrides score(); override grade(), which everything calls")
         self._env, self._requests = env, requests
+        self._opening = opening if env.rubric.form.opening else ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grading")
         self._graded: dict[int, Future[Graded]] = {}
         self._pending: deque[Future[Graded]] = deque()
@@ -366,5 +368,6 @@ class BackgroundGrader:
     def _grade(self, request: int, completions: Sequence[Completion]) -> Graded:
         started = time.perf_counter()
         question = self._env.bank[self._requests[request].question_index]
-        scores = self._env.grade(question, [c.text for c in completions], [c.truncated for c in completions])
+        texts = [self._opening + c.text for c in completions]
+        scores = self._env.grade(question, texts, [c.truncated for c in completions])
         return Graded(scores, time.perf_counter() - started)

@@ -18,6 +18,7 @@ from sharegrpo_rl.evaluation.benchmark_metrics import METRICS
 from sharegrpo_rl.evaluation.evaluate import ShownQuestion, evaluate, greedy_generate, sampled_generate
 from sharegrpo_rl.evaluation.exchange import export_predictions
 from sharegrpo_rl.evaluation.folder import EvaluationFolder, Protocol, data_digest, grader_version, model_digest
+from sharegrpo_rl.evaluation.prompt_check import check_prompts
 from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, GeneratedText
 from sharegrpo_rl.evaluation.verdict import extractor_name
 from sharegrpo_rl.files import as_json
@@ -26,7 +27,7 @@ from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, load_processor
 from sharegrpo_rl.runs.evaluate_options import EvaluateOptions, check_export, check_options, choose_questions
 from sharegrpo_rl.runs.folder import versions
 from sharegrpo_rl.runs.model_folder import find_model_folder, model_settings
@@ -198,6 +199,7 @@ class _Model:
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         dtype = "bfloat16" if "bfloat16" in (config.get("dtype"), config.get("torch_dtype")) else "float32"
         prompts = PromptSettings(**self.settings["prompts"])
+        check_prompts(self.env, PromptEncoder(load_processor(str(self.folder)), prompts), self.options.limit)
         return load_policy(ModelSettings(str(self.folder), dtype, prompts=prompts))
 
     def _generator(self, policy: Policy) -> Generator:
