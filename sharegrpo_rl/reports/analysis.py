@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.reports.methods import Method, Run, differing_options, flat_config, same_start
+from sharegrpo_rl.reports.options import ACCURACY, Settings
 from sharegrpo_rl.statistics.questions import (
     crossed_difference,
     crossed_interval,
@@ -45,7 +45,6 @@ METRICS = {
     "reward_density": "reward density, mean over training",
     "solved_ratio": "solved ratio, mean over training",
 }
-ACCURACY = "accuracy_after"
 
 
 def check_metric(metric: str) -> None:
@@ -111,14 +110,6 @@ def _all_alike(runs: Sequence[Run], key: Any, what: str) -> None:
 
 
 # ---- Scores of runs as arrays, and how a comparison is made.
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a comparison is made."""
-
-    metric: str = ACCURACY
-    confidence: float = 0.95
 
 
 def task_scores(runs: Sequence[Run]) -> NDArray[np.float64]:
