@@ -145,9 +145,6 @@ def _is_best(name: str, results: Mapping[str, Any]) -> bool:
     return results["best"] is not None and name == results["best"]["name"]
 
 
-# The plots
-
-
 def _curves(results: Mapping[str, Any], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
     """The metric of each trial by iteration, the best one thick; None where nothing was measured."""
     curves: dict[str, list[tuple[int, float]]] = {}

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from sharegrpo_rl.config import user_code
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.runs.display import say
@@ -40,7 +41,7 @@ from sharegrpo_rl.search.journal import (
 )
 from sharegrpo_rl.search.results import write_results
 from sharegrpo_rl.search.scheduler import JournaledScheduler, TrialSource, make_scheduler
-from sharegrpo_rl.search.trial import SLOT, SearchTrial, SharedSettings, largest_demand, trials_at_once
+from sharegrpo_rl.search.trial import SLOT, SearchTrial, SharedSettings
 
 # Read by Tune: its own loggers and reports stay off, Ctrl-C is ours, a missing metric is no error of a trial.
 TUNE_SETTINGS = {
@@ -100,10 +101,36 @@ def run_search(
         if state == "new":
             folder.clear()
         folder.write_json(PARAMS, params)
-        demand = largest_demand([trial.options for trial in samples])
-        at_once = min(spec.options["max_concurrent"] or trials_at_once(demand), spec.trials)
+        demand = _largest_demand([trial.options for trial in samples])
+        at_once = min(spec.options["max_concurrent"] or _trials_at_once(demand), spec.trials)
         shared = _shared_settings(spec, options.seed, folder, imports or {}, build)
         return _Search(spec, shared, folder, draws, console).run(at_once, demand["CPU"], prepare)
+
+
+def _largest_demand(trials: Iterable[RunOptions]) -> dict[str, float]:
+    """Cores and GPUs of the largest of some trials, with its env runners and learners."""
+    from sharegrpo_rl.learners.placement import demand
+
+    demands = [demand(options) for options in trials]
+    return {"CPU": 1 + max(d.get("CPU", 0) for d in demands), "GPU": max(d.get("GPU", 0) for d in demands)}
+
+
+def _trials_at_once(needed: Mapping[str, float]) -> int:
+    """How many trials this machine holds; at least one. UserError if it lacks the GPUs for one."""
+    from sharegrpo_rl.learners.placement import available_cores
+
+    fitting = available_cores() // needed["CPU"]
+    if needed["GPU"]:
+        import torch
+
+        available = torch.cuda.device_count()
+        if available < needed["GPU"]:
+            raise UserError(
+                f"num_gpus_per_learner, num_gpus_per_env_runner: a trial asks for {needed['GPU']:g} GPUs, and this machine "
+                f"has {available}"
+            )
+        fitting = min(fitting, available // needed["GPU"])
+    return max(1, int(fitting))
 
 
 def _shared_settings(
