@@ -19,8 +19,8 @@ from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, SeedQ
 from sharegrpo_rl.envs.registry import make_bank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.report import EvaluationRecord, EvaluationReport, make_report
-from sharegrpo_rl.runs.run_file import RunSpec, load_run
-from sharegrpo_rl.runs.train import TrainOptions, train
+from sharegrpo_rl.runs.run_file import RunSpec, TrainOptions, load_run
+from sharegrpo_rl.runs.train import train
 
 RUN_FILE = """
 stand_in:
@@ -178,7 +178,8 @@ def main() -> int:
     StandIn.slow = options.slow
     try:
         spec = load_run(options.file, options.set)
-        return train(spec, TrainOptions(options.storage, options.name, build=StandIn), Console())
+        wanted = TrainOptions(storage_path=options.storage, name=options.name)
+        return train(spec, wanted, Console(), build=StandIn)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

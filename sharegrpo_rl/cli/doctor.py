@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sharegrpo_rl.errors import package_version
+from sharegrpo_rl.statistics.formatting import memory_size
 
 REQUIRED = (
     "torch",
@@ -69,7 +70,7 @@ def _memory() -> str:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (ValueError, OSError):
         return "unknown on this system"
-    return f"{_gigabytes(total)}, {_gigabytes(free)} free"
+    return f"{memory_size(total)}, {memory_size(free)} free"
 
 
 def _devices() -> list[tuple[str, str]]:
@@ -80,7 +81,7 @@ def _devices() -> list[tuple[str, str]]:
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         properties = [torch.cuda.get_device_properties(i) for i in range(count)]
-        return [(f"GPU {i}", f"{p.name}, {_gigabytes(p.total_memory)}") for i, p in enumerate(properties)]
+        return [(f"GPU {i}", f"{p.name}, {memory_size(p.total_memory)}") for i, p in enumerate(properties)]
     if torch.backends.mps.is_available():
         return [("device", "MPS (best effort)")]
     return [("device", "CPU only: the tiny examples are made for it")]
@@ -92,7 +93,7 @@ def _folders() -> list[tuple[str, str]]:
     writable = "writable" if os.access(existing, os.W_OK) else "NOT writable: set XDG_CACHE_HOME"
     return [
         ("cache folder", f"{cache} ({writable})"),
-        ("disk here", f"{_gigabytes(shutil.disk_usage(Path.cwd()).free)} free"),
+        ("disk here", f"{memory_size(shutil.disk_usage(Path.cwd()).free)} free"),
     ]
 
 
@@ -102,7 +103,3 @@ def _platform_problems() -> list[str]:
     if platform.system() == "Darwin":
         return ["macOS is best effort: what is tested is Linux on x86-64"]
     return []
-
-
-def _gigabytes(number: float) -> str:
-    return f"{number / 2**30:.1f} GiB"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
@@ -16,33 +15,6 @@ from sharegrpo_rl.config.option import type_words
 from sharegrpo_rl.config.registry import LOSSES, REWARDS, SELECTIONS, Registry
 from sharegrpo_rl.config.run import TABLES
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.files import as_json
-from sharegrpo_rl.models.sizes import known_sizes
-from sharegrpo_rl.planning.describe import short_lines
-from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
-from sharegrpo_rl.planning.gpus import choose_gpu
-from sharegrpo_rl.runs.run_file import RunSpec
-
-# ---- `--dry-run`: the resolved run as YAML and what it amounts to, without opening data or weights.
-
-
-def describe_run(spec: RunSpec, seed: int) -> str:
-    """The text that `--dry-run` prints; it is a run file again, with the counts in comments."""
-    lines = yaml.safe_dump(as_json(spec.as_tree()), sort_keys=False, allow_unicode=True, width=120).splitlines()
-    lines += ["", f"# seed {seed}"]
-    counts = spec.options.work(spec.iterations).counts()
-    lines += [f"# {name:<44} {count:>14,}" for name, count in counts.items()]
-    lines += [f"# {line}" for line in _plan(spec)]
-    return "\n".join(lines) + "\n"
-
-
-def _plan(spec: RunSpec) -> list[str]:
-    """Memory of each process where the model's sizes are known by its name: to count them takes torch."""
-    sizes = known_sizes(spec.config["model"])
-    if sizes is None:
-        return ["memory and time: sharegrpo-rl plan"]
-    return short_lines(estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, choose_gpu(None, None))))
-
 
 TOPICS = ("algorithms", "environments", "examples", "transforms", "rewards", "losses", "selections")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from sharegrpo_rl.errors import closest
 
 # Our names before this version.
 OLD_NAMES: dict[str, str] = {
@@ -200,13 +201,6 @@ ELSEWHERE: dict[str, str] = {
     "resume_mode": "--resume",
     "resume_from_checkpoint": "--resume",
 }
-
-
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that a misspelt word most likely means, letter case aside."""
-    lowered = {name.lower(): name for name in known}
-    matches = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.6)
-    return lowered[matches[0]] if matches else None
 
 
 def suggestion(word: str, known: Iterable[str], value: object = None) -> str:

@@ -134,9 +134,6 @@ def has_options(text: str) -> bool:
     return bool(_option_parts(text))
 
 
-# The checks: each returns why a rewording fails it, or None
-
-
 def _text(text: str, original: Original) -> str | None:
     try:
         text.encode()
@@ -229,6 +226,7 @@ def _answer(text: str, original: Original) -> str | None:
     return "gives the answer away" if _stands_in(gold, text) and not _stands_in(gold, original.text) else None
 
 
+# Each returns why a rewording fails it, or None.
 _CHECKS: dict[str, Callable[[str, Original], str | None]] = {
     "text": _text,
     "length": _length,

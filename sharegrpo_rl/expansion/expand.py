@@ -36,6 +36,7 @@ from sharegrpo_rl.expansion.prompts import KEY_STEPS_VERSION, REWRITE_VERSION, S
 from sharegrpo_rl.expansion.question import Outcome, Rejection, expand_question
 from sharegrpo_rl.expansion.session import LanguageModel, ReplyJournal, Session
 from sharegrpo_rl.expansion.source import Source, SourceRow, open_source
+from sharegrpo_rl.statistics.formatting import clock
 
 Outcomes = dict[tuple[Path, int], Outcome]  # by file and row
 _SECONDS_BETWEEN_LINES = 10.0
@@ -212,5 +213,5 @@ def _summary(options: ExpandOptions, counts: dict[str, Any], seconds: float) -> 
     parts.append(f"rejected {sum(counts['rejected'].values())}{f' ({rejected})' if rejected else ''}")
     if counts["unanswered"]:
         parts.append(f"unanswered {counts['unanswered']} (run the same command again to ask for them)")
-    parts.append(f"{counts['requests']} requests, {counts['reused_replies']} replies reused, {seconds:.0f} s")
+    parts.append(f"{counts['requests']} requests, {counts['reused_replies']} replies reused, {clock(seconds)}")
     return f"wrote {options.out}: " + "; ".join(parts)

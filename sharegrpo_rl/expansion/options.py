@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import field_validator
 
+from sharegrpo_rl.config.option import Options, option
 from sharegrpo_rl.errors import UserError
 
 DEFAULT_KEY_ENV = "OPENAI_API_KEY"
@@ -14,36 +15,30 @@ DEFAULT_KEY_ENV = "OPENAI_API_KEY"
 DECIDING = ("variants", "attempts", "temperature", "max_tokens", "seed", "verify", "key_steps")
 
 
-class ExpandOptions(BaseModel):
+class ExpandOptions(Options):
     """Options of one `expand`, checked before anything is read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: str = Field(description="a folder, a file, or the name of a data set on the hub")
-    out: Path = Field(description="the folder to write the new data set to")
-    variants: int = Field(4, ge=0, description="rewordings of each question")
-    endpoint: str | None = Field(
-        None, description="an OpenAI-compatible endpoint", json_schema_extra={"metavar": "URL"}
-    )
-    model: str | None = Field(None, description="the endpoint's model to ask")
-    key_env: str = Field(DEFAULT_KEY_ENV, description="environment variable that holds the key, if one is needed")
-    local: str | None = Field(
-        None, description="a model on this machine instead", json_schema_extra={"metavar": "MODEL_FOLDER"}
-    )
-    verify: bool = Field(False, description="let the model solve original and rewording, and compare its answers")
-    key_steps: bool = Field(False, description="extract the key steps of each reference solution, too")
-    split: Literal["train", "test", "all"] = Field("train", description="what to expand; the rest is carried over")
-    limit: int | None = Field(None, ge=1, description="only the first N questions of a split")
-    seed: int = Field(0, ge=0, description="seed that is sent with the requests")
-    temperature: float = Field(1.0, ge=0, le=2, description="of rewordings and key steps")
-    max_tokens: int = Field(2048, ge=16, description="most tokens of a reply")
-    attempts: int = Field(2, ge=1, description="requests per question, each for what is still missing")
-    concurrency: int = Field(8, ge=1, description="questions in flight at a time")
-    requests_per_minute: float | None = Field(None, ge=0.01, description="at most this many, retries too")
-    timeout: float = Field(120.0, ge=0.1, description="seconds for one try of a request")
-    retries: int = Field(4, ge=0, description="further tries of a request that failed")
-    columns: dict[str, str | None] = Field({}, description="names of columns: question=my_column")
-    hub_config: str | None = Field(None, description="configuration of a hub data set")
+    data: str = option(..., "a folder, a file, or the name of a data set on the hub")
+    out: Path = option(..., "the folder to write the new data set to")
+    variants: int = option(4, "rewordings of each question", ge=0)
+    endpoint: str | None = option(None, "an OpenAI-compatible endpoint")
+    model: str | None = option(None, "the endpoint's model to ask")
+    key_env: str = option(DEFAULT_KEY_ENV, "environment variable that holds the key, if one is needed")
+    local: str | None = option(None, "a model on this machine instead")
+    verify: bool = option(False, "have the model solve original and rewording, and compare its answers")
+    key_steps: bool = option(False, "extract the key steps of each reference solution, too")
+    split: Literal["train", "test", "all"] = option("train", "what to expand; the rest is copied")
+    limit: int | None = option(None, "only the first N questions of a split", ge=1)
+    seed: int = option(0, "seed that is sent with the requests", ge=0)
+    temperature: float = option(1.0, "temperature of rewordings and key steps", ge=0, le=2)
+    max_tokens: int = option(2048, "most tokens of a reply", ge=16)
+    attempts: int = option(2, "requests per question, each for what is still missing", ge=1)
+    concurrency: int = option(8, "questions in flight at a time", ge=1)
+    requests_per_minute: float | None = option(None, "at most this many, retries included", ge=0.01)
+    timeout: float = option(120.0, "seconds for one attempt of a request", ge=0.1)
+    retries: int = option(4, "further attempts after a failed request", ge=0)
+    columns: dict[str, str | None] = option({}, "a column's name: question=my_column")
+    hub_config: str | None = option(None, "configuration of a hub data set")
 
     @field_validator("columns", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from sharegrpo_rl.planning.gpus import GIB, MIB
 from sharegrpo_rl.planning.memory import ALWAYS
 from sharegrpo_rl.planning.remedies import Changes
 from sharegrpo_rl.planning.seconds import Seconds
+from sharegrpo_rl.statistics.formatting import memory_size
 
 
 def print_estimate(
@@ -35,7 +36,7 @@ def print_estimate(
         say("no GPU to compare with: name one (--gpu h100-80), or give its memory (--gpu-memory 80)")
     else:
         verdict = "every process fits" if estimate.fits else "it does not fit"
-        say(f"on {estimate.gpus:g} x {request.gpu.name} ({_size(request.gpu.memory)} each): {verdict}")
+        say(f"on {estimate.gpus:g} x {request.gpu.name} ({memory_size(request.gpu.memory)} each): {verdict}")
     for note in estimate.notes:
         say(f"note: {note}")
     for process in estimate.processes:
@@ -67,8 +68,8 @@ def short_lines(estimate: RunEstimate) -> list[str]:
     lines = []
     for p in estimate.processes:
         verdict = {True: ", fits", False: ", DOES NOT FIT", None: ""}[p.fits]
-        available = f" of {_size(p.available)}" if p.available else ""
-        lines.append(f"{f'memory of {p.kind}':<44} {_size(p.total):>14}{available}{verdict}")
+        available = f" of {memory_size(p.available)}" if p.available else ""
+        lines.append(f"{f'memory of {p.kind}':<44} {memory_size(p.total):>14}{available}{verdict}")
     if estimate.seconds:
         lines.append(f"{'time, a rough estimate':<44} {_duration(estimate.seconds.run):>14}")
     return lines
@@ -131,11 +132,11 @@ def work_figures(estimate: RunEstimate) -> dict[str, int]:
 def _heading(p: Process) -> str:
     number, each = (f"{p.count} x ", " each") if p.count > 1 else ("", "")
     where = f", {p.gpus:g} GPU{'s' * (p.gpus != 1)}{each}" if p.gpus else ", on the CPU"
-    heading = f"{number}{p.kind}{where}: {_size(p.total)}"
+    heading = f"{number}{p.kind}{where}: {memory_size(p.total)}"
     if p.available is None:
         return heading
-    verdict = "fits" if p.fits else f"DOES NOT FIT, {_size(p.total - p.available)} too much"
-    return f"{heading} of {_size(p.available)}  {verdict}"
+    verdict = "fits" if p.fits else f"DOES NOT FIT, {memory_size(p.total - p.available)} too much"
+    return f"{heading} of {memory_size(p.available)}  {verdict}"
 
 
 def _parts_table(p: Process) -> Table:
@@ -162,10 +163,6 @@ def _time(seconds: Seconds | None) -> str:
         f"time, a rough estimate: {_duration(seconds.iteration)} an iteration ({phases}), "
         f"{_duration(seconds.run)} in all. Assumed: {'; '.join(seconds.assumptions)}"
     )
-
-
-def _size(number: int) -> str:
-    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number / MIB:.0f} MiB"
 
 
 def _count(number: int) -> str:

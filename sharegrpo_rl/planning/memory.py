@@ -88,14 +88,26 @@ class Training:
         return self.trained.get(part, 0) > 0
 
 
+@dataclass(frozen=True)
+class Activations:
+    """Bytes at the peak of a micro-batch: what is saved, and what is at work on top of it."""
+
+    language: int
+    vision: int
+    head: int  # a chunk of logits, with the gradient of the output head
+    layer: int  # one layer's backward pass, and its forward again under activation checkpointing
+    encoding: int  # one layer of the vision tower, before the language model runs
+
+    @property
+    def total(self) -> int:
+        return max(self.language + self.vision + max(self.head, self.layer), self.vision + self.encoding)
+
+
 def uses_reference(config: Mapping[str, Any]) -> bool:
     """Does a KL to the frozen model take part?"""
     if config.get("kl_schedule", "constant") != "constant":
         return max(config["kl_min"], config["kl_max"]) > 0
     return config.get("kl_coeff", 0.0) > 0
-
-
-# A learner rank: what stays between steps, and what a micro-batch takes on top
 
 
 def learner_parts(sizes: ModelSizes, train: Training, peak: Activations, device: str) -> list[Part]:
@@ -159,22 +171,52 @@ def _short_count(number: int) -> str:
     return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.2f} M"
 
 
-# Activations
+def engine_parts(
+    sizes: ModelSizes, work: Workload, vllm: Mapping[str, Any], itemsize: int, budget: int | None
+) -> list[Part]:
+    """Parts of an engine on each of its GPUs. budget: the bytes it may use there, all of which it takes.
+
+    The KV cache holds at least one longest sequence: with less vLLM does not start.
+    """
+    ways = vllm["tensor_parallel_size"]
+    over = f", over {ways} GPUs" if ways > 1 else ""
+    parts = [
+        Part("weights", sizes.total * itemsize // ways, f"of the engine{over}", GENERATING),
+        Part("engine at work", ENGINE_WORK, "prefill, images, CUDA graphs (assumed)", GENERATING),
+    ]
+    longest = work.longest * kv_bytes(sizes, itemsize, ways)
+    if vllm["kv_cache_gb"] is not None:
+        room = int(vllm["kv_cache_gb"] * GIB)
+    else:
+        room = 0 if budget is None else max(0, budget - sum(part.bytes for part in parts))
+    sequences = room // longest
+    how = f"{sequences:,} sequences of {work.longest:,} tokens at once" if room else "one longest sequence"
+    return [*parts, Part("KV cache", max(longest, room), how, GENERATING)]
 
 
-@dataclass(frozen=True)
-class Activations:
-    """Bytes at the peak of a micro-batch: what is saved, and what is at work on top of it."""
+def hf_parts(sizes: ModelSizes, work: Workload, itemsize: int) -> list[Part]:
+    """What the training model takes on top of its weights to generate: a batch's KV cache, and a step's logits."""
+    each = work.prompt_limit + work.samples * work.completion_limit
+    prompts = max(1, min(work.prompts, HF_CACHE_TOKENS // each))
+    cached = prompts * each
+    logits = prompts * work.samples * sizes.vocabulary * 4 * FLOAT32
+    prefill = layer_bytes(sizes.text, itemsize, False, prompts * work.prompt_limit)
+    return [
+        Part(
+            "KV cache",
+            cached * kv_bytes(sizes, itemsize),
+            f"{cached:,} tokens of {prompts} prompts at once",
+            GENERATING,
+        ),
+        Part("logits", logits, f"of {prompts * work.samples} tokens, with probabilities", GENERATING),
+        Part("prefill", prefill, "one layer over the batch's prompts", GENERATING),
+    ]
 
-    language: int
-    vision: int
-    head: int  # a chunk of logits, with the gradient of the output head
-    layer: int  # one layer's backward pass, and its forward again under activation checkpointing
-    encoding: int  # one layer of the vision tower, before the language model runs
 
-    @property
-    def total(self) -> int:
-        return max(self.language + self.vision + max(self.head, self.layer), self.vision + self.encoding)
+def kv_bytes(sizes: ModelSizes, itemsize: int, ways: int = 1) -> int:
+    """Keys and values of one token on each of `ways` GPUs; where there are fewer heads than GPUs, heads are repeated."""
+    heads = max(1, sizes.text.kv_heads // ways)
+    return 2 * sizes.text.layers * heads * sizes.text.head_dim * itemsize
 
 
 def activations(sizes: ModelSizes, train: Training, work: Workload, micro: MicroBatch, device: str) -> Activations:
@@ -264,54 +306,3 @@ def _saved_patch_bytes(vision: VisionSizes, train: Training) -> int:
         }[train.checkpointing]
         saved += CHANNELS * FRAMES * vision.patch**2 * itemsize + stack.layers * layer
     return saved
-
-
-# What generates: an engine of vLLM, or the training model itself
-
-
-def engine_parts(
-    sizes: ModelSizes, work: Workload, vllm: Mapping[str, Any], itemsize: int, budget: int | None
-) -> list[Part]:
-    """Parts of an engine on each of its GPUs. budget: the bytes it may use there, all of which it takes.
-
-    The KV cache holds at least one longest sequence: with less vLLM does not start.
-    """
-    ways = vllm["tensor_parallel_size"]
-    over = f", over {ways} GPUs" if ways > 1 else ""
-    parts = [
-        Part("weights", sizes.total * itemsize // ways, f"of the engine{over}", GENERATING),
-        Part("engine at work", ENGINE_WORK, "prefill, images, CUDA graphs (assumed)", GENERATING),
-    ]
-    longest = work.longest * kv_bytes(sizes, itemsize, ways)
-    if vllm["kv_cache_gb"] is not None:
-        room = int(vllm["kv_cache_gb"] * GIB)
-    else:
-        room = 0 if budget is None else max(0, budget - sum(part.bytes for part in parts))
-    sequences = room // longest
-    how = f"{sequences:,} sequences of {work.longest:,} tokens at once" if room else "one longest sequence"
-    return [*parts, Part("KV cache", max(longest, room), how, GENERATING)]
-
-
-def hf_parts(sizes: ModelSizes, work: Workload, itemsize: int) -> list[Part]:
-    """What the training model takes on top of its weights to generate: a batch's KV cache, and a step's logits."""
-    each = work.prompt_limit + work.samples * work.completion_limit
-    prompts = max(1, min(work.prompts, HF_CACHE_TOKENS // each))
-    cached = prompts * each
-    logits = prompts * work.samples * sizes.vocabulary * 4 * FLOAT32
-    prefill = layer_bytes(sizes.text, itemsize, False, prompts * work.prompt_limit)
-    return [
-        Part(
-            "KV cache",
-            cached * kv_bytes(sizes, itemsize),
-            f"{cached:,} tokens of {prompts} prompts at once",
-            GENERATING,
-        ),
-        Part("logits", logits, f"of {prompts * work.samples} tokens, with probabilities", GENERATING),
-        Part("prefill", prefill, "one layer over the batch's prompts", GENERATING),
-    ]
-
-
-def kv_bytes(sizes: ModelSizes, itemsize: int, ways: int = 1) -> int:
-    """Keys and values of one token on each of `ways` GPUs; where there are fewer heads than GPUs, heads are repeated."""
-    heads = max(1, sizes.text.kv_heads // ways)
-    return 2 * sizes.text.layers * heads * sizes.text.head_dim * itemsize

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.reports.methods import Method, Run, differing_options, flat_config, same_start
+from sharegrpo_rl.reports.options import ACCURACY, Settings
 from sharegrpo_rl.statistics.questions import (
     crossed_difference,
     crossed_interval,
@@ -45,7 +45,8 @@ METRICS = {
     "reward_density": "reward density, mean over training",
     "solved_ratio": "solved ratio, mean over training",
 }
-ACCURACY = "accuracy_after"
+SIGNALS = ("valid_advantage_ratio", "reward_density", "solved_ratio")
+COSTS = ("completions", "sampled_tokens", "seconds_of_training", "seconds_without_warm_start", "peak_memory_bytes")
 
 
 def check_metric(metric: str) -> None:
@@ -110,135 +111,6 @@ def _all_alike(runs: Sequence[Run], key: Any, what: str) -> None:
             )
 
 
-# ---- Scores of runs as arrays, and how a comparison is made.
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a comparison is made."""
-
-    metric: str = ACCURACY
-    confidence: float = 0.95
-
-
-def task_scores(runs: Sequence[Run]) -> NDArray[np.float64]:
-    """Final accuracies `[runs, tasks]`: of each task of a mixture, or of the whole test set where it is one task."""
-    summaries = [run.summary or {} for run in runs]
-    tasks = sorted(summaries[0].get("accuracy_by_task") or {})
-    if not tasks:
-        return np.array([[s["accuracy_after"]] for s in summaries])
-    return np.array([[s["accuracy_by_task"][task]["after"] for task in tasks] for s in summaries])
-
-
-def verdicts(runs: Sequence[Run]) -> NDArray[np.float64]:
-    """Accuracy of each prediction: `[runs, questions]`."""
-    return np.array([[float(row["accuracy"]) for row in run.predictions or []] for run in runs])
-
-
-def images(run: Run) -> NDArray[np.int64]:
-    """The cluster of each test question: those that share an image have the same number."""
-    return image_clusters([row.get("image_keys") or () for row in run.predictions or []])
-
-
-def as_dict(estimate: Estimate, enough: bool = True) -> dict[str, Any]:
-    """An estimate for JSON; with too few seeds only its value."""
-    found: dict[str, Any] = estimate.as_dict()
-    return found if enough else {key: value if key == "value" else None for key, value in found.items()}
-
-
-def share_as_dict(estimate: Estimate, enough: bool = True) -> dict[str, Any]:
-    """The same for a share, which nobody tests against 0."""
-    return {key: value for key, value in as_dict(estimate, enough).items() if key != "p_value"}
-
-
-def metric_values(runs: Sequence[Run], metric: str) -> list[float]:
-    """A metric of summary.json for each run that has it."""
-    return [float(run.summary[metric]) for run in runs if run.summary and run.summary.get(metric) is not None]
-
-
-# ---- Pairs of methods: the test over seeds, paired where seeds share their start, and what goes with it.
-
-
-def compare_pairs(methods: Sequence[Method], settings: Settings) -> list[dict[str, Any]]:
-    """Every pair of methods (a control only with its own method), p-values corrected over all of them after Holm."""
-    having = [m for m in methods if len(metric_values(m.finished, settings.metric)) == len(m.finished)]
-    pairs = [(a, b) for a, b in combinations(having, 2) if _comparable(a, b)]
-    found = [_pair(a, b, settings) for a, b in pairs]
-    for key, target in (("difference", "p_corrected"), ("these_models", "p_corrected_these_models")):
-        raw = [f[key]["p_value"] if f[key] and f[key]["p_value"] is not None else float("nan") for f in found]
-        for entry, corrected in zip(found, holm(raw), strict=True):
-            entry[target] = corrected
-    return found
-
-
-def _comparable(a: Method, b: Method) -> bool:
-    if a.control_of is None and b.control_of is None:
-        return True
-    return a.control_of == b.label or b.control_of == a.label
-
-
-def shared_seeds(a: Method, b: Method) -> list[int]:
-    """Seeds that both finished from the same start; empty where the runs cannot be paired."""
-    seeds = sorted({run.seed for run in a.finished} & {run.seed for run in b.finished})
-    return seeds if all(same_start(a.run(s), b.run(s)) for s in seeds) else []
-
-
-def _pair(a: Method, b: Method, settings: Settings) -> dict[str, Any]:
-    needed = fewest_seeds(settings.confidence)
-    seeds = shared_seeds(a, b)
-    paired = len(seeds) >= 2 and len(seeds) >= min(needed, len(a.finished), len(b.finished))
-    left, right = ([m.run(s) for s in seeds] if paired else m.finished for m in (a, b))
-    x, y = (np.array(metric_values(runs, settings.metric)) for runs in (left, right))
-    enough = min(len(x), len(y)) >= needed
-    test = paired_difference if paired else welch_difference
-    entry: dict[str, Any] = {
-        "a": a.label,
-        "b": b.label,
-        "paired_by_seed": paired,
-        "seeds": [len(x), len(y)],
-        "difference": as_dict(test(x, y, settings.confidence), enough),
-        "hedges_g": hedges_g(x, y),
-        "probability_of_improvement": None,
-        "other_questions": None,
-        "these_models": None,
-        "right_only": None,
-    }
-    entry["probability_of_improvement"] = _improvement(left, right, a, b, settings, enough)
-    if settings.metric == ACCURACY and all(run.predictions for run in (*left, *right)):
-        first, second, clusters = verdicts(left), verdicts(right), images(left[0])
-        entry["right_only"] = _right_only(first, second)
-        if number_of_images(clusters) > 1:
-            entry["these_models"] = as_dict(question_test(first, second, clusters, settings.confidence))
-            if enough:
-                other = crossed_difference(first, second, clusters, paired=paired, confidence=settings.confidence)
-                entry["other_questions"] = share_as_dict(other)
-    return entry
-
-
-def _improvement(
-    left: Sequence[Run], right: Sequence[Run], a: Method, b: Method, settings: Settings, enough: bool
-) -> dict[str, Any]:
-    if settings.metric == ACCURACY:
-        x, y = task_scores(left), task_scores(right)
-    else:
-        x, y = (np.array(metric_values(runs, settings.metric))[:, None] for runs in (left, right))
-    seed = derive_seed("improvement", a.label, b.label)
-    found: dict[str, Any] = improvement_interval(x, y, seed, settings.confidence).as_dict()
-    return found if enough else {**found, "low": None, "high": None}
-
-
-def _right_only(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[float]:
-    """Share of questions that one seed's run of the one gets right and of the other not, over all pairs of runs."""
-    right, left = (a >= 1).astype(float), (b >= 1).astype(float)
-    only_a = np.einsum("iq,jq->", right, 1 - left) / (len(a) * len(b) * a.shape[1])
-    only_b = np.einsum("iq,jq->", 1 - right, left) / (len(a) * len(b) * a.shape[1])
-    return [float(only_a), float(only_b)]
-
-
-SIGNALS = ("valid_advantage_ratio", "reward_density", "solved_ratio")
-COSTS = ("completions", "sampled_tokens", "seconds_of_training", "seconds_without_warm_start", "peak_memory_bytes")
-
-
 def analyse(methods: Sequence[Method], settings: Settings) -> dict[str, Any]:
     """All figures of a comparison but the curves."""
     shown = [m for m in methods if m.finished]
@@ -255,9 +127,6 @@ def analyse(methods: Sequence[Method], settings: Settings) -> dict[str, Any]:
         "config_differences": config_differences(methods),
         "versions": versions(methods),
     }
-
-
-# ---- one method
 
 
 def _method(method: Method, settings: Settings) -> dict[str, Any]:
@@ -346,7 +215,80 @@ def _seeds(summaries: Sequence[Mapping[str, Any]], key: str, confidence: float) 
     return share_as_dict(t_interval(values, confidence), len(values) >= fewest_seeds(confidence)) if values else None
 
 
-# ---- what concerns all
+def compare_pairs(methods: Sequence[Method], settings: Settings) -> list[dict[str, Any]]:
+    """Every pair of methods (a control only with its own method), p-values corrected over all of them after Holm."""
+    having = [m for m in methods if len(metric_values(m.finished, settings.metric)) == len(m.finished)]
+    pairs = [(a, b) for a, b in combinations(having, 2) if _comparable(a, b)]
+    found = [_pair(a, b, settings) for a, b in pairs]
+    for key, target in (("difference", "p_corrected"), ("these_models", "p_corrected_these_models")):
+        raw = [f[key]["p_value"] if f[key] and f[key]["p_value"] is not None else float("nan") for f in found]
+        for entry, corrected in zip(found, holm(raw), strict=True):
+            entry[target] = corrected
+    return found
+
+
+def _comparable(a: Method, b: Method) -> bool:
+    if a.control_of is None and b.control_of is None:
+        return True
+    return a.control_of == b.label or b.control_of == a.label
+
+
+def shared_seeds(a: Method, b: Method) -> list[int]:
+    """Seeds that both finished from the same start; empty where the runs cannot be paired."""
+    seeds = sorted({run.seed for run in a.finished} & {run.seed for run in b.finished})
+    return seeds if all(same_start(a.run(s), b.run(s)) for s in seeds) else []
+
+
+def _pair(a: Method, b: Method, settings: Settings) -> dict[str, Any]:
+    needed = fewest_seeds(settings.confidence)
+    seeds = shared_seeds(a, b)
+    paired = len(seeds) >= 2 and len(seeds) >= min(needed, len(a.finished), len(b.finished))
+    left, right = ([m.run(s) for s in seeds] if paired else m.finished for m in (a, b))
+    x, y = (np.array(metric_values(runs, settings.metric)) for runs in (left, right))
+    enough = min(len(x), len(y)) >= needed
+    test = paired_difference if paired else welch_difference
+    entry: dict[str, Any] = {
+        "a": a.label,
+        "b": b.label,
+        "paired_by_seed": paired,
+        "seeds": [len(x), len(y)],
+        "difference": as_dict(test(x, y, settings.confidence), enough),
+        "hedges_g": hedges_g(x, y),
+        "probability_of_improvement": None,
+        "other_questions": None,
+        "these_models": None,
+        "right_only": None,
+    }
+    entry["probability_of_improvement"] = _improvement(left, right, a, b, settings, enough)
+    if settings.metric == ACCURACY and all(run.predictions for run in (*left, *right)):
+        first, second, clusters = verdicts(left), verdicts(right), images(left[0])
+        entry["right_only"] = _right_only(first, second)
+        if number_of_images(clusters) > 1:
+            entry["these_models"] = as_dict(question_test(first, second, clusters, settings.confidence))
+            if enough:
+                other = crossed_difference(first, second, clusters, paired=paired, confidence=settings.confidence)
+                entry["other_questions"] = share_as_dict(other)
+    return entry
+
+
+def _improvement(
+    left: Sequence[Run], right: Sequence[Run], a: Method, b: Method, settings: Settings, enough: bool
+) -> dict[str, Any]:
+    if settings.metric == ACCURACY:
+        x, y = task_scores(left), task_scores(right)
+    else:
+        x, y = (np.array(metric_values(runs, settings.metric))[:, None] for runs in (left, right))
+    seed = derive_seed("improvement", a.label, b.label)
+    found: dict[str, Any] = improvement_interval(x, y, seed, settings.confidence).as_dict()
+    return found if enough else {**found, "low": None, "high": None}
+
+
+def _right_only(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[float]:
+    """Share of questions that one seed's run of the one gets right and of the other not, over all pairs of runs."""
+    right, left = (a >= 1).astype(float), (b >= 1).astype(float)
+    only_a = np.einsum("iq,jq->", right, 1 - left) / (len(a) * len(b) * a.shape[1])
+    only_b = np.einsum("iq,jq->", 1 - right, left) / (len(a) * len(b) * a.shape[1])
+    return [float(only_a), float(only_b)]
 
 
 def wall_time(methods: Sequence[Method], confidence: float) -> dict[str, Any] | None:
@@ -423,3 +365,38 @@ def versions(methods: Sequence[Method]) -> dict[str, list[str]]:
         for name, version in run.params.get("versions", {}).items():
             found.setdefault(name, set()).add(str(version or "missing"))
     return {name: sorted(each) for name, each in sorted(found.items())}
+
+
+def metric_values(runs: Sequence[Run], metric: str) -> list[float]:
+    """A metric of summary.json for each run that has it."""
+    return [float(run.summary[metric]) for run in runs if run.summary and run.summary.get(metric) is not None]
+
+
+def task_scores(runs: Sequence[Run]) -> NDArray[np.float64]:
+    """Final accuracies `[runs, tasks]`: of each task of a mixture, or of the whole test set where it is one task."""
+    summaries = [run.summary or {} for run in runs]
+    tasks = sorted(summaries[0].get("accuracy_by_task") or {})
+    if not tasks:
+        return np.array([[s["accuracy_after"]] for s in summaries])
+    return np.array([[s["accuracy_by_task"][task]["after"] for task in tasks] for s in summaries])
+
+
+def verdicts(runs: Sequence[Run]) -> NDArray[np.float64]:
+    """Accuracy of each prediction: `[runs, questions]`."""
+    return np.array([[float(row["accuracy"]) for row in run.predictions or []] for run in runs])
+
+
+def images(run: Run) -> NDArray[np.int64]:
+    """The cluster of each test question: those that share an image have the same number."""
+    return image_clusters([row.get("image_keys") or () for row in run.predictions or []])
+
+
+def as_dict(estimate: Estimate, enough: bool = True) -> dict[str, Any]:
+    """An estimate for JSON; with too few seeds only its value."""
+    found: dict[str, Any] = estimate.as_dict()
+    return found if enough else {key: value if key == "value" else None for key, value in found.items()}
+
+
+def share_as_dict(estimate: Estimate, enough: bool = True) -> dict[str, Any]:
+    """The same for a share, which nobody tests against 0."""
+    return {key: value for key, value in as_dict(estimate, enough).items() if key != "p_value"}

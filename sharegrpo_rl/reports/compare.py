@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
 from pathlib import Path
 
 from rich.console import Console
 
+from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import storage_errors
-from sharegrpo_rl.reports.analysis import Settings, check_confidence, check_metric
+from sharegrpo_rl.reports.analysis import check_confidence, check_metric
 from sharegrpo_rl.reports.comparison_page import write_report
 from sharegrpo_rl.reports.jobs import Outcome, run_jobs, training_job
 from sharegrpo_rl.reports.methods import Method, make_labels, read_methods, read_run, write_methods
+from sharegrpo_rl.reports.options import CompareOptions
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.examples import find_run_file
 from sharegrpo_rl.runs.folder import RunFolder, differing_keys, run_params
@@ -27,42 +29,32 @@ CONTROL = "config.shuffle_rewards=true"
 RUNS = "runs"  # the folder of runs inside --out
 
 
-@dataclass(frozen=True)
-class CompareOptions:
-    """The options of the command."""
+def compare(options: CompareOptions, console: Console, import_files: Sequence[Path] = ()) -> int:
+    """The exit code: 0, 1 where a run failed, 130 or 143 where a signal stopped it. What is finished is reported anyway.
 
-    files: Sequence[str]
-    out: Path
-    seeds: int = 5
-    sets: Sequence[str] = ()
-    jobs: int | None = None
-    completions: int | None = None
-    control: bool = False
-    settings: Settings = field(default_factory=Settings)
-    imports: Mapping[str, str] = field(default_factory=dict)
-    import_files: Sequence[Path] = ()
-    report_only: bool = False
-
-
-def compare(options: CompareOptions, console: Console) -> int:
-    """The exit code: 0, 1 where a run failed, 130 or 143 where a signal stopped it. What is finished is reported anyway."""
-    check_metric(options.settings.metric)
+    import_files: user code, for this process and for the runs.
+    """
+    import_files = [path.absolute() for path in import_files]
+    imports = import_user_files(import_files)
+    check_metric(options.metric)
     targets = [read_target(text) for text in options.files]
     planned = plan_methods([t for t in targets if not t.is_folder], options.sets, options.completions, options.control)
     seeds = list(range(options.seeds)) if planned else []
     if planned:
-        check_confidence(options.settings.confidence, options.seeds)
-        check_folders(planned, seeds, options.out, options.imports)
+        check_confidence(options.confidence, options.seeds)
+        check_folders(planned, seeds, options.out, imports)
     elif options.sets or options.control or options.completions:
         raise UserError("--set, --completions and --control are for run files; these are folders of finished runs")
     finished = [method for t in targets if t.is_folder for method in read_methods(t.path, t.label)]
     _check_names([*(m.label for m in planned), *(m.label for m in finished)], "NAME=FILE or NAME=FOLDER")
-    outcome = _run(planned, seeds, options, console) if planned and not options.report_only else Outcome()
+    outcome = Outcome()
+    if planned and not options.report_only:
+        outcome = _run(planned, seeds, options, import_files, console)
     methods = [_read_planned(m, seeds, options.out, outcome) for m in planned] + finished
     if outcome.code is not None and not any(m.finished for m in methods):
         say(console, "stopped before a run was finished; the same command resumes")
         return outcome.code
-    report = write_report(methods, options.settings, options.out, _command(options))
+    report = write_report(methods, options, options.out, _command(options))
     for line in report["findings"]:
         say(console, line)
     if report["partial"]:
@@ -201,7 +193,13 @@ def default_jobs(planned: Sequence[PlannedMethod]) -> int:
     return max(1, len(os.sched_getaffinity(0)) // max(1, threads)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def _run(planned: Sequence[PlannedMethod], seeds: Sequence[int], options: CompareOptions, console: Console) -> Outcome:
+def _run(
+    planned: Sequence[PlannedMethod],
+    seeds: Sequence[int],
+    options: CompareOptions,
+    import_files: Sequence[Path],
+    console: Console,
+) -> Outcome:
     """Train every run that is not finished."""
     folders = {(m.label, s): options.out / RUNS / m.folder_name(s) for m in planned for s in seeds}
     with storage_errors(options.out):
@@ -209,7 +207,7 @@ def _run(planned: Sequence[PlannedMethod], seeds: Sequence[int], options: Compar
         write_methods(options.out, [Method(m.label, [], list(seeds), m.control_of) for m in planned], folders)
     # The first method's seeds come first: they make the warm starts that the others find in the cache.
     jobs = [
-        training_job(m.file, folders[m.label, s], s, m.sets, options.out / "logs", options.import_files)
+        training_job(m.file, folders[m.label, s], s, m.sets, options.out / "logs", import_files)
         for m in planned
         for s in seeds
         if not RunFolder(folders[m.label, s]).is_finished

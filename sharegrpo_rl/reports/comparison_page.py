@@ -9,7 +9,7 @@ from typing import Any
 
 from sharegrpo_rl.files import as_json, storage_errors, write_atomically
 from sharegrpo_rl.reports import tables
-from sharegrpo_rl.reports.analysis import Settings, analyse, check_methods
+from sharegrpo_rl.reports.analysis import analyse, check_methods
 from sharegrpo_rl.reports.examples import (
     DISAGREEMENT_RULE,
     SAMPLE_RULE,
@@ -18,6 +18,7 @@ from sharegrpo_rl.reports.examples import (
     sample_answers,
 )
 from sharegrpo_rl.reports.methods import Method
+from sharegrpo_rl.reports.options import Settings
 from sharegrpo_rl.reports.pages import data_uri, render
 from sharegrpo_rl.reports.plots import draw_all
 from sharegrpo_rl.statistics.formatting import is_known, number, p_value, span

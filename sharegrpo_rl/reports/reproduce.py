@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -20,6 +20,7 @@ from sharegrpo_rl.models.sizes import model_sizes
 from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
 from sharegrpo_rl.planning.gpus import GPU
 from sharegrpo_rl.reports.jobs import PROGRAM, Job, run_jobs, training_job
+from sharegrpo_rl.reports.options import ReproduceOptions
 from sharegrpo_rl.reports.pages import render
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.examples import find_run_file
@@ -115,25 +116,6 @@ def find_table(text: str, tables: Mapping[str, PaperTable]) -> PaperTable:
 
 
 @dataclass(frozen=True)
-class ReproduceOptions:
-    """The options of the command; `benchmarks` are NAME=PATH, `memory` returns this machine's bytes."""
-
-    table: str | None = None
-    tiny: bool = False
-    list_only: bool = False
-    rows: Sequence[int] = ()
-    seeds: int = 1
-    sets: Sequence[str] = ()
-    benchmarks: Sequence[str] = ()
-    base: Path | None = None
-    out: Path = Path("reproduced")
-    jobs: int = 1
-    program: tuple[str, ...] = PROGRAM
-    tables: Path = TABLES
-    memory: Callable[[], float] = machine_memory
-
-
-@dataclass(frozen=True)
 class PlannedRow:
     """A row, what trains it (None: nothing does), and what keeps it from being run here."""
 
@@ -147,20 +129,29 @@ class PlannedRow:
         return self.recipe is not None and self.obstacle is None
 
 
-def reproduce(options: ReproduceOptions, console: Console) -> int:
-    """The exit code: 0, 1 where a run failed, 130 or 143 where a signal stopped it."""
-    tables = read_tables(options.tables)
+def reproduce(
+    options: ReproduceOptions,
+    console: Console,
+    *,
+    tables_folder: Path = TABLES,
+    memory: float | None = None,
+    program: Sequence[str] = PROGRAM,
+) -> int:
+    """The exit code: 0, 1 where a run failed, 130 or 143 where a signal stopped it.
+
+    memory: bytes that a run may take, this machine's by default. program: what runs `train` and `evaluate`.
+    """
+    tables = read_tables(tables_folder)
     if options.table is None:
         say(console, index_text(tables))
         return 0
     table = find_table(options.table, tables)
-    work = _Reproduction(
-        table, options, plan_rows(table, options), [_benchmark(t, options) for t in options.benchmarks]
-    )
-    say(console, plan_text(table, work.planned, options.tiny))
+    planned = plan_rows(table, options, machine_memory() if memory is None else memory)
+    work = _Reproduction(table, options, planned, [_benchmark(t, options) for t in options.benchmarks], program)
+    say(console, plan_text(table, planned, options.tiny))
     if options.list_only:
         return 0
-    if not any(p.runs for p in work.planned) and not (options.base and work.benchmarks):
+    if not any(p.runs for p in planned) and not (options.base and work.benchmarks):
         twins = any(row.tiny for row in table.rows) and not options.tiny
         hint = f"; `sharegrpo-rl reproduce {table.name} --tiny` trains tiny twins of them" if twins else ""
         say(console, f"No row was run: none fits this machine{hint}.")
@@ -179,7 +170,7 @@ def _benchmark(text: str, options: ReproduceOptions) -> tuple[str, str]:
     return name, path
 
 
-def plan_rows(table: PaperTable, options: ReproduceOptions) -> list[PlannedRow]:
+def plan_rows(table: PaperTable, options: ReproduceOptions, memory: float) -> list[PlannedRow]:
     """Every row with its recipe, and why it cannot be run; wrong settings are UserErrors here."""
     if unknown := [n for n in options.rows if not 1 <= n <= len(table.rows)]:
         raise UserError(f"--row: {table.name} has rows 1 to {len(table.rows)}, not {unknown[0]}")
@@ -190,7 +181,7 @@ def plan_rows(table: PaperTable, options: ReproduceOptions) -> list[PlannedRow]:
         if recipe is not None:
             spec = recipe.load(options.sets)
             skipped = options.rows and n not in options.rows
-            obstacle = "not requested" if skipped else memory_obstacle(spec, options.memory())
+            obstacle = "not requested" if skipped else memory_obstacle(spec, memory)
         planned.append(PlannedRow(n, row, recipe, obstacle))
     return planned
 
@@ -223,6 +214,7 @@ class _Reproduction:
     options: ReproduceOptions
     planned: Sequence[PlannedRow]
     benchmarks: Sequence[tuple[str, str]]  # name, path
+    program: Sequence[str]
 
     def run(self, console: Console) -> int:
         options = self.options
@@ -257,7 +249,7 @@ class _Reproduction:
                     sets = (*planned.recipe.sets, *options.sets)
                     file = find_run_file(planned.recipe.file)
                     logs = options.out / "logs"
-                    jobs.append(training_job(file, folder.path, seed, sets, logs, program=options.program))
+                    jobs.append(training_job(file, folder.path, seed, sets, logs, program=self.program))
         return jobs
 
     def models(self) -> list[tuple[str, str, Path]]:
@@ -282,7 +274,7 @@ class _Reproduction:
         for _, name, model in self.models():
             for benchmark, data in self.benchmarks:
                 out = self.evaluation_folder(name, benchmark)
-                command = (*self.options.program, "evaluate", str(model), "--benchmark", benchmark, "--data", data)
+                command = (*self.program, "evaluate", str(model), "--benchmark", benchmark, "--data", data)
                 if not (out / "result.json").exists():
                     log = self.options.out / "logs" / f"{out.name}.log"
                     jobs.append(Job(out.name, (*command, "--out", str(out), "--json"), log))

@@ -15,7 +15,7 @@ from sharegrpo_rl.reports.pages import Table, make_table, picture, render
 from sharegrpo_rl.reports.plots import draw_panels
 from sharegrpo_rl.runs.journal import read_rollouts
 from sharegrpo_rl.runs.process import quiet_libraries
-from sharegrpo_rl.statistics.formatting import gigabytes, number, percent
+from sharegrpo_rl.statistics.formatting import gigabytes, number, percent, percent_sign
 
 MAX_GROUPS = 400  # in the rollout browser; a page with more is slow to open
 MAX_VALUE = 300  # characters of a setting
@@ -62,14 +62,14 @@ def headline_figures(run: Run) -> dict[str, str]:
     }
     s = run.summary
     if s is None:
-        before = {"accuracy before": f"{percent(run.before['evaluation']['accuracy'])} %"} if run.before else {}
+        before = {"accuracy before": percent_sign(run.before["evaluation"]["accuracy"])} if run.before else {}
         return before | cost
     return {
-        "accuracy before": f"{percent(s['accuracy_before'])} %",
-        "after": f"{percent(s['accuracy_after'])} %",
-        "blind": f"{percent(s['blind_accuracy_after'])} %",
+        "accuracy before": percent_sign(s["accuracy_before"]),
+        "after": percent_sign(s["accuracy_after"]),
+        "blind": percent_sign(s["blind_accuracy_after"]),
         "test questions": number(s["test_questions"]),
-        "in the required format": f"{percent(s['format_rate_after'])} %",
+        "in the required format": percent_sign(s["format_rate_after"]),
         **cost,
         "peak memory, GB": gigabytes(s.get("peak_memory_bytes")),
     }

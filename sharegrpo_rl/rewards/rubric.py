@@ -10,9 +10,9 @@ from typing import Any
 from sharegrpo_rl.config.registry import MEASURED, REWARDS, register_reward
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader import AnswerFormat, AnswerKey, Verdict, find_format, grade_answer, make_key
+from sharegrpo_rl.grader import AnswerFormat, AnswerKey, Verdict, find_format, grade_answer, question_key
 
-__all__ = ["Rubric", "Score", "grade_completion", "key_of", "register_reward"]
+__all__ = ["Rubric", "Score", "grade_completion", "register_reward"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,6 @@ class Score:
     extracted: str | None = None
     error: str | None = None
     unscored: tuple[str, ...] = field(default=())
-
-
-def key_of(question: SeedQuestion) -> AnswerKey:
-    """The question's answer key."""
-    return make_key(
-        question.answer,
-        choices=question.choices,
-        question=question.question,
-        answer_type=question.answer_type,
-        unit=question.unit,
-        precision=question.precision,
-    )
 
 
 def grade_completion(completion: str, key: AnswerKey, form: AnswerFormat) -> Verdict:
@@ -80,7 +68,7 @@ class Rubric:
         self, completions: Sequence[str], question: SeedQuestion, truncated: Sequence[bool] | None = None
     ) -> list[Score]:
         """Scores of a question's completions, in order; a truncated completion is never well-formed."""
-        key, cut = key_of(question), list(truncated or [False] * len(completions))
+        key, cut = question_key(question), list(truncated or [False] * len(completions))
         verdicts = [grade_completion(completion, key, self.form) for completion in completions]
         extra = {name: self._further_values(name, completions, question, cut) for name in self._further}
         scores = []

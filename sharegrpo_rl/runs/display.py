@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.runs.run_file import RunSpec
+from sharegrpo_rl.statistics.formatting import clock, number, percent_sign
 
 
 def say(console: Console, text: str) -> None:
@@ -61,33 +62,25 @@ class Display:
 def describe(result: Mapping[str, Any]) -> str:
     """The few numbers of an iteration to watch: of supervised training its loss, else rewards and their signal."""
 
-    def number(form: str, *path: str) -> str:
+    def shown(form: str, *path: str) -> str:
         value: Any = result
         for key in path:
             value = value.get(key, {})
-        return format(value, form) if isinstance(value, int | float) else "-"
+        return number(value, form)
 
     if "taught_tokens_per_second" in result:
-        parts = [f"loss {number('.4f', 'learners', 'default_policy', 'policy_loss')}"]
-        parts.append(f"{number(',.0f', 'taught_tokens_per_second')} tok/s")
+        parts = [f"loss {shown('.4f', 'learners', 'default_policy', 'policy_loss')}"]
+        parts.append(f"{shown(',.0f', 'taught_tokens_per_second')} tok/s")
     else:
         parts = [
-            f"reward {number('.3f', 'env_runners', 'reward_mean')}",
-            f"accuracy {number('.3f', 'env_runners', 'accuracy')}",
-            f"valid {number('.2f', 'groups', 'valid_advantage_ratio')}",
-            f"{number(',.0f', 'tokens_per_second')} tok/s",
+            f"reward {shown('.3f', 'env_runners', 'reward_mean')}",
+            f"accuracy {shown('.3f', 'env_runners', 'accuracy')}",
+            f"valid {shown('.2f', 'groups', 'valid_advantage_ratio')}",
+            f"{shown(',.0f', 'tokens_per_second')} tok/s",
         ]
     if (accuracy := result.get("evaluation", {}).get("accuracy")) is not None:
         parts.append(f"greedy {accuracy:.3f}")
     return "  ".join(parts)
-
-
-def clock(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def build_summary(
@@ -172,7 +165,7 @@ def closing_table(summary: Mapping[str, Any]) -> Table:
     if len(kinds) > 1 or "" not in kinds:
         entries |= {kind or "(unnamed)": entry for kind, entry in kinds.items()}
     for name, entry in entries.items():
-        numbers = [_percent(entry[key]) for key in ("before", "after", "blind")]
+        numbers = [percent_sign(entry[key]) for key in ("before", "after", "blind")]
         table.add_row(name, str(entry["questions"]), *numbers)
     return table
 
@@ -185,12 +178,10 @@ def signal_line(summary: Mapping[str, Any]) -> str:
         "reward_density": "reward density",
         "solved_ratio": "solved ratio",
     }
-    parts += [f"{label} {summary[key]:.3f}" for key, label in names.items() if summary[key] is not None]
-    parts.append(f"format rate {_percent(summary['format_rate_before'])} -> {_percent(summary['format_rate_after'])}")
+    parts += [f"{label} {number(summary[key], '.3f')}" for key, label in names.items() if summary[key] is not None]
+    parts.append(
+        f"format rate {percent_sign(summary['format_rate_before'])} -> {percent_sign(summary['format_rate_after'])}"
+    )
     if summary["tokens_per_second"]:
         parts.append(f"{summary['tokens_per_second']:,.0f} sampled tokens a second")
     return "; ".join(parts)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"

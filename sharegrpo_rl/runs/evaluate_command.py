@@ -28,6 +28,7 @@ from sharegrpo_rl.files import storage_errors, write_json
 from sharegrpo_rl.runs.evaluate import FIGURES, Evaluated, evaluate_model
 from sharegrpo_rl.runs.evaluate_options import EvaluateOptions, check_options
 from sharegrpo_rl.runs.model_folder import find_model_folder
+from sharegrpo_rl.statistics.formatting import short
 from sharegrpo_rl.statistics.questions import image_clusters
 
 # Which questions, and how they were graded: where one of these differs, a difference of accuracies means nothing.
@@ -201,4 +202,4 @@ def _cell(entry: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{k} {_shown(v)}" for k, v in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return short(value)

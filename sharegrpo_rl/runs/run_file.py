@@ -12,6 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import yaml
+from pydantic import field_validator
+
 from sharegrpo_rl.config.metrics import Row, check_metric, value_of
 from sharegrpo_rl.config.names import suggestion
 from sharegrpo_rl.config.option import Options, check_at, option
@@ -22,6 +25,7 @@ from sharegrpo_rl.config.search import SearchOptions
 from sharegrpo_rl.config.tree import ROOTS, Setting, apply_settings, find_search_space, load_yaml_file, parse_setting
 from sharegrpo_rl.envs.registry import ENVIRONMENTS, check_env_config
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import as_json
 
 LENGTHS = ("training_iteration", "completions")
 PLATEAU = "plateau"
@@ -63,6 +67,20 @@ class RunSpec:
         """The shape of a run file, as `--dry-run` prints it and `params.json` keeps it."""
         loggers = {"loggers": self.loggers} if self.loggers else {}
         return {self.name: {"run": self.run, "env": self.env, "stop": self.stop, "config": self.config, **loggers}}
+
+
+class TrainOptions(Options):
+    """The options of `train` and `tune`: everything that is not part of a run's own settings."""
+
+    name: str | None = option(None, "the folder's name; by default the name in the file")
+    storage_path: Path = option(Path("runs"), "folder of the run and search folders")
+    resume: Literal["auto", "never"] = option("auto", "resume the run or search of this name")
+    seed: int = option(0, "seed of everything random; in a search, of drawn values and of every trial", ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        return name if name is None else check_folder_name(name, "--name")
 
 
 def load_run(path: Path, sets: Sequence[str] = ()) -> RunSpec:
@@ -119,6 +137,29 @@ def resolve_run(name: str, tree: Mapping[str, Any]) -> RunSpec:
         raise UserError(f"config.{error}") from None
     check_stop_metrics(stop, options)
     return RunSpec(name, run, env, stop, options, check_loggers(read_table(tree, "loggers")))
+
+
+def describe_run(spec: RunSpec, seed: int) -> str:
+    """The text that `--dry-run` prints; it is a run file again, with the counts in comments."""
+    lines = yaml.safe_dump(as_json(spec.as_tree()), sort_keys=False, allow_unicode=True, width=120).splitlines()
+    lines += ["", f"# seed {seed}"]
+    counts = spec.options.work(spec.iterations).counts()
+    lines += [f"# {name:<44} {count:>14,}" for name, count in counts.items()]
+    lines += [f"# {line}" for line in _plan(spec)]
+    return "\n".join(lines) + "\n"
+
+
+def _plan(spec: RunSpec) -> list[str]:
+    """Memory of each process where the model's sizes are known by its name: to count them takes torch."""
+    from sharegrpo_rl.models.sizes import known_sizes  # late: only `--dry-run` needs these, and rich takes long to load
+    from sharegrpo_rl.planning.describe import short_lines
+    from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
+    from sharegrpo_rl.planning.gpus import choose_gpu
+
+    sizes = known_sizes(spec.config["model"])
+    if sizes is None:
+        return ["memory and time: sharegrpo-rl plan"]
+    return short_lines(estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, choose_gpu(None, None))))
 
 
 def _read_shape(path: Path) -> tuple[str, dict[str, Any]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -14,13 +12,14 @@ from rich.console import Console
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
 from sharegrpo_rl.files import PREDICTIONS, as_json
 from sharegrpo_rl.generation.generator import check_engine
-from sharegrpo_rl.runs.display import Display, build_summary, clock, closing_table, say, signal_line
+from sharegrpo_rl.runs.display import Display, build_summary, closing_table, say, signal_line
 from sharegrpo_rl.runs.examples import check_data
 from sharegrpo_rl.runs.folder import RunFolder, changed_versions, choose_name, decide, run_params
 from sharegrpo_rl.runs.journal import RolloutLog, group_entry
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
 from sharegrpo_rl.runs.process import Interruption, peak_memory, quiet_libraries
-from sharegrpo_rl.runs.run_file import RunSpec, reason_to_stop
+from sharegrpo_rl.runs.run_file import RunSpec, TrainOptions, reason_to_stop
+from sharegrpo_rl.statistics.formatting import clock, short
 
 GROUPS_KEPT = 8  # as text, of an iteration whose groups are kept
 GROUPS_DRAWN = 2  # as pictures
@@ -55,6 +54,9 @@ class TrainableAlgorithm(Protocol):
     def stop(self) -> None: ...
 
 
+BuildAlgorithm = Callable[[RunSpec, int], TrainableAlgorithm]
+
+
 def build_algorithm(spec: RunSpec, seed: int) -> TrainableAlgorithm:
     """The algorithm of a run, its data read and checked, its model built and warm."""
     quiet_libraries()
@@ -65,26 +67,23 @@ def build_algorithm(spec: RunSpec, seed: int) -> TrainableAlgorithm:
     return config.build_algo()
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to run: everything that is not part of the run's own settings."""
+def train(
+    spec: RunSpec,
+    options: TrainOptions,
+    console: Console,
+    imports: Mapping[str, str] | None = None,
+    build: BuildAlgorithm = build_algorithm,
+) -> int:
+    """Train one run to its end in its folder. Returns the exit code: 0, or 130 / 143 where a signal stopped it.
 
-    storage: Path = Path("runs")
-    name: str | None = None
-    resume: str = "auto"
-    seed: int = 0
-    imports: dict[str, str] = field(default_factory=dict)
-    build: Callable[[RunSpec, int], TrainableAlgorithm] = build_algorithm
-
-
-def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
-    """Train one run to its end in `storage/name`. Returns the exit code: 0, or 130 / 143 where a signal stopped it."""
+    imports: digests of the user's files, which belong to the run's settings.
+    """
     check_engine(spec.config.get("engine", "hf"))
     check_data(spec.config["env_config"])
     loggers = RunLoggers(spec.loggers, partial(say, console))
-    params = run_params(spec, options.seed, options.imports)
-    name = options.name or choose_name(options.storage, spec.name, params, options.resume)
-    with RunFolder.claim(options.storage, name) as folder:
+    params = run_params(spec, options.seed, imports or {})
+    name = options.name or choose_name(options.storage_path, spec.name, params, options.resume)
+    with RunFolder.claim(options.storage_path, name) as folder:
         state = decide(folder, params, options.resume)
         if state == "finished":
             say(
@@ -98,7 +97,7 @@ def train(spec: RunSpec, options: TrainOptions, console: Console) -> int:
             folder.write_json("params.json", params)
         elif changed := changed_versions(folder, params):
             say(console, f"versions changed since this run began ({', '.join(changed)}): numbers may differ from here")
-        return _Training(spec, options, folder, console, loggers).run()
+        return _Training(spec, options, folder, console, loggers, params).run(build)
 
 
 def train_iteration(algorithm: TrainableAlgorithm, iteration: int) -> dict[str, Any]:
@@ -115,9 +114,16 @@ class _Training:
     """One process's work on a claimed folder."""
 
     def __init__(
-        self, spec: RunSpec, options: TrainOptions, folder: RunFolder, console: Console, loggers: RunLoggers
+        self,
+        spec: RunSpec,
+        options: TrainOptions,
+        folder: RunFolder,
+        console: Console,
+        loggers: RunLoggers,
+        params: Mapping[str, Any],
     ) -> None:
-        self.spec, self.options, self.folder, self.console, self.loggers = spec, options, folder, console, loggers
+        self.spec, self.options, self.folder, self.console = spec, options, folder, console
+        self.loggers, self.params = loggers, params
         self.say = partial(say, console)
         self.rollouts = RolloutLog(folder.path)
         self.started = time.monotonic()
@@ -127,10 +133,10 @@ class _Training:
         """Wall seconds of the run, those of earlier processes included."""
         return time.monotonic() - self.started
 
-    def run(self) -> int:
+    def run(self, build: BuildAlgorithm) -> int:
         """Train to the end, or until a signal; the exit code."""
         try:
-            return self._build_and_train()
+            return self._build_and_train(build)
         except KeyboardInterrupt:
             if self.folder.has_progress:
                 self.say(f"stopped; the last checkpoint is kept. To resume: {self.resume_command}")
@@ -138,12 +144,12 @@ class _Training:
                 self.say("stopped before the first iteration; nothing was kept. Start again with the same command")
             return 130
 
-    def _build_and_train(self) -> int:
+    def _build_and_train(self, build: BuildAlgorithm) -> int:
         folder, seed = self.folder, self.options.seed
         self.say(
             f"{self.spec.run} on {self.spec.env}, seed {seed}, in {folder.path}: building data, model and warm start"
         )
-        algorithm = self.options.build(self.spec, seed)
+        algorithm = build(self.spec, seed)
         self.build_seconds = self.seconds()
         failed = True
         try:
@@ -154,7 +160,7 @@ class _Training:
             folder.rewind(checkpoint)
             if checkpoint is not None:
                 self.say(f"resumed {folder.path} after iteration {checkpoint.iteration}")
-            self.loggers.start(folder.path, run_params(self.spec, seed, self.options.imports))
+            self.loggers.start(folder.path, self.params)
             code = self._train(algorithm)
             failed = code != 0
             return code
@@ -191,8 +197,7 @@ class _Training:
         warm_start = algorithm.warm_start_report()
         if warm_start:
             figures = {k: v for k, v in warm_start.items() if not isinstance(v, dict | list)}
-            shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
-            self.say(f"warm start: {', '.join(shown)}")
+            self.say(f"warm start: {', '.join(f'{k} {short(v)}' for k, v in figures.items())}")
         report = algorithm.evaluate_accuracy().summary()
         self.say(
             f"before: greedy accuracy {report['accuracy']:.3f}, format rate {report['format_rate']:.3f} "
@@ -267,4 +272,4 @@ class _Training:
         self.say(signal_line(summary))
         self.say(f"{clock(summary['seconds'])} in all; everything is in {folder.path}. Next:")
         self.say(f"  sharegrpo-rl evaluate {folder.path / 'export'} --blind")
-        self.say(f"  tensorboard --logdir {self.options.storage}")
+        self.say(f"  tensorboard --logdir {self.options.storage_path}")

@@ -10,11 +10,11 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from sharegrpo_rl.runs.display import clock, say
+from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.search.file import SearchSpec
 from sharegrpo_rl.search.journal import FAILED, Journal
 from sharegrpo_rl.search.results import best_trial
-from sharegrpo_rl.statistics.formatting import short
+from sharegrpo_rl.statistics.formatting import clock, short
 
 _SECONDS_BETWEEN_LINES = 10
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.config.search import LISTS, SearchKey, with_values
 from sharegrpo_rl.files import as_json, remove, replacing, storage_errors, write_atomically
-from sharegrpo_rl.runs.display import clock, say
+from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.folder import RunFolder, versions
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.search.file import SearchSpec
 from sharegrpo_rl.search.journal import BEST, CURVES_PLOT, PARALLEL_PLOT, RESULTS, Journal, SearchFolder, TrialRecord
-from sharegrpo_rl.statistics.formatting import short
+from sharegrpo_rl.statistics.formatting import clock, number, short
 
 MAX_LABELLED = 12  # curves with a name in the legend
 
@@ -135,7 +135,7 @@ def _table(results: Mapping[str, Any]) -> Table:
 
     for trial in sorted(results["trials"], key=rank):
         values = [short(trial["config"][key]) for key in results["space"]]
-        score = "-" if trial["metric"] is None else f"{trial['metric']:.4g}"
+        score = number(trial["metric"], ".4g")
         style = "bold" if _is_best(trial["name"], results) else None
         table.add_row(trial["name"], *values, trial["status"], str(trial["iterations"]), score, style=style)
     return table
@@ -143,9 +143,6 @@ def _table(results: Mapping[str, Any]) -> Table:
 
 def _is_best(name: str, results: Mapping[str, Any]) -> bool:
     return results["best"] is not None and name == results["best"]["name"]
-
-
-# The plots
 
 
 def _curves(results: Mapping[str, Any], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure | None:
@@ -195,7 +192,7 @@ def _parallel_coordinates(results: Mapping[str, Any], space: Sequence[SearchKey]
         ]
         for key in space
     ]
-    ticks.append([(_share(score, low, high), f"{score:.3g}") for score in sorted({low, high})])
+    ticks.append([(_share(score, low, high), number(score, ".3g")) for score in sorted({low, high})])
     for x, labels in enumerate(ticks):
         axes.axvline(x, color="0.5", linewidth=0.8, zorder=0)
         for height, text in labels:
@@ -217,7 +214,7 @@ def _figure(width: float) -> tuple[Figure, Any]:
 
 
 def _tick_label(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)[:24]
+    return short(value, 3)[:24]
 
 
 def _height(key: SearchKey, value: Any) -> float:

@@ -6,8 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from sharegrpo_rl.config import user_code
+from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.examples import check_data
 from sharegrpo_rl.runs.folder import choose_name
 from sharegrpo_rl.runs.process import Interruption, quiet_libraries
-from sharegrpo_rl.runs.run_file import RunSpec
-from sharegrpo_rl.runs.train import TrainOptions
+from sharegrpo_rl.runs.run_file import RunSpec, TrainOptions
+from sharegrpo_rl.runs.train import BuildAlgorithm, build_algorithm
 from sharegrpo_rl.search.display import SearchDisplay
 from sharegrpo_rl.search.draws import OptunaDraws, PlannedDraws
 from sharegrpo_rl.search.file import SearchSpec, single_values
@@ -41,7 +41,7 @@ from sharegrpo_rl.search.journal import (
 )
 from sharegrpo_rl.search.results import write_results
 from sharegrpo_rl.search.scheduler import JournaledScheduler, TrialSource, make_scheduler
-from sharegrpo_rl.search.trial import SLOT, SearchTrial, SharedSettings, largest_demand, trials_at_once
+from sharegrpo_rl.search.trial import SLOT, SearchTrial, SharedSettings
 
 # Read by Tune: its own loggers and reports stay off, Ctrl-C is ours, a missing metric is no error of a trial.
 TUNE_SETTINGS = {
@@ -54,6 +54,9 @@ TUNE_SETTINGS = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+
+PrepareWarmStart = Callable[[RunSpec, int, tuple[str, ...]], None]
 
 
 def prepare_warm_start(spec: RunSpec, seed: int, import_paths: tuple[str, ...]) -> None:
@@ -69,24 +72,27 @@ def prepare_warm_start(spec: RunSpec, seed: int, import_paths: tuple[str, ...]) 
     prepare_model(build_config(spec.run, spec.env, spec.config, seed))
 
 
-@dataclass(frozen=True)
-class SearchRunOptions(TrainOptions):
-    """The same for a search, whose trials share a warm start."""
+def run_search(
+    spec: SearchSpec,
+    options: TrainOptions,
+    console: Console,
+    imports: Mapping[str, str] | None = None,
+    build: BuildAlgorithm = build_algorithm,
+    prepare: PrepareWarmStart | None = prepare_warm_start,
+) -> int:
+    """Run one search to its end in its folder. Returns the exit code: 0, 1 where every trial failed, 130 or 143.
 
-    prepare: Callable[[RunSpec, int, tuple[str, ...]], None] | None = prepare_warm_start
-
-
-def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) -> int:
-    """Run one search to its end in `storage/name`. Returns the exit code: 0, 1 where every trial failed, 130 or 143."""
+    imports: digests of the user's files, which belong to the search's settings.
+    """
     samples = [spec.trial(values) for values in ({}, *single_values(spec.space))]
     for trial in samples:
         check_engine(trial.config.get("engine", "hf"))
         check_data(trial.options.env_config)
     # Too small a space is refused here, before anything is written.
     draws = (OptunaDraws if spec.options["searcher"] == "optuna" else PlannedDraws)(spec, options.seed)
-    params = search_params(spec, options.seed, options.imports)
-    name = options.name or choose_name(options.storage, spec.base.name, params, options.resume, SearchFolder)
-    with SearchFolder.claim(options.storage, name) as folder:
+    params = search_params(spec, options.seed, imports or {})
+    name = options.name or choose_name(options.storage_path, spec.base.name, params, options.resume, SearchFolder)
+    with SearchFolder.claim(options.storage_path, name) as folder:
         state = decide_search(folder, params, spec.options, options.resume)
         if state == "finished":
             text = "this search is finished, see search.json and best.yaml; a new one needs another --name"
@@ -95,9 +101,58 @@ def run_search(spec: SearchSpec, options: SearchRunOptions, console: Console) ->
         if state == "new":
             folder.clear()
         folder.write_json(PARAMS, params)
-        demand = largest_demand([trial.options for trial in samples])
-        at_once = min(spec.options["max_concurrent"] or trials_at_once(demand), spec.trials)
-        return _Search(spec, options, folder, draws, console).run(at_once, demand["CPU"])
+        demand = _largest_demand([trial.options for trial in samples])
+        at_once = min(spec.options["max_concurrent"] or _trials_at_once(demand), spec.trials)
+        shared = _shared_settings(spec, options.seed, folder, imports or {}, build)
+        return _Search(spec, shared, folder, draws, console).run(at_once, demand["CPU"], prepare)
+
+
+def _largest_demand(trials: Iterable[RunOptions]) -> dict[str, float]:
+    """Cores and GPUs of the largest of some trials, with its env runners and learners."""
+    from sharegrpo_rl.learners.placement import demand
+
+    demands = [demand(options) for options in trials]
+    return {"CPU": 1 + max(d.get("CPU", 0) for d in demands), "GPU": max(d.get("GPU", 0) for d in demands)}
+
+
+def _trials_at_once(needed: Mapping[str, float]) -> int:
+    """How many trials this machine holds; at least one. UserError if it lacks the GPUs for one."""
+    from sharegrpo_rl.learners.placement import available_cores
+
+    fitting = available_cores() // needed["CPU"]
+    if needed["GPU"]:
+        import torch
+
+        available = torch.cuda.device_count()
+        if available < needed["GPU"]:
+            raise UserError(
+                f"num_gpus_per_learner, num_gpus_per_env_runner: a trial asks for {needed['GPU']:g} GPUs, and this machine "
+                f"has {available}"
+            )
+        fitting = min(fitting, available // needed["GPU"])
+    return max(1, int(fitting))
+
+
+def _shared_settings(
+    spec: SearchSpec, seed: int, folder: SearchFolder, imports: Mapping[str, str], build: BuildAlgorithm
+) -> SharedSettings:
+    keep = spec.base.config["checkpoints_to_keep"]
+    if spec.options["scheduler"] == "pbt":
+        # A donor's checkpoint must outlast the round after it, in which its taker may yet start.
+        interval = spec.options["scheduler_options"]["perturbation_interval"]
+        keep = max(keep, 2 * (interval + spec.base.config["evaluation_interval"]) + 1)
+    return SharedSettings(
+        name=spec.base.name,
+        tree=spec.tree,
+        paths=tuple(key.path for key in spec.space),
+        metric=spec.options["metric"],
+        seed=seed,
+        folder=str(folder.path.absolute()),
+        keep=keep,
+        imports=dict(imports),
+        import_paths=tuple(user_code.IMPORTED),
+        build=build,
+    )
 
 
 class _Search:
@@ -106,21 +161,21 @@ class _Search:
     def __init__(
         self,
         spec: SearchSpec,
-        options: SearchRunOptions,
+        shared: SharedSettings,
         folder: SearchFolder,
         draws: PlannedDraws,
         console: Console,
     ) -> None:
-        self.spec, self.options, self.folder, self.draws = spec, options, folder, draws
+        self.spec, self.shared, self.folder, self.draws = spec, shared, folder, draws
         self.journal = Journal(folder.path / EVENTS, spec.base.iterations)
         self.journal.repair()
         self.display = SearchDisplay(console, self.journal, spec)
         self.interruption = Interruption()
 
-    def run(self, at_once: int, cores: float) -> int:
+    def run(self, at_once: int, cores: float, prepare: PrepareWarmStart | None) -> int:
         """Search to the end, the budget's end, or a signal; the exit code."""
         spec = self.spec
-        where = f"{spec.base.run} on {spec.base.env}, seed {self.options.seed}, in {self.folder.path}"
+        where = f"{spec.base.run} on {spec.base.env}, seed {self.shared.seed}, in {self.folder.path}"
         state = "new search"
         if self.journal.events:
             state = f"continuing: {self.journal.trials_over} of {spec.trials} trials are over"
@@ -130,7 +185,8 @@ class _Search:
         with self.interruption:
             try:
                 with _local_ray(at_once, cores), tempfile.TemporaryDirectory(prefix="sharegrpo_rl-") as scratch:
-                    self._prepare_warm_start()
+                    if prepare is not None:
+                        self._prepare(prepare)
                     if self.interruption.code is None:
                         self._tune(scratch, at_once)
             except KeyboardInterrupt:
@@ -139,22 +195,22 @@ class _Search:
                 self.display.close()
         return self._finish(self.interruption.code)
 
-    def _prepare_warm_start(self) -> None:
+    def _prepare(self, prepare: PrepareWarmStart) -> None:
         """Once, before trials could make it side by side; all of them have the search's seed."""
         config = self.spec.base.config
-        if self.options.prepare is None or not (config["warm_start"] or config["model"] == "tiny"):
+        if not (config["warm_start"] or config["model"] == "tiny"):
             return
         self.display.line("preparing the warm start that the trials share")
-        task = ray.remote(num_cpus=1, max_retries=0)(self.options.prepare)
+        task = ray.remote(num_cpus=1, max_retries=0)(prepare)
         try:
-            ray.get(task.remote(self.spec.base, self.options.seed, tuple(user_code.IMPORTED)))
+            ray.get(task.remote(self.spec.base, self.shared.seed, tuple(user_code.IMPORTED)))
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, UserError) else error from None
 
     def _tune(self, scratch: str, at_once: int) -> None:
         """Hand trials and scheduler to Ray Tune. What it writes is scratch; the folder is written by the trials."""
-        spec, shared = self.spec, self._shared_settings()
-        scheduler = JournaledScheduler(make_scheduler(spec, shared), self.journal, self.options.seed)
+        spec, shared = self.spec, self.shared
+        scheduler = JournaledScheduler(make_scheduler(spec, shared), self.journal, self.shared.seed)
         tune.run(
             SearchTrial,
             name="search",
@@ -169,25 +225,6 @@ class _Search:
             verbose=0,
         )
 
-    def _shared_settings(self) -> SharedSettings:
-        spec, keep = self.spec, self.spec.base.config["checkpoints_to_keep"]
-        if spec.options["scheduler"] == "pbt":
-            # A donor's checkpoint must outlast the round after it, in which its taker may yet start.
-            interval = spec.options["scheduler_options"]["perturbation_interval"]
-            keep = max(keep, 2 * (interval + spec.base.config["evaluation_interval"]) + 1)
-        return SharedSettings(
-            name=spec.base.name,
-            tree=spec.tree,
-            paths=tuple(key.path for key in spec.space),
-            metric=spec.options["metric"],
-            seed=self.options.seed,
-            folder=str(self.folder.path.absolute()),
-            keep=keep,
-            imports=self.options.imports,
-            import_paths=tuple(user_code.IMPORTED),
-            build=self.options.build,
-        )
-
     def _budget_is_spent(self) -> bool:
         budget = {"seconds": None, "completions": None, **(self.spec.options["budget"] or {})}
         spent = {"seconds": self.journal.elapsed(), "completions": self.journal.completions}
@@ -200,7 +237,7 @@ class _Search:
             return code or 0
         complete = len(trials) == total == self.journal.trials_over
         ended = ALL_TRIALS if complete else INTERRUPTED if code else BUDGET
-        write_results(self.spec, self.options.seed, self.folder, self.journal, ended, self.display.console)
+        write_results(self.spec, self.shared.seed, self.folder, self.journal, ended, self.display.console)
         if not complete:
             why = "stopped" if code else "the budget is spent"
             command = f"the same command with --name {self.folder.path.name} --resume auto"

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,8 @@ from typing import Any
 from ray.tune import PlacementGroupFactory, Trainable
 
 from sharegrpo_rl.config.metrics import value_of
-from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.config.search import with_values
 from sharegrpo_rl.config.user_code import import_user_files
-from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import LockedError, as_json, replacing, storage_errors, write_atomically
 from sharegrpo_rl.runs.folder import STATE_FILE, RunFolder, run_params
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
@@ -233,32 +231,3 @@ def _traceback_kept(path: Path) -> Iterator[None]:
 
 def _bundle(gpus: float) -> dict[str, float]:
     return {"CPU": 1} | ({"GPU": gpus} if gpus else {})
-
-
-# How many trials the machine holds
-
-
-def largest_demand(trials: Iterable[RunOptions]) -> dict[str, float]:
-    """Cores and GPUs of the largest of some trials, with its env runners and learners."""
-    from sharegrpo_rl.learners.placement import demand
-
-    demands = [demand(options) for options in trials]
-    return {"CPU": 1 + max(d.get("CPU", 0) for d in demands), "GPU": max(d.get("GPU", 0) for d in demands)}
-
-
-def trials_at_once(needed: Mapping[str, float]) -> int:
-    """How many trials this machine holds; at least one. UserError if it lacks the GPUs for one."""
-    from sharegrpo_rl.learners.placement import available_cores
-
-    fitting = available_cores() // needed["CPU"]
-    if needed["GPU"]:
-        import torch
-
-        available = torch.cuda.device_count()
-        if available < needed["GPU"]:
-            raise UserError(
-                f"num_gpus_per_learner, num_gpus_per_env_runner: a trial asks for {needed['GPU']:g} GPUs, and this machine "
-                f"has {available}"
-            )
-        fitting = min(fitting, available // needed["GPU"])
-    return max(1, int(fitting))

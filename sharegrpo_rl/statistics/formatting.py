@@ -24,6 +24,11 @@ def percent(share: float | None, form: str = ".1f") -> str:
     return number(None if share is None else 100 * share, form)
 
 
+def percent_sign(share: float | None) -> str:
+    """A share in 0..1 as percent, with the sign: `71.0 %`."""
+    return f"{percent(share)} %" if is_known(share) else NONE
+
+
 def short(value: Any, digits: int = 4) -> str:
     """A value of any kind: a float in at most that many significant digits, everything else unchanged."""
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
@@ -32,6 +37,11 @@ def short(value: Any, digits: int = 4) -> str:
 def gigabytes(size: float | None) -> str:
     """Bytes as GB (10^9), without the unit."""
     return number(None if size is None else size / 1e9, ".2f")
+
+
+def memory_size(size: int) -> str:
+    """Bytes as GiB, smaller ones as MiB (powers of 2), with the unit."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def p_value(value: float | None) -> str:
@@ -62,3 +72,11 @@ def seed_list(seeds: Sequence[int]) -> str:
     if len(seeds) > 3 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds)) or NONE
+
+
+def clock(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 05 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sharegrpo_rl.cli.listing import describe_run
 from sharegrpo_rl.config.names import ELSEWHERE, OLD_NAMES, PEER_NAMES
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
 from sharegrpo_rl.config.tree import load_yaml
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.runs.examples import check_data
-from sharegrpo_rl.runs.run_file import RunSpec, load_run
+from sharegrpo_rl.runs.run_file import RunSpec, describe_run, load_run
 
 GOOD = """
 mine:

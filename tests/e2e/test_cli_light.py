@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import yaml
 
 from sharegrpo_rl.cli import run
 
+HEAVY = ("torch", "ray", "transformers", "datasets", "pyarrow", "scipy", "matplotlib", "jinja2", "openai")
 GOOD = """
 mine:
   run: ShareGRPO
@@ -48,17 +48,14 @@ def test_help_is_printed(arguments: list[str], capsys: pytest.CaptureFixture) ->
     assert "sharegrpo-rl" in capsys.readouterr().out
 
 
-def test_dry_run_is_quick_and_opens_nothing_heavy(run_file: str) -> None:
+def test_dry_run_loads_nothing_heavy(run_file: str) -> None:
     program = (
         "import sys\nfrom sharegrpo_rl.cli import run\n"
         f"code = run(['train', {run_file!r}, '--dry-run'])\n"
-        "heavy = [m for m in ('torch', 'ray', 'transformers', 'datasets') if m in sys.modules]\n"
-        "sys.exit(code or bool(heavy))"
+        f"sys.exit(code or [m for m in {HEAVY} if m in sys.modules] or 0)"
     )
-    began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 10  # about one second; slack for loaded machines
     assert "completions an iteration" in done.stdout
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -132,11 +131,9 @@ def test_one_misstep_is_forgiven(endpoint: FakeEndpoint, first: Callable[..., No
 )
 def test_what_goes_on_failing_is_said_in_words(endpoint: FakeEndpoint, action: Callable[..., None], words: str) -> None:
     endpoint.script = lambda number, body: action
-    began = time.monotonic()
     (failure,) = ask(endpoint, timeout=0.3)
     assert isinstance(failure, Unanswered)
     assert words in str(failure)
-    assert time.monotonic() - began < 3
 
 
 def test_retry_after_is_waited_for(endpoint: FakeEndpoint) -> None:

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich.console import Console
 from stand_in_algorithm import StandIn
 
-from sharegrpo_rl.runs.run_file import load_run
-from sharegrpo_rl.runs.train import TrainOptions, train
+from sharegrpo_rl.runs.run_file import TrainOptions, load_run
+from sharegrpo_rl.runs.train import train
 
 
 def main() -> int:
@@ -25,8 +25,8 @@ def main() -> int:
     if "config.lr=1e-3" in sets:
         print("error: this one ends badly", file=sys.stderr)
         return 2
-    options = TrainOptions(Path(given["--storage-path"]), given["--name"], seed=int(given["--seed"]), build=StandIn)
-    return train(load_run(Path(target), sets), options, Console())
+    options = TrainOptions(storage_path=Path(given["--storage-path"]), name=given["--name"], seed=int(given["--seed"]))
+    return train(load_run(Path(target), sets), options, Console(), build=StandIn)
 
 
 if __name__ == "__main__":

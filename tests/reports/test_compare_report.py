@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from sharegrpo_rl.reports.analysis import Settings, analyse
+from sharegrpo_rl.reports.analysis import analyse
 from sharegrpo_rl.reports.comparison_page import stop_notes, write_report
 from sharegrpo_rl.reports.examples import disagreements, sample_answers
 from sharegrpo_rl.reports.methods import Method, make_labels, read_methods, write_methods
+from sharegrpo_rl.reports.options import Settings
 
 
 class Page(HTMLParser):

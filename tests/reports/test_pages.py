@@ -16,9 +16,9 @@ from PIL import Image
 from run_maker import RunMaker
 
 from sharegrpo_rl.envs.registry import make_env, train_env_config
-from sharegrpo_rl.reports.analysis import Settings
 from sharegrpo_rl.reports.comparison_page import write_report
 from sharegrpo_rl.reports.methods import read_methods
+from sharegrpo_rl.reports.options import Settings
 from sharegrpo_rl.reports.pages import make_table, picture, render
 from sharegrpo_rl.reports.preview import PreviewSettings, write_preview
 from sharegrpo_rl.reports.reproduce import PaperTable, PlannedRow, Row, result_text

@@ -15,8 +15,8 @@ from rich.console import Console
 from sharegrpo_rl.cli import run as run_command
 from sharegrpo_rl.config.tree import parse_setting
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.reports.options import ReproduceOptions
 from sharegrpo_rl.reports.reproduce import (
-    ReproduceOptions,
     find_table,
     memory_obstacle,
     read_tables,
@@ -129,13 +129,14 @@ def options(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "run.yaml").write_text(RUN_FILE)
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "mine.yaml").write_text(TABLE.format(file=tmp_path / "run.yaml"))
-    fixed = {"tables": tmp_path / "tables", "program": PROGRAM, "memory": lambda: 100e9}
-    return {"table": "mine/one", "out": tmp_path / "out", **fixed}
+    return {"table": "mine/one", "out": tmp_path / "out"}
 
 
 def go(**options: Any) -> tuple[int, str]:
     text = io.StringIO()
-    code = reproduce(ReproduceOptions(**options), Console(file=text, width=200))
+    console = Console(file=text, width=200)
+    tables = options["out"].with_name("tables")
+    code = reproduce(ReproduceOptions(**options), console, tables_folder=tables, memory=100e9, program=PROGRAM)
     return code, text.getvalue()
 
 

@@ -16,8 +16,8 @@ from stand_in_algorithm import RUN_FILE, StandIn
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.runs.loggers import RunLoggers
-from sharegrpo_rl.runs.run_file import check_loggers, load_run
-from sharegrpo_rl.runs.train import TrainOptions, train
+from sharegrpo_rl.runs.run_file import TrainOptions, check_loggers, load_run
+from sharegrpo_rl.runs.train import train
 
 
 @pytest.fixture
@@ -30,7 +30,8 @@ def run_file(tmp_path: Path) -> Path:
 def go(file: Path, storage: Path, *sets: str) -> tuple[int, str]:
     text = io.StringIO()
     console = Console(file=text, width=120)
-    return train(load_run(file, sets), TrainOptions(storage, "one", build=StandIn), console), text.getvalue()
+    options = TrainOptions(storage_path=storage, name="one")
+    return train(load_run(file, sets), options, console, build=StandIn), text.getvalue()
 
 
 def test_one_key_fills_in_the_rest(run_file: Path) -> None:

@@ -20,8 +20,8 @@ from stand_in_algorithm import RUN_FILE, StandIn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.runs.run_file import load_run
-from sharegrpo_rl.runs.train import TrainOptions, train
+from sharegrpo_rl.runs.run_file import TrainOptions, load_run
+from sharegrpo_rl.runs.train import train
 
 PROGRAM = Path(__file__).parents[1] / "stand_in_algorithm.py"
 CLOCKS = {
@@ -61,10 +61,13 @@ def run_file(tmp_path: Path) -> Path:
     return path
 
 
-def go(file: Path, storage: Path, *sets: str, build: Any = StandIn, **options: Any) -> tuple[int, str]:
+def go(
+    file: Path, storage: Path, *sets: str, build: Any = StandIn, imports: dict[str, str] | None = None, **options: Any
+) -> tuple[int, str]:
     """Train in this process: exit code and what was printed."""
     text = io.StringIO()
-    code = train(load_run(file, sets), TrainOptions(storage, build=build, **options), Console(file=text, width=120))
+    wanted = TrainOptions(storage_path=storage, **options)
+    code = train(load_run(file, sets), wanted, Console(file=text, width=120), imports, build)
     return code, text.getvalue()
 
 

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from stand_in_algorithm import StandIn
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.runs.run_file import RunSpec
+from sharegrpo_rl.runs.run_file import RunSpec, TrainOptions
 from sharegrpo_rl.search.file import load_search
-from sharegrpo_rl.search.run import SearchRunOptions, run_search
+from sharegrpo_rl.search.run import run_search
 
 SEARCH_FILE = """
 stand_in:
@@ -79,8 +79,8 @@ def main() -> int:
     options = parser.parse_args()
     try:
         spec = load_search(options.file, options.set)
-        wanted = SearchRunOptions(options.storage, options.name, seed=options.seed, build=build, prepare=None)
-        return run_search(spec, wanted, Console())
+        wanted = TrainOptions(storage_path=options.storage, name=options.name, seed=options.seed)
+        return run_search(spec, wanted, Console(), build=build, prepare=None)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from sharegrpo_rl.statistics.formatting import gigabytes, interval, number, p_value, percent, seed_list, short, span
+from sharegrpo_rl.statistics.formatting import (
+    clock,
+    gigabytes,
+    interval,
+    memory_size,
+    number,
+    p_value,
+    percent,
+    percent_sign,
+    seed_list,
+    short,
+    span,
+)
 
 NAN, INFINITE = math.nan, math.inf
 
@@ -24,6 +36,17 @@ NAN, INFINITE = math.nan, math.inf
         (percent(0.7104), "71.0"),
         (percent(None), "-"),
         (percent(-0.3, "+.1f"), "-30.0"),
+        (percent_sign(0.7104), "71.0 %"),
+        (percent_sign(None), "-"),
+        (percent_sign(NAN), "-"),
+        (memory_size(3 * 2**29), "1.5 GiB"),
+        (memory_size(2**29), "512 MiB"),
+        (clock(0), "0 s"),
+        (clock(59.4), "59 s"),
+        (clock(61), "1 min 01 s"),
+        (clock(3599), "59 min 59 s"),
+        (clock(3600), "1 h 00 min"),
+        (clock(7260), "2 h 01 min"),
         (short(0.000123456), "0.0001235"),
         (short(1e-5, 6), "1e-05"),
         (short(20000), "20000"),
