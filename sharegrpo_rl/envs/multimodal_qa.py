@@ -192,14 +192,19 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
             return index
         if "question_id" in options:
             question_id = str(options["question_id"])
-            if question_id not in self._indices:
-                raise UserError(f"{where} has no question with the id {question_id!r}")
-            return self._indices[question_id]
+            found = self._indices.get(question_id, [])
+            if len(found) != 1:
+                state = f"{len(found)} questions" if found else "no question"
+                raise UserError(f"{where} has {state} with the id {question_id!r}")
+            return found[0]
         return int(self.np_random.integers(len(self.bank)))
 
     @cached_property
-    def _indices(self) -> dict[str, int]:
-        return {self.bank[index].id: index for index in range(len(self.bank))}
+    def _indices(self) -> dict[str, list[int]]:
+        indices: dict[str, list[int]] = {}
+        for index in range(len(self.bank)):
+            indices.setdefault(self.bank[index].id, []).append(index)
+        return indices
 
 
 def _known_options(options: Mapping[str, Any]) -> dict[str, Any]:
