@@ -25,11 +25,11 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate, greedy_generate
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.grader import ANSWER_FORMATS
+from sharegrpo_rl.grader import ANSWER_FORMATS, question_key
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import Question
 from sharegrpo_rl.ops.schedules import lr_multiplier
-from sharegrpo_rl.rewards.rubric import grade_completion, key_of
+from sharegrpo_rl.rewards.rubric import grade_completion
 from sharegrpo_rl.rollouts.groups import fitting_questions, keep_fitting
 from sharegrpo_rl.training.batching import micro_batches
 from sharegrpo_rl.training.optimizer import build_optimizer
@@ -108,7 +108,7 @@ def check_targets(bank: QuestionBank, config: AlgorithmConfig) -> None:
         key = (target, question.answer, question.choices)
         if key in right:
             continue
-        if form.matches(target) and grade_completion(target, key_of(question), form).score >= 1:
+        if form.matches(target) and grade_completion(target, question_key(question), form).score >= 1:
             right.add(key)
             continue
         raise UserError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -14,14 +16,19 @@ from sharegrpo_rl.errors import UserError
 _WORTH_KEEPING = 1000  # newly decoded images; fewer take no noticeable time
 
 
-def check_bank(bank: QuestionBank, *, check_truth: Callable[[SeedQuestion], None] | None = None) -> None:
+logger = logging.getLogger(__name__)
+
+
+def check_bank(bank: QuestionBank, *, check_truth: Callable[[SeedQuestion], None] | None = None) -> RowNotes:
     """Read every row, decode every distinct image, and have each ground truth checked.
 
-    UserError names the file, the row, its id and the image. Images that an earlier walk found intact are recognised by
-    their content and not decoded again.
+    Returns, and logs in one line, what was converted and what a user should know of the rows. UserError names the file,
+    the row, its id and the image. Images that an earlier walk found intact are recognised by their content and not
+    decoded again.
     """
     if len(bank) == 0:
         raise UserError(f"data set {bank.name} has no questions in its {bank.split} split; add rows or name another")
+    notes = RowNotes()
     images = _CheckedImages(str(Path(bank.name).expanduser().absolute()))
     for index in range(len(bank)):
         question = bank[index]
@@ -30,7 +37,40 @@ def check_bank(bank: QuestionBank, *, check_truth: Callable[[SeedQuestion], None
                 check_truth(question)
             for image in question.images:
                 images.check(image)
+        notes.add(question.id, question.notes, has_images=bool(question.images))
     images.save()
+    if lines := notes.lines():
+        logger.warning("%s (%s), %s rows: %s", bank.name, bank.split, f"{notes.rows:,}", "; ".join(lines))
+    return notes
+
+
+class RowNotes:
+    """Counts what was converted over the rows of a split, and what else a user should know of them."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.counts: Counter[str] = Counter()
+        self._without_images = 0
+        self._ids: Counter[str] = Counter()
+
+    def add(self, identity: str, notes: Sequence[str], *, has_images: bool) -> None:
+        """Count one row."""
+        self.rows += 1
+        self.counts.update(notes)
+        self._without_images += not has_images
+        self._ids[identity] += 1
+
+    def lines(self) -> list[str]:
+        """The counts in words, most frequent first; [] where there is nothing to say."""
+        lines = [f"{count:,} {note}" for note, count in self.counts.most_common()]
+        if 0 < self._without_images < self.rows:
+            lines.append(f"{self._without_images:,} without a picture, unlike the others")
+        if repeated := [identity for identity, times in self._ids.items() if times > 1]:
+            lines.append(
+                f"{len(repeated):,} ids stand for several rows each (such as {repeated[0]!r}), so that no page can show "
+                "the picture of such an id; make them unique, or set env_config.columns.id to null"
+            )
+        return lines
 
 
 def question_location(bank: QuestionBank, index: int) -> str:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sharegrpo_rl.data.columns import is_missing
 from sharegrpo_rl.data.step_rules import steps_by_rule
 from sharegrpo_rl.data.types import KeySteps, QuestionBank
 from sharegrpo_rl.errors import UserError
@@ -73,7 +74,7 @@ def _parse_json(text: str, where: str) -> Any:
 def _phrasings(step: Any, where: str) -> tuple[str, ...]:
     phrases: Sequence[Any] = step if isinstance(step, list | tuple) else [step]
     for phrase in phrases:
-        if isinstance(phrase, bool) or not isinstance(phrase, str | int | float) or not str(phrase).strip():
+        if isinstance(phrase, bool) or not isinstance(phrase, str | int | float) or is_missing(phrase):
             raise UserError(f"{where} holds {str(phrase)[:40]!r}; write a phrase, or a list of equivalent phrases")
     if not phrases:
         raise UserError(f"{where} is an empty list; write at least one phrase, or leave the step out")

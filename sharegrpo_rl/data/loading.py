@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from sharegrpo_rl.data.benchmarks.layout import find_layout
 from sharegrpo_rl.data.benchmarks.table import open_benchmark
-from sharegrpo_rl.data.rows import Columns, RowReader, read_shared_wordings
+from sharegrpo_rl.data.columns import Columns
+from sharegrpo_rl.data.images import named_path
+from sharegrpo_rl.data.rows import RowReader, read_shared_wordings
 from sharegrpo_rl.data.splits import find_split
-from sharegrpo_rl.data.tables import Table, hub_split, load_hub, looks_like_hub_name, open_tables
+from sharegrpo_rl.data.tables import Table, hub_split, is_saved, load_hub, load_saved, looks_like_hub_name, open_tables
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.errors import UserError
@@ -83,21 +85,25 @@ def _open(data: str, split: str, test_fraction: float | None, hub_config: str | 
     """The table, the folder that its images must stay in, and whether it holds both splits."""
     if not isinstance(data, str) or not data.strip():
         raise UserError("env_config.data is empty; name a folder, a file or a hub data set")
-    path = Path(data).expanduser()
-    if path.exists():
+    path = named_path(data)
+    if is_saved(path):
+        splits = load_saved(path)
+    elif path.exists():
         split_files = find_split(path, split, test_fraction)
         root = path if path.is_dir() else path.parent
         return open_tables(split_files.files), root.absolute(), split_files.shared
-    if not looks_like_hub_name(data):
+    elif looks_like_hub_name(data):
+        splits = load_hub(data, hub_config)
+    else:
         raise UserError(
             f"data set {data} is not there (looked for {path.absolute()}); set env_config.data to its folder or file"
         )
-    splits = load_hub(data, hub_config)
     if (table := hub_split(splits, split)) is not None:
-        return table, table.folder(0), False
+        divided = test_fraction is not None and hub_split(splits, "test") is None
+        return table, table.folder(0), divided
     if test_fraction is None or (table := hub_split(splits, "train")) is None:
         raise UserError(
-            f"hub data set {data} has no {split} split (found {', '.join(splits)}); "
+            f"data set {data} has no {split} split (found {', '.join(splits)}); "
             "set env_config.test_fraction, for example 0.1, or name another data set"
         )
     return table, table.folder(0), True

@@ -94,8 +94,8 @@ def mix_train(
     for mixed, size, lost in zip(sets, sizes, skipped, strict=True):
         if lost >= size:
             raise UserError(
-                f"env_config.skip_questions: the first {skip} questions hold all {size} of {mixed.key} and none "
-                "remains; lower it, or warm_start.rows, or the set's weight"
+                f"{mixed.key}: all its {size} questions are among the first {skip}, which are left out for the warm start "
+                "(warm_start.rows, env_config.skip_questions): none remains; lower these, or the set's weight"
             )
     walks = [
         _walk(size, count, int(lost), derive_seed("mixture", seed, number))

@@ -21,7 +21,8 @@ _WORDS = {
 }
 SPLIT_WORDS = {"train": (_WORDS["train"],), "test": (_WORDS["test"], _WORDS["validation"])}  # best first
 _EVERY_WORD = [word for words in _WORDS.values() for word in words]
-_SHARD = re.compile(r"(?:^|[-_])(\d+)(?:-of-(\d+))?$")
+# `-00000-of-00002`, until 2023 with a digest behind it; `_3`, `.part2`
+_SHARD = re.compile(r"(?:^|[-_.])(?:(?:part|shard)[-_.]?)?(\d+)(?:-of-(\d+)(?:-[0-9a-f]{6,40})?)?$")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def find_split(data: Path, split: str, test_fraction: float | None = None) -> Sp
         raise UserError(f"no {' or '.join(SUFFIXES)} file in {data}; put train and test files there")
     for words in SPLIT_WORDS[split]:
         if files := tuple(path for path, name in splits.items() if name == words[0]):
-            return SplitFiles(_one_table(files))
+            has_test = any(name in ("test", "validation") for name in splits.values())
+            return SplitFiles(_one_table(files), shared=test_fraction is not None and not has_test)
     if test_fraction is None:
         names = ", ".join(path.name for path in list(splits)[:5])
         raise UserError(
@@ -83,19 +85,29 @@ def _split_named(text: str) -> str | None:
 
 def _base_name(path: Path) -> str:
     """The file's name without shard number and split word."""
-    return re.sub(rf"(?:^|(?<=[-_.]))(?:{'|'.join(_EVERY_WORD)})(?=$|[-_.])", "*", _without_shard(path).lower())
+    return re.sub(rf"(?:^|(?<=[-_.]))(?:{'|'.join(_EVERY_WORD)})(?=$|[-_.])", "*", without_shard(path).lower())
 
 
-def _without_shard(path: Path) -> str:
+def without_shard(path: Path) -> str:
+    """The file's name without its ending and the number of its shard."""
     return _SHARD.sub("", path.stem)
+
+
+def shard_count(path: Path) -> int | None:
+    """How many shards the file's name speaks of; None where it does not."""
+    shard = _SHARD.search(path.stem)
+    return int(shard.group(2)) if shard and shard.group(2) else None
 
 
 def _one_table(files: tuple[Path, ...]) -> tuple[Path, ...]:
     """The files, if they are the complete shards of one table; UserError otherwise."""
-    if len({(path.parent, _without_shard(path), path.suffix) for path in files}) > 1:
+    if len({(path.parent, without_shard(path), path.suffix) for path in files}) > 1:
         names = ", ".join(path.name for path in files[:5])
         raise UserError(f"{files[0].parent} holds several tables ({names}); name one file instead of the folder")
-    shard = _SHARD.search(files[0].stem)
-    if shard and shard.group(2) and int(shard.group(2)) != len(files):
-        raise UserError(f"{files[0].parent} holds {len(files)} of {int(shard.group(2))} shards; add the others")
+    count = shard_count(files[0])
+    if count is not None and count != len(files):
+        what, remedy = (
+            ("of", "add the others") if len(files) < count else ("files for", "remove those of another table")
+        )
+        raise UserError(f"{files[0].parent} holds {len(files)} {what} {count} shards; {remedy}")
     return files

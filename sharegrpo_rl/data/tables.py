@@ -1,4 +1,6 @@
-"""Tables whose rows stay on disk until they are read: JSONL, TSV and parquet files, and data sets of the hub."""
+"""Tables whose rows stay on disk until they are read: JSONL, TSV and parquet files, and tables of the `datasets` library
+(of the hub by name, or from a folder of `save_to_disk`).
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,7 @@ _CHUNK = 1 << 24  # bytes of a text file that are searched for line ends at once
 _BOM = b"\xef\xbb\xbf"
 _BATCH_ROWS = 64  # rows of one Arrow batch, which is read as a whole
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_LONGEST_STEM = 120  # bytes of a file's name that its copy in the cache keeps; file systems take 255 in all
 
 
 class Table(Protocol):
@@ -110,8 +113,6 @@ class _FileTable:
 class _TextTable(_FileTable):
     """Records of a text file, read from the memory-mapped file by their byte spans [records, 2]."""
 
-    _quoted = False  # whether a line break between double quotes belongs to a cell
-
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._map: mmap.mmap | None = None
@@ -131,28 +132,25 @@ class _TextTable(_FileTable):
         return self._map
 
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The spans of the lines that are not empty, and their numbers [records] from 1."""
+        """The spans of the records that are not empty, and their numbers from 1, the empty ones counted."""
         if self.path.stat().st_size == 0:  # cannot be mapped
             return np.empty((0, 2), np.int64), np.empty(0, np.int64)
-        content = self._content
-        line_ends = []
-        open_quotes = 0
-        for start in range(0, len(content), _CHUNK):
-            data = np.frombuffer(content[start : start + _CHUNK], np.uint8)
-            newlines = np.flatnonzero(data == ord("\n"))
-            if self._quoted:
-                quotes = np.flatnonzero(data == ord('"'))
-                newlines = newlines[(np.searchsorted(quotes, newlines) + open_quotes) % 2 == 0]
-                open_quotes = (open_quotes + len(quotes)) % 2
-            line_ends.append(newlines + start)
-        if open_quotes:
-            raise UserError(f"{self.path}: a quote is left open; download or write the file again")
-        ends = np.append(np.concatenate(line_ends), len(content))
-        spans = np.stack([np.append(0, ends[:-1] + 1), ends], axis=1)
+        _check_encoding(self.path, self._content[:4])
+        spans = self._all_spans()
         filled = spans[:, 1] > spans[:, 0]
         for number in np.flatnonzero(spans[:, 1] - spans[:, 0] == 1):  # an empty line that ends in CR LF
-            filled[number] = content[spans[number, 0]] != ord("\r")
+            filled[number] = self._content[spans[number, 0]] != ord("\r")
         return spans[filled], np.flatnonzero(filled) + 1
+
+    def _all_spans(self) -> NDArray[np.int64]:
+        """The span of every record, empty ones too: here, of every line."""
+        content = self._content
+        line_ends = []
+        for start in range(0, len(content), _CHUNK):
+            data = np.frombuffer(content[start : start + _CHUNK], np.uint8)
+            line_ends.append(np.flatnonzero(data == ord("\n")) + start)
+        ends = np.append(np.concatenate(line_ends), len(content))
+        return np.stack([np.append(0, ends[:-1] + 1), ends], axis=1)
 
     def _record(self, index: int) -> bytes:
         start, end = self._spans[index]
@@ -167,7 +165,9 @@ class JsonlTable(_TextTable):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            row = json.loads(self._record(index))
+            row = json.loads(self._record(index).decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise UserError(not_utf8(self.location(index), error)) from None
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
             raise UserError(f"{self.location(index)}: not valid JSON ({reason}); correct or delete the line") from None
@@ -183,9 +183,11 @@ class JsonlTable(_TextTable):
 
 
 class TsvTable(_TextTable):
-    """Tab-separated rows {column: text} after a line of column names, quoted as pandas does; an empty cell is None."""
+    """Tab-separated rows {column: text} after a line of column names; an empty cell is None.
 
-    _quoted = True
+    Quoted as pandas reads it: a quote at the beginning of a cell opens it, so that it may hold tabs and line breaks; a
+    quote anywhere else, such as an inch sign, is a character.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -207,6 +209,32 @@ class TsvTable(_TextTable):
             )
         return {name: cell or None for name, cell in zip(self.columns, cells, strict=True)}
 
+    def _all_spans(self) -> NDArray[np.int64]:
+        content = self._content
+        start = len(_BOM) if content[: len(_BOM)] == _BOM else 0
+        spans = []
+        while start <= len(content):
+            end = self._record_end(start)
+            spans.append((start, end))
+            start = end + 1
+        return np.array(spans, np.int64)
+
+    def _record_end(self, start: int) -> int:
+        """Where the record that begins at `start` ends: the first line end outside of quoted cells."""
+        content = self._content
+        end = _find(content, b"\n", start)
+        quote = start if content[start : start + 1] == b'"' else _next_quoted(content, start, end)
+        while quote >= 0:
+            close = _closing_quote(content, quote + 1)
+            if close < 0:
+                raise UserError(
+                    f"{self.path}: a quote is left open (at byte {quote}); download or write the file again"
+                )
+            if close > end:
+                end = _find(content, b"\n", close)
+            quote = _next_quoted(content, close, end)
+        return end
+
     def find(self, value: str) -> int | None:
         """The row whose first cell is `value`; None where there is none."""
         return self._rows_by_first_cell.get(value)
@@ -225,31 +253,68 @@ class TsvTable(_TextTable):
         if end - start > MAX_ROW_BYTES:
             raise UserError(f"{self.path} {name}: larger than {MAX_ROW_BYTES // 10**6} MB; is a quote left open?")
         try:
-            text = self._record(record).decode("utf-8")
+            return [cell.decode("utf-8") for cell in _split_cells(self._record(record).removesuffix(b"\r"))]
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.path} {name}: not UTF-8 ({error.reason}); write the file as UTF-8") from None
-        return _split_cells(text.removesuffix("\r"))
+            raise UserError(not_utf8(f"{self.path} {name}", error)) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__getstate__().items() if key != "_rows_by_first_cell"}
 
 
-def _split_cells(record: str) -> list[str]:
-    """The cells of one record, quotes removed and doubled ones halved."""
-    if '"' not in record:
-        return record.split("\t")
-    cells: list[str] = []
-    pending: list[str] = []
-    open_quote = False
-    for piece in record.split("\t"):
-        pending.append(piece)
-        open_quote ^= piece.count('"') % 2 == 1
-        if not open_quote:
-            cell = "\t".join(pending)
-            quoted = len(cell) >= 2 and cell[0] == cell[-1] == '"'
-            cells.append(cell[1:-1].replace('""', '"') if quoted else cell)
-            pending = []
-    return cells + (["\t".join(pending)] if pending else [])
+def _find(content: mmap.mmap, what: bytes, start: int) -> int:
+    """Where `what` stands next; the end of the content where it does not."""
+    place = content.find(what, start)
+    return len(content) if place < 0 else place
+
+
+def _next_quoted(content: mmap.mmap, start: int, end: int) -> int:
+    """Where the next quote stands that opens a cell, -1 without one."""
+    tab = content.find(b'\t"', start, end)
+    return tab + 1 if tab >= 0 else -1
+
+
+def _closing_quote(text: mmap.mmap | bytes, start: int) -> int:
+    """The next quote that is not doubled, -1 without one."""
+    while (quote := text.find(b'"', start)) >= 0 and text[quote + 1 : quote + 2] == b'"':
+        start = quote + 2
+    return quote
+
+
+def _split_cells(record: bytes) -> list[bytes]:
+    """The cells of one record: quotes that enclose removed and doubled ones halved, what follows them kept."""
+    if b'"' not in record:
+        return record.split(b"\t")
+    cells = []
+    start = 0
+    while start <= len(record):
+        opened = b""
+        if record[start : start + 1] == b'"':
+            close = _closing_quote(record, start + 1)  # the record was cut where its quotes are closed
+            opened = record[start + 1 : close].replace(b'""', b'"')
+            start = close + 1
+        tab = record.find(b"\t", start)
+        end = len(record) if tab < 0 else tab
+        cells.append(opened + record[start:end])
+        start = end + 1
+    return cells
+
+
+def _check_encoding(path: Path, beginning: bytes) -> None:
+    """UserError where a file begins as one in UTF-16 or UTF-32 does."""
+    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in beginning:
+        wide = "UTF-32" if beginning[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff") else "UTF-16"
+        raise UserError(
+            f"{path} is {wide} text, as PowerShell's > writes it; write it as UTF-8: "
+            f"iconv -f {wide} -t UTF-8 FILE > NEW_FILE"
+        )
+
+
+def not_utf8(where: str, error: UnicodeDecodeError) -> str:
+    """What is wrong with a text that is not UTF-8, and what to do."""
+    return (
+        f"{where}: not UTF-8 (byte 0x{error.object[error.start]:02x}, as Latin-1 or Windows-1252 have it); "
+        "write the file as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW_FILE"
+    )
 
 
 class ParquetTable(_FileTable):
@@ -289,7 +354,8 @@ class ParquetTable(_FileTable):
 def _arrow_copy(path: Path) -> Path:
     """The Arrow file with the same rows, written to the cache where it is not there yet."""
     with _reading_errors(path):
-        target = cache_folder("arrow") / f"{path.stem}-{file_identity(path)}.arrow"
+        stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_STEM].decode("utf-8", "ignore")
+        target = cache_folder("arrow") / f"{stem}-{file_identity(path)}.arrow"
         if target.exists():
             return target
         source = pq.ParquetFile(path)
@@ -321,7 +387,8 @@ def _reading_errors(path: Path) -> Iterator[None]:
 class HubTable:
     """Rows of one split of a `datasets.Dataset`, which keeps them as memory-mapped Arrow files; images stay encoded."""
 
-    def __init__(self, dataset: Any, name: str) -> None:
+    def __init__(self, dataset: Any, name: str, folder: Path | None = None) -> None:
+        """`folder` holds the images whose paths the rows give; None = the hub's cache."""
         import datasets
 
         for column, feature in dataset.features.items():
@@ -331,7 +398,7 @@ class HubTable:
                 dataset = dataset.cast_column(column, plain if inner is feature else datasets.List(plain))
         self._dataset = dataset
         self._name = name
-        self._folder = Path(datasets.config.HF_CACHE_HOME)
+        self._folder = Path(datasets.config.HF_CACHE_HOME) if folder is None else folder
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -352,7 +419,7 @@ class HubTable:
         return f"{self._name} row {index}"
 
     def folder(self, index: int) -> Path:
-        """The hub's cache, which holds the images whose paths `datasets` gives."""
+        """The folder that holds the images whose paths `datasets` gives."""
         return self._folder
 
 
@@ -375,6 +442,24 @@ def load_hub(name: str, config: str | None) -> dict[str, HubTable]:
             "check the name or the path, or download it once where there is a network"
         ) from None
     return {split: HubTable(rows, f"{name} [{split}]") for split, rows in splits.items()}
+
+
+def is_saved(path: Path) -> bool:
+    """Is this a folder that `save_to_disk` of `datasets` wrote?"""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def load_saved(path: Path) -> dict[str, HubTable]:
+    """The splits in a folder of `save_to_disk`; one that holds a single table calls it train."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{path}: not a whole folder of save_to_disk ({reason}); save or copy it again") from None
+    splits = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+    return {str(split): HubTable(rows, f"{path} [{split}]", path.absolute()) for split, rows in splits.items()}
 
 
 def hub_split(tables: dict[str, HubTable], split: str) -> HubTable | None:

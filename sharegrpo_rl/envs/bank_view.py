@@ -71,8 +71,8 @@ def check_skip(skip: int, questions: int, where: str) -> None:
     """UserError where leaving out the first `skip` of `questions` leaves none."""
     if skip >= questions:
         raise UserError(
-            f"env_config.skip_questions: {skip} of the {questions} questions of {where} are left out and none remains; "
-            "lower it or warm_start.rows, or raise max_questions"
+            f"{where} has {questions} questions to train on, and the first {skip} are left out for the warm start "
+            "(warm_start.rows, env_config.skip_questions): none remains; lower these, raise max_questions or add rows"
         )
 
 

@@ -35,7 +35,9 @@ class FileOptions(EnvOptions):
         "", "the data set: a folder, a file, or a hub name; or a list of sets that are mixed"
     )
     kinds: list[str] = option([], "keep only these kinds of question (`subtask`); empty = all")
-    columns: dict[str, str] = option({}, "field -> the name of its column, if it is not one of the known names")
+    columns: dict[str, str | None] = option(
+        {}, "field -> the name of its column, if it is not one of the known names; null = no column holds it"
+    )
     test_fraction: float | None = option(None, "share of a single-file data set to use as its test split", ge=0, le=1)
     hub_config: str | None = option(None, "configuration of a hub data set")
     benchmark: str | None = option(

@@ -23,8 +23,8 @@ from sharegrpo_rl.envs.bank_view import blind_partner, training_questions
 from sharegrpo_rl.envs.generated import GeneratedBank
 from sharegrpo_rl.envs.spaces import ImageList, UnicodeText
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader import check_truth
-from sharegrpo_rl.rewards.rubric import Rubric, Score, grade_completion, key_of
+from sharegrpo_rl.grader import check_truth, question_key
+from sharegrpo_rl.rewards.rubric import Rubric, Score, grade_completion
 
 DEFAULT_REWARDS: Mapping[str, float] = {"accuracy": 0.9, "format": 0.1}
 RESET_OPTIONS = ("question_index", "question_id", "variant_index", "transform", "transform_seed", "blind")
@@ -188,7 +188,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
     def is_right(self, question: SeedQuestion, text: str) -> bool:
         """Does a response earn full accuracy, in the format?"""
         form = self.rubric.form
-        return form.matches(text) and grade_completion(text, key_of(question), form).score >= 1
+        return form.matches(text) and grade_completion(text, question_key(question), form).score >= 1
 
     def _check_ground_truths(self) -> None:
         """UserError for the first ground truth that does not earn its own reward: nothing could be learned from its row."""
@@ -222,14 +222,19 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
             return index
         if "question_id" in options:
             question_id = str(options["question_id"])
-            if question_id not in self._indices:
-                raise UserError(f"{where} has no question with the id {question_id!r}")
-            return self._indices[question_id]
+            found = self._indices.get(question_id, [])
+            if len(found) != 1:
+                state = f"{len(found)} questions" if found else "no question"
+                raise UserError(f"{where} has {state} with the id {question_id!r}")
+            return found[0]
         return int(self.np_random.integers(len(self.bank)))
 
     @cached_property
-    def _indices(self) -> dict[str, int]:
-        return {self.bank[index].id: index for index in range(len(self.bank))}
+    def _indices(self) -> dict[str, list[int]]:
+        indices: dict[str, list[int]] = {}
+        for index in range(len(self.bank)):
+            indices.setdefault(self.bank[index].id, []).append(index)
+        return indices
 
 
 def _known_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from sharegrpo_rl.data.gold import are_closed
 from sharegrpo_rl.data.messages import IMAGE_MARK
-from sharegrpo_rl.data.rows import are_closed, needs_visible_choices, with_choices
+from sharegrpo_rl.data.rows import reworded
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.expansion import facts
 from sharegrpo_rl.expansion.prompts import solve_prompt
@@ -101,14 +102,12 @@ async def disagreement(session: Session, question: SeedQuestion, text: str, max_
     Why they disagree; None where both are right, or equal to each other. Unanswered may be raised.
     """
     first = await _solve(session, question, question.question, max_tokens)
-    again = await _solve(session, question, text, max_tokens)
+    again = await _solve(session, question, reworded(question, text), max_tokens)
     # The grader may wait for a child process; the other requests go on meanwhile.
     return await asyncio.to_thread(_compare, first, again, question)
 
 
 async def _solve(session: Session, question: SeedQuestion, text: str, max_tokens: int) -> str:
-    if needs_visible_choices(question.answer, question.answer_type, question.choices):
-        text = with_choices(text, question.choices)
     reply = await session.ask(Request(solve_prompt(text), 0.0, max_tokens, 0, question.images))
     return reply.text
 
@@ -197,7 +196,8 @@ def _choices(text: str, original: Original) -> str | None:
         return f"{len(new_parts)} options instead of {len(parts)}"
     if are_closed(original.choices):
         return None
-    lost = [choice for choice in original.choices if _stands_in(choice, original.text) and not _stands_in(choice, text)]
+    choices = [choice for choice in original.choices if choice and _stands_in(choice, original.text)]
+    lost = [choice for choice in choices if not _stands_in(choice, text)]
     return f"lost the choice {lost[0][:40]!r}" if lost else None
 
 

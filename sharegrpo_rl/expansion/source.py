@@ -8,8 +8,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from sharegrpo_rl.data.columns import Columns, string_list
 from sharegrpo_rl.data.images import ImageFile
-from sharegrpo_rl.data.rows import SHARED_FILE, Columns, RowReader, question_text, read_shared_wordings, string_list
+from sharegrpo_rl.data.rows import SHARED_FILE, RowReader, read_question, read_shared_wordings
 from sharegrpo_rl.data.splits import SplitFiles, find_split
 from sharegrpo_rl.data.tables import HubTable, JsonlTable, ParquetTable, Table, hub_split, load_hub, looks_like_hub_name
 from sharegrpo_rl.data.types import ImageSource, SeedQuestion
@@ -71,7 +72,7 @@ class Source:
         default_id = f"{file.split}-{file.first + number}"
         question = self.reader.read(raw, default_id=default_id, where=where, folder=file.table.folder(number))
         column, value = self.columns.require(raw, "question", where)
-        text = question_text(value, f"{where}: {column}")
+        text = read_question(value, f"{where}: {column}").text
         column, value = self.columns.pick(raw, "variants")
         return SourceRow(number, raw, question, text, string_list(value, f"{where}: {column}"))
 

@@ -9,6 +9,7 @@ import datasets
 import pytest
 from PIL import Image
 
+from sharegrpo_rl.data import images
 from sharegrpo_rl.data.benchmarks import cells
 from sharegrpo_rl.data.benchmarks.layout import LAYOUTS, find_layout, recognized
 from sharegrpo_rl.data.benchmarks.rows import facts_of
@@ -153,7 +154,7 @@ def test_a_bad_row_is_named(tsv, changes, words):
 
 def test_sizes_are_limited_before_anything_is_decoded(tsv, monkeypatch):
     path = tsv("Mine", [choices_tsv()])
-    monkeypatch.setattr(cells, "MAX_IMAGE_BYTES", 40)
+    monkeypatch.setattr(images, "MAX_TEXT_BYTES", 40)
     with pytest.raises(UserError, match="row 0: image: an image of more than"):
         read(path)
     with pytest.raises(UserError, match="characters"):

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sharegrpo_rl.data.columns import Columns
 from sharegrpo_rl.data.key_steps import rows_without_key_steps
 from sharegrpo_rl.data.loading import load_bank
-from sharegrpo_rl.data.rows import Columns, RowReader
+from sharegrpo_rl.data.rows import RowReader
 from sharegrpo_rl.data.step_rules import THEOREM_PHRASES, steps_by_rule
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError

@@ -1,12 +1,15 @@
 import json
 import pickle
+import unicodedata
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from sharegrpo_rl.data.bank_check import check_bank
+from sharegrpo_rl.data.gold import Note
 from sharegrpo_rl.data.loading import TableBank, load_bank
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
@@ -159,3 +162,67 @@ def test_images_found_whole_are_not_decoded_again(
     (folder / "images/a.png").write_bytes(b"changed")
     with pytest.raises(UserError, match=r"a\.png"):
         walk(folder)
+
+
+def test_one_file_named_train_is_divided_without_overlap(make_set, row) -> None:
+    folder = make_set(rows_of(30, row), files=("train.jsonl",))
+    train, test = (ids(load_bank(str(folder), split, test_fraction=0.2)) for split in ("train", "test"))
+    assert (len(train), len(test), set(train) & set(test)) == (24, 6, set())
+
+
+def test_a_parquet_file_may_have_a_long_name(tmp_path: Path, row) -> None:
+    pq.write_table(pa.Table.from_pylist([row(image=None)]), tmp_path / f"train-{'é' * 110}.parquet")
+    assert len(load_bank(str(tmp_path), "train")) == 1
+
+
+@pytest.mark.parametrize(("on_disk", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_the_accents_of_a_path_may_be_written_either_way(make_set, row, on_disk: str, asked: str) -> None:
+    folder = make_set(rows_of(2, row), name=unicodedata.normalize(on_disk, "déjà"))
+    check_bank(load_bank(str(folder.parent / unicodedata.normalize(asked, "déjà")), "train"))
+
+
+def saved(rows: list[dict], folder: Path, *splits: str) -> Path:
+    table = datasets.Dataset.from_list(rows)
+    (datasets.DatasetDict(dict.fromkeys(splits, table)) if splits else table).save_to_disk(str(folder))
+    return folder
+
+
+def test_folders_of_save_to_disk_are_read(tmp_path: Path, row, picture: bytes) -> None:
+    rows = [row(id=f"r{i}", image={"bytes": picture, "path": None}) for i in range(10)]
+    folder = saved(rows, tmp_path / "both", "train", "validation")
+    for split in ("train", "test"):
+        bank = load_bank(str(folder), split)
+        check_bank(bank)
+        assert ids(bank) == [f"r{i}" for i in range(10)]
+    folder = saved(rows, tmp_path / "one")
+    with pytest.raises(UserError, match="has no test split"):
+        load_bank(str(folder), "test")
+    train, test = (ids(load_bank(str(folder), split, test_fraction=0.2)) for split in ("train", "test"))
+    assert (len(train), len(test), set(train) & set(test)) == (8, 2, set())
+
+
+def test_a_damaged_folder_of_save_to_disk_is_named(tmp_path: Path, row) -> None:
+    folder = saved([row(image=None)], tmp_path / "one")
+    next(folder.glob("*.arrow")).unlink()
+    with pytest.raises(UserError, match=r"one: not a whole folder of save_to_disk"):
+        load_bank(str(folder), "train")
+
+
+def test_the_walk_says_what_was_converted(make_set, row, caplog) -> None:
+    folder = make_set([row(id=f"r{i}", answer=f"<think>x</think><answer>{i}</answer>") for i in range(3)])
+    notes = check_bank(load_bank(str(folder), "train"))
+    assert notes.counts == {Note.TAGS: 3}
+    assert caplog.messages == [f"{folder} (train), 3 rows: 3 ground truths taken out of <answer> tags"]
+
+
+def test_the_walk_says_nothing_of_plain_rows(make_set, row, caplog) -> None:
+    assert check_bank(load_bank(str(make_set(rows_of(3, row))), "train")).lines() == []
+    assert caplog.messages == []
+
+
+def test_the_walk_names_equal_ids_and_rows_without_a_picture(make_set, row) -> None:
+    folder = make_set([row(), row(question="How many red dots?"), row(id="r1", image=None)])
+    without, repeated = check_bank(load_bank(str(folder), "train")).lines()
+    assert without == "1 without a picture, unlike the others"
+    assert repeated.startswith("1 ids stand for several rows each (such as 'r0')")
+    assert ids(load_bank(str(folder), "train", columns={"id": None})) == ["train-0", "train-1", "train-2"]

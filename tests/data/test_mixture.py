@@ -90,7 +90,7 @@ def test_what_is_skipped_occurs_nowhere_else(mixed, seed, data):
     first = sources(whole)[:skip]
     gone = Counter(number for number, _ in first)
     if any(gone[number] >= size for number, size in enumerate(sizes)):
-        with pytest.raises(UserError, match=r"skip_questions: .*data\[\d\] and none remains"):
+        with pytest.raises(UserError, match=r"data\[\d\]: all its .*skip_questions.*none remains"):
             mix_train(listed(*sizes), weights, seed=seed, skip=skip, limit=most)
         return
     rest = mix_train(listed(*sizes), weights, seed=seed, skip=skip, limit=most)

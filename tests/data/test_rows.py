@@ -1,9 +1,13 @@
+import base64
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sharegrpo_rl.data.columns import Columns
+from sharegrpo_rl.data.gold import Note, last_boxed
 from sharegrpo_rl.data.images import EncodedImage, ImageFile
-from sharegrpo_rl.data.rows import Columns, RowReader, last_boxed
+from sharegrpo_rl.data.rows import RowReader, reworded
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 
@@ -40,7 +44,8 @@ def read(row: dict, columns: dict | None = None, shared: dict | None = None, tem
 )
 def test_known_column_names(row: dict) -> None:
     question = read(row)
-    assert (question.id, question.question, question.answer, question.images) == ("train-4", "How many dots?", "2", ())
+    asked = f"{question.system}\n\nHow many dots?" if question.system else "How many dots?"
+    assert (question.id, question.question, question.answer, question.images) == ("train-4", asked, "2", ())
 
 
 def test_chosen_column_names() -> None:
@@ -79,7 +84,7 @@ def test_forms_of_images(value: object, names: list[str], column: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [3, [None], [""], {"bytes": "text"}, "https://example.org/a.png", "data:image/png;base64,AAAA", "a\0.png"]
+    "value", [3, [None], [""], {"bytes": "text"}, "https://example.org/a.png", "data:text/plain,AAAA", "a\0.png"]
 )
 def test_wrong_images_name_the_row(value: object) -> None:
     with pytest.raises(UserError, match=r"image .*train\.jsonl line 5, id train-4"):
@@ -132,7 +137,7 @@ CHOICES = {"question": "Which?", "choices": ["4", "5"], "variants": ["Which one?
         ({"answer": "b"}, True),
         ({"answer": "5"}, True),
         ({"answer": 1}, True),
-        ({"answer": "7", "answer_type": "numeric"}, False),
+        ({"answer": "5", "answer_type": "numeric"}, True),
         ({"answer": "yes", "choices": ["yes", "no"]}, False),
     ],
 )
@@ -201,8 +206,8 @@ def test_the_chinese_question_is_no_variant() -> None:
         ({"question": "How many?"}, ["no answer", "answer, reward_model.ground_truth", "found: id, question"]),
         ({"question": "How many?", "answer": None}, ["no answer", "column 'answer' is empty"]),
         ({"answer": "2"}, ["no question", "problem, question, prompt"]),
-        ({"question": "", "answer": "2"}, ["question", "not a text"]),
-        ({"question": "How many?", "answer": " "}, ["answer is empty"]),
+        ({"question": "", "answer": "2"}, ["no question", "column 'question' is empty"]),
+        ({"question": "How many?", "answer": " "}, ["no answer", "column 'answer' is empty"]),
         ({"question": "How many?", "answer": ["2", "3"]}, ["answer is a list"]),
         ({"question": ["a"], "answer": "2"}, ["one user message"]),
         (
@@ -221,3 +226,129 @@ def test_wrong_rows_are_named(row: dict, words: list[str]) -> None:
     text = str(caught.value)
     assert all(word in text for word in ["train.jsonl line 5, id r4", *words])
     assert "\n" not in text
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("nothing", [None, NAN, "", " ", "nan", "<NA>"])
+def test_nothing_is_nothing_in_every_column(nothing: object) -> None:
+    names = ("id", "solution", "unit", "precision", "subtask", "task", "choices", "variants", "key_steps", "image")
+    question = read({**GOOD, **dict.fromkeys((*names, "answer_type"), nothing)})
+    assert replace(question, extra={}) == read(GOOD)
+
+
+@pytest.mark.parametrize("nothing", [None, NAN, "", "nan"])
+def test_a_missing_truth_is_refused_or_taken_from_the_next_column(nothing: object) -> None:
+    assert read({**GOOD, "answer": nothing, "label": "3"}).answer == "3"
+    with pytest.raises(UserError, match="no answer: column 'answer' is empty"):
+        read({**GOOD, "answer": nothing})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**GOOD, "choices": ["a", NAN, "nan", True]},
+        {**GOOD, "variants": ["Count.", NAN]},
+        {**GOOD, "key_steps": [["a", NAN]]},
+        {**GOOD, "precision": float("inf")},
+    ],
+)
+def test_nothing_inside_a_list_is_refused(row: dict) -> None:
+    with pytest.raises(UserError, match=r"train\.jsonl line 5, id train-4"):
+        read(row)
+
+
+@pytest.mark.parametrize("empty", [[], None, NAN, "", [None], [""], {"bytes": None, "path": None}, [{"bytes": None}]])
+def test_an_empty_image_column_hides_no_picture(empty: object) -> None:
+    for row in ({"images": empty, "image": "a.png"}, {"images": empty, "image": [], "image_path": "a.png"}):
+        assert [image.name for image in read({**GOOD, **row}).images] == ["a.png"]
+
+
+def test_pictures_as_base64_text() -> None:
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(80)).decode()
+    for text in (png, f"data:image/png;base64,{png}", png[:50] + "\n" + png[50:]):
+        question = read({**GOOD, "image": [text, "a.png"]})
+        assert question.images[0] == EncodedImage(
+            b"\x89PNG\r\n\x1a\n" + bytes(80), "number 0 (train.jsonl line 5, id train-4)"
+        )
+        assert question.notes == (Note.BASE64,)
+    with pytest.raises(UserError, match="not base64") as caught:
+        read({**GOOD, "image": f"data:image/png;base64,{'?' * 9000}"})
+    assert len(str(caught.value)) < 200
+    (image,) = read({**GOOD, "image": "ab" * 5000}).images
+    assert len(image.name) < 100
+
+
+@pytest.mark.parametrize("name", ["nlvr2:train-0.png", "a:b/c.png", "10:30.png", "C:x.png"])
+def test_a_colon_may_stand_in_a_file_name(name: str) -> None:
+    assert [image.name for image in read({**GOOD, "image": name}).images] == [name]
+
+
+@pytest.mark.parametrize("name", ["https://a.org/a.png", "s3://b/a.png", "file:///a.png", "file:a.png", "data:,x"])
+def test_addresses_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is an address"):
+        read({**GOOD, "image": name})
+
+
+@pytest.mark.parametrize("answer", ["AC", "A, C", "B. green", "(B) green", 2.0, 1, "green", "the second option"])
+def test_choices_are_shown_however_the_truth_names_them(answer: object) -> None:
+    row = {"question": "Which?", "choices": ["red", "green", "blue"], "variants": ["Which one?"], "answer": answer}
+    shown = "\nChoices: (A) red (B) green (C) blue"
+    assert read(row).wordings == (f"Which?{shown}", f"Which one?{shown}")
+
+
+def test_a_gap_among_choices_keeps_its_letter() -> None:
+    row = {"question": "Which?", "choices": ["", "red", None, "blue", NAN, " "], "answer": "B"}
+    question = read(row)
+    assert question.choices == ("", "red", "", "blue")
+    assert question.question == "Which?\nChoices: (B) red (D) blue"
+    assert read({**row, "choices": ["", None]}).choices == ()
+
+
+def test_more_choices_than_letters_are_refused() -> None:
+    words = [f"word{i}" for i in range(30)]
+    assert read({"question": "Which?", "choices": words[:26], "answer": "word25"}).question.endswith("(Z) word25")
+    for answer in ("word27", 27, "A"):
+        with pytest.raises(UserError, match=r"choices: 30 choices, and 26 \(A to Z\) is the most"):
+            read({"question": "Which?", "choices": words, "answer": answer})
+
+
+SYSTEM = {"role": "system", "content": "Answer in Roman numerals."}
+USER = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many dots?"}]}
+
+
+def test_a_system_turn_opens_every_wording() -> None:
+    question = read({"prompt": [SYSTEM, USER], "image": "a.png", "answer": "II", "variants": ["Count the dots."]})
+    assert question.system == "Answer in Roman numerals."
+    assert question.notes == (Note.SYSTEM,)
+    assert question.wordings == (
+        "Answer in Roman numerals.\n\n<image>How many dots?",
+        "Answer in Roman numerals.\n\nCount the dots.",
+    )
+    assert reworded(question, "Give the number.") == "Answer in Roman numerals.\n\nGive the number."
+
+
+@pytest.mark.parametrize("content", [None, "", " ", []])
+def test_an_empty_system_turn_is_none(content: object) -> None:
+    question = read({"prompt": [{"role": "system", "content": content}, USER], "image": "a.png", "answer": "2"})
+    assert (question.question, question.system, question.notes) == ("<image>How many dots?", "", ())
+
+
+@pytest.mark.parametrize("content", [[{"type": "image"}], 3, [{"type": "video"}]])
+def test_a_system_turn_holds_text(content: object) -> None:
+    with pytest.raises(UserError, match=r"line 5, id train-4: prompt"):
+        read({"prompt": [{"role": "system", "content": content}, USER], "image": "a.png", "answer": "2"})
+
+
+def test_a_solution_beside_the_answer_loses_its_tags() -> None:
+    question = read({**GOOD, "solution": "<think>I count.</think><answer>2</answer>"})
+    assert (question.answer, question.solution, question.notes) == ("2", "I count.", (Note.THOUGHT,))
+    assert read({**GOOD, "solution": "<answer>2</answer>"}).solution is None
+
+
+def test_a_solution_alone_is_answer_and_thought() -> None:
+    question = read({"problem": "How many?", "solution": "<think> I count. </think><answer> 2 </answer>"})
+    assert (question.answer, question.solution, question.notes) == ("2", "I count.", (Note.TAGS,))
+    question = read({"problem": "How many?", "answer": "One and one.\n#### 2"})
+    assert (question.answer, question.solution, question.notes) == ("2", "One and one.", (Note.HASHES,))

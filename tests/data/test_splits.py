@@ -34,12 +34,22 @@ def folder_with(root: Path, *names: str) -> Path:
             ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"],
             ["data/test-00000-of-00001.parquet"],
         ),
+        (
+            ["train-00000-of-00002-0a1b2c3d4e5f6071.parquet", "train-00001-of-00002-91b2c3d4e5f60718.parquet"],
+            ["train-00000-of-00002-0a1b2c3d4e5f6071.parquet", "train-00001-of-00002-91b2c3d4e5f60718.parquet"],
+            None,
+        ),
+        (
+            ["train.part1.jsonl", "train.part2.jsonl", "test_0.jsonl", "test_1.jsonl"],
+            ["train.part1.jsonl", "train.part2.jsonl"],
+            ["test_0.jsonl", "test_1.jsonl"],
+        ),
         (["geo_train.jsonl", "geo_test.jsonl"], ["geo_train.jsonl"], ["geo_test.jsonl"]),
     ],
 )
-def test_splits_are_told_by_name(tmp_path: Path, names: list[str], train: list[str], test: list[str]) -> None:
+def test_splits_are_told_by_name(tmp_path: Path, names: list[str], train: list[str], test: list[str] | None) -> None:
     folder = folder_with(tmp_path / "test", *names)  # the data set's own folder may be called anything
-    for split, files in (("train", train), ("test", test)):
+    for split, files in (("train", train), *([("test", test)] if test else [])):
         assert find_split(folder, split).files == tuple(folder / file for file in files)
         assert not find_split(folder, split).shared
 
@@ -66,6 +76,8 @@ def test_a_missing_test_is_taken_from_train_on_request(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no test split \(found train\.jsonl\)"):
         find_split(folder, "test")
     assert find_split(folder, "test", 0.1).shared
+    assert find_split(folder, "train", 0.1).shared
+    assert not find_split(folder_with(tmp_path, "test.jsonl"), "train", 0.1).shared
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,8 @@ def test_a_missing_test_is_taken_from_train_on_request(tmp_path: Path) -> None:
         (["README.md"], "no .jsonl or .parquet file"),
         (["train.jsonl", "train.parquet"], "several tables"),
         (["a_train.jsonl", "b_train.jsonl"], "several tables"),
-        (["train-00000-of-00002.parquet"], "1 of 2 shards"),
+        (["train-00000-of-00002.parquet"], "1 of 2 shards; add the others"),
+        ([f"train-0000{i}-of-00002-{d * 8}.parquet" for i in (0, 1) for d in "ab"], "4 files for 2 shards"),
         (["test.jsonl"], "no train split"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharegrpo_rl.data import tables as tsv
-from sharegrpo_rl.data.tables import TsvTable
+from sharegrpo_rl.data.tables import TsvTable, open_table
 from sharegrpo_rl.errors import UserError
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=8)
@@ -70,3 +70,49 @@ def test_a_row_without_end_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "a.tsv", [("index", "x"), ("0", "y" * 60)])
     with pytest.raises(UserError, match="row 0: larger than"):
         TsvTable(path)[0]
+
+
+QUOTED = st.text(st.sampled_from('ab"\t\n é'), max_size=30)
+
+
+@given(QUOTED)
+def test_quotes_are_read_as_python_and_pandas_read_them(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("t") / "a.tsv"
+    path.write_text(f"index\ttext\n{text}\n", encoding="utf-8", newline="")
+    wanted = [row for row in csv.reader(io.StringIO(text + "\n", newline=""), delimiter="\t") if row]
+    try:
+        table = TsvTable(path)
+    except UserError as error:
+        assert "a quote is left open" in str(error)  # noqa: PT017
+        return
+    lines = [row for row in wanted if row != [""]]
+    got = [table._cells(record, "row") for record in range(1, len(table) + 1)]
+    assert [row for row in got if row != [""]] == lines
+
+
+def test_an_inch_sign_is_a_character(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('index\ttext\tA\n0\tIs it 5" wide?\t6"\n1\tIs it 7" wide?\t"8"" or\t9"""\n2\t"a"b\tc\n')
+    table = TsvTable(path)
+    assert [table[i]["text"] for i in range(len(table))] == ['Is it 5" wide?', 'Is it 7" wide?', "ab"]
+    assert [table[i]["A"] for i in range(len(table))] == ['6"', '8" or\t9"', "c"]
+    pandas = pytest.importorskip("pandas")
+    assert pandas.read_csv(path, sep="\t").astype(str).to_dict("records") == [table[i] for i in range(len(table))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.tsv", "a.jsonl"])
+def test_other_unicode_encodings_are_named(tmp_path, encoding, name):
+    path = tmp_path / name
+    path.write_text('{"index": 1}\n{"index": 2}\n', encoding=encoding)
+    with pytest.raises(UserError, match=rf"{name} is UTF-(16|32) text, .*iconv -f UTF-(16|32) -t UTF-8"):
+        open_table(path)
+
+
+@pytest.mark.parametrize(("name", "where"), [("a.tsv", "row 0"), ("a.jsonl", "line 2")])
+def test_latin_1_is_named(tmp_path, name, where):
+    path = tmp_path / name
+    path.write_text('{"question": "x"}\n{"question": "déjà"}\n', encoding="latin-1")
+    table = open_table(path)
+    with pytest.raises(UserError, match=rf"{name} {where}: not UTF-8 \(byte 0xe9, as Latin-1 .*iconv -f WINDOWS-1252"):
+        table[len(table) - 1]

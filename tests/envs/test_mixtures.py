@@ -88,7 +88,7 @@ def test_warm_start_and_reinforcement_learning_divide_the_rows(mixed):
         rest = every(make_bank("GeometryQA-v0", {**mixed, "skip_questions": skip}, "train"))
         assert len(first) + len(rest) == 24
         assert not {q.id for q in first} & {q.id.split("~")[0] for q in rest}
-    with pytest.raises(UserError, match=r"skip_questions.*env_config\.data\[1\]"):
+    with pytest.raises(UserError, match=r"env_config\.data\[1\]: all its .*skip_questions"):
         make_bank("GeometryQA-v0", {**mixed, "skip_questions": 20}, "train")
     with pytest.raises(UserError, match="none remains"):
         make_bank("GeometryQA-v0", {**mixed, "skip_questions": 24}, "train")

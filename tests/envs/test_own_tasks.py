@@ -50,7 +50,7 @@ def test_a_bank_of_four_things_is_skipped_and_limited():
     assert drawn == sorted(drawn, key=int) != other
     assert train_ids(max_questions=8, skip_questions=3) == drawn[3:]
     assert len(SquaresEnv.load_bank(EnvOptions(max_questions=8, skip_questions=3), "test")) == 20
-    with pytest.raises(UserError, match=r"skip_questions: 8 of the 8 questions of a list \(train\) .*none remains"):
+    with pytest.raises(UserError, match=r"a list \(train\) has 8 questions .*first 8 are left out .*none remains"):
         train_ids(max_questions=8, skip_questions=8)
 
 

@@ -465,7 +465,7 @@ def test_what_a_user_did_wrong_is_one_line(
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (question_row(0, question=""), "is '', not a text"),
+        (question_row(0, question=""), "column 'question' is empty"),
         (question_row(0, answer=None), "has no answer"),
         (question_row(0, image="images/b.png"), "images/b.png is not there"),
         (question_row(0, image="../outside.png"), "outside"),

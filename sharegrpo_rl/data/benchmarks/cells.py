@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from sharegrpo_rl.data.gold import LETTERS
+from sharegrpo_rl.data.images import decode_base64
 from sharegrpo_rl.data.messages import IMAGE_MARK
 from sharegrpo_rl.errors import UserError
 
 MAX_LIST_CHARACTERS = 100_000
-MAX_IMAGE_BYTES = 64_000_000  # encoded
 MAX_IMAGES = 64  # of one question
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BLANK = ("", "nan", "None")
 _LABEL = re.compile(r"(?:^|(?<=[;\n,]))\s*\(?([A-Z])\s*[.:)]\s*")
-_DATA_ADDRESS = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _NUMBERED_MARK = re.compile(r"<image\s*(\d+)>")
 
 
@@ -91,12 +88,10 @@ def options_after(question: str) -> tuple[str, ...]:
 
 
 def lettered_columns(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The cells of columns A, B, C, ... up to the first empty one."""
-    options: list[str] = []
-    for letter in LETTERS:
-        if text_of(row.get(letter)) in ("", "nan"):
-            break
-        options.append(text_of(row[letter]))
+    """The cells of columns A, B, C, ... up to the last that is filled; "" where one before it is empty."""
+    options = ["" if text_of(row.get(letter)) in ("", "nan") else text_of(row[letter]) for letter in LETTERS]
+    while options and not options[-1]:
+        options.pop()
     return tuple(options)
 
 
@@ -118,17 +113,7 @@ def base64_images(cell: str, where: str) -> list[dict[str, Any]]:
         texts = [text]
     if len(texts) > MAX_IMAGES:
         raise UserError(f"{where}: {len(texts)} images, {MAX_IMAGES} is the most for one question")
-    return [{"bytes": _decode_base64(text, where), "path": None} for text in texts]
-
-
-def _decode_base64(text: str, where: str) -> bytes:
-    text = _DATA_ADDRESS.sub("", text, count=1)
-    if len(text) > MAX_IMAGE_BYTES * 4 // 3:
-        raise UserError(f"{where}: an image of more than {MAX_IMAGE_BYTES // 10**6} MB; shrink it")
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UserError(f"{where}: not base64 ({error}); download the file again") from None
+    return [{"bytes": decode_base64(text, where), "path": None} for text in texts]
 
 
 def resolve_marks(texts: Sequence[str], images: Sequence[Any], where: str) -> tuple[list[str], list[Any]]:

@@ -22,7 +22,7 @@ from sharegrpo_rl.data.benchmarks.rows import (
     tsv_row,
     we_math,
 )
-from sharegrpo_rl.data.rows import nested_value
+from sharegrpo_rl.data.columns import nested_value
 from sharegrpo_rl.errors import UserError, did_you_mean
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from sharegrpo_rl.data.benchmarks.cells import (
-    LETTERS,
     alternatives,
     base64_images,
     is_blank,
@@ -24,6 +23,7 @@ from sharegrpo_rl.data.benchmarks.cells import (
     text_list,
     text_of,
 )
+from sharegrpo_rl.data.gold import LETTERS
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 
@@ -247,7 +247,7 @@ def _finished(
         )
     (question, *texts), shown = resolve_marks([question, *options], images, where)
     if options and not listed:
-        lettered = (f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))
+        lettered = (f"({letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False) if text)
         question = f"{question}\nChoices: {' '.join(lettered)}"
     accepted = () if options else alternatives(answer, where)
     return {

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from sharegrpo_rl.data.benchmarks.cells import is_blank, text_of
 from sharegrpo_rl.data.benchmarks.layout import Layout
 from sharegrpo_rl.data.benchmarks.rows import COLUMN, BenchmarkFacts
-from sharegrpo_rl.data.tables import Table, TsvTable, load_hub, looks_like_hub_name, open_tables
+from sharegrpo_rl.data.images import named_path
+from sharegrpo_rl.data.splits import shard_count, without_shard
+from sharegrpo_rl.data.tables import Table, TsvTable, is_saved, load_hub, load_saved, looks_like_hub_name, open_tables
 from sharegrpo_rl.errors import UserError
 
 SUFFIXES = (".tsv", ".parquet", ".jsonl")
 LONGEST_REFERENCE = 64  # characters; VLMEvalKit takes a longer image cell for base64
 IMAGE_COLUMNS = re.compile(r"(?:decoded_)?images?(?:_\d+)?")
-_SHARD = re.compile(r"-\d+-of-(\d+)(?:-[0-9a-f]+)?$")
 
 
 class BenchmarkTable:
@@ -74,19 +76,20 @@ def _is_image(name: str, value: Any) -> bool:
 def open_benchmark(data: str, layout: Layout, split: str, hub_config: str | None) -> tuple[BenchmarkTable, Path]:
     """The table and the folder that its images stay in. `split` "test" means the layout's own; others by their name."""
     names = layout.splits if split == "test" else (split,)
-    path = Path(data).expanduser()
-    if path.exists():
+    path = named_path(data)
+    if is_saved(path):
+        splits = load_saved(path)
+    elif path.exists():
         root = path if path.is_dir() else path.parent
         return BenchmarkTable(open_tables(_files(path, names)), layout), root.absolute()
-    if not looks_like_hub_name(data) or data.endswith(SUFFIXES):
+    elif not looks_like_hub_name(data) or data.endswith(SUFFIXES):
         raise UserError(
             f"data set {data} is not there (looked for {path.absolute()}); name its file, folder or hub name"
         )
-    splits = load_hub(data, hub_config or (layout.hub_config if data in layout.hub else None))
+    else:
+        splits = load_hub(data, hub_config or (layout.hub_config if data in layout.hub else None))
     if (name := next((name for name in names if name in splits), None)) is None:
-        raise UserError(
-            f"hub data set {data} has no split {names[0]} (found {', '.join(splits)}); choose one with --split"
-        )
+        raise UserError(f"data set {data} has no split {names[0]} (found {', '.join(splits)}); choose one with --split")
     return BenchmarkTable(splits[name], layout), splits[name].folder(0)
 
 
@@ -95,7 +98,7 @@ def _files(path: Path, splits: Sequence[str]) -> list[Path]:
     if path.is_file():
         if path.suffix not in SUFFIXES:
             raise UserError(f"{path} is no benchmark file; accepted are {', '.join(SUFFIXES)}")
-        return _shards([path, *sorted(path.parent.glob(f"{_SHARD.sub('', path.stem)}-*{path.suffix}"))], path)
+        return _shards([path, *sorted(path.parent.glob(f"{escape(without_shard(path))}-*{path.suffix}"))], path)
     folders = [folder for folder in (path, path / "data") if folder.is_dir()]
     files = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in SUFFIXES)
     if len(files) == 1:
@@ -109,11 +112,10 @@ def _files(path: Path, splits: Sequence[str]) -> list[Path]:
 
 def _shards(files: Sequence[Path], first: Path) -> list[Path]:
     """The shards of the first file's table, all of them; the file alone where it is no shard."""
-    shard = _SHARD.search(first.stem)
-    if shard is None:
+    count, base = shard_count(first), without_shard(first)
+    if count is None:
         return [first]
-    base = _SHARD.sub("", first.stem)
-    same = sorted({file for file in files if _SHARD.search(file.stem) and _SHARD.sub("", file.stem) == base})
-    if len(same) != int(shard.group(1)):
-        raise UserError(f"{first.parent} holds {len(same)} of {int(shard.group(1))} shards of {base}; add the others")
+    same = sorted({file for file in files if shard_count(file) == count and without_shard(file) == base})
+    if len(same) != count:
+        raise UserError(f"{first.parent} holds {len(same)} of {count} shards of {base}; add the others")
     return same
