@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
@@ -22,7 +25,7 @@ from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_bank, make_env
 from sharegrpo_rl.errors import package_version
 from sharegrpo_rl.evaluation.prompt_check import check_prompts
-from sharegrpo_rl.files import locked, replacing
+from sharegrpo_rl.files import locked, replacing, storage_errors
 from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
@@ -86,14 +89,15 @@ def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
             return config.model, None
     folder = cache_folder("models") / cache_key(config)
     if not (folder / REPORT_FILE).exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_suffix(".lock")
-        lock.touch()
-        with locked(lock):
-            if not (folder / REPORT_FILE).exists():  # else the process waited for has made it
-                with replacing(folder) as partial:
-                    report = _make(config, partial)
-                    (partial / REPORT_FILE).write_text(json.dumps(report))
+        with storage_errors(folder, "free space, or set XDG_CACHE_HOME to another folder"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = folder.with_suffix(".lock")
+            lock.touch()
+            with locked(lock):
+                if not (folder / REPORT_FILE).exists():  # else the process waited for has made it
+                    with replacing(folder) as partial:
+                        report = _make(config, partial)
+                        (partial / REPORT_FILE).write_text(json.dumps(report))
     return str(folder), json.loads((folder / REPORT_FILE).read_text())
 
 
@@ -104,6 +108,9 @@ def _make(config: AlgorithmConfig, folder: Path) -> dict[str, Any] | None:
         check_run_prompts(config, policy.encoder)
     else:
         policy = load_policy(settings)
+    size = sum(weight.nbytes for weight in policy.model.state_dict().values())
+    if shutil.disk_usage(folder.parent).free < size:  # found before the warm start, not after it
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     report = warm_start(policy, config) if config.warm_start else None
     save_pretrained(policy, folder)
     return report

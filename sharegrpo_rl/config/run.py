@@ -280,6 +280,14 @@ class RunOptions(Options):
                 "both count seed questions"
             )
 
+        if self.lora is not None:
+            for frozen, part in (("freeze_vision_tower", "vision"), ("freeze_projector", "projector")):
+                if getattr(self, frozen) and part in self.lora.target_modules:
+                    raise UserError(
+                        f"{frozen}: true contradicts lora.target_modules, which names {part}: its adapters would train; take "
+                        "it out of one of the two"
+                    )
+
     @property
     def optimizer_steps_per_iteration(self) -> int:
         """Minibatches times epochs."""

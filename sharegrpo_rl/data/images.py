@@ -261,15 +261,15 @@ def _loaded(data: bytes, name: str) -> Image.Image:
 
 def size_of(source: ImageSource) -> tuple[int, int]:
     """Width and height of a question's image as it is shown; read from the header where its bytes are at hand."""
-    if isinstance(source, EncodedImage | ImageFile):
-        data = source.data if isinstance(source, EncodedImage) else source.read()
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-                return (image.height, image.width) if turned else image.size
-        except (*_BROKEN, UnidentifiedImageError, Image.DecompressionBombError):
-            pass  # `open` says what is wrong with it
-    return source.open().size
+    if not isinstance(source, EncodedImage | ImageFile):
+        return source.open().size
+    data = source.data if isinstance(source, EncodedImage) else source.read()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.height, image.width) if turned else image.size
+    except (*_BROKEN, UnidentifiedImageError, Image.DecompressionBombError):
+        return source.open().size  # it reads more, or says what is wrong
 
 
 def _too_large(name: str, size: str) -> str:

@@ -9,6 +9,7 @@ import ray
 
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.learners.ray_start import start_local, start_or_join
 
 
 def learner_bundle(options: RunOptions) -> dict[str, float]:
@@ -36,10 +37,13 @@ def start_ray(options: RunOptions) -> None:
     if ray.is_initialized():
         return
     cores = ceil(demand(options).get("CPU", 0))
-    more = {"num_cpus": cores} if cores > available_cores() and "RAY_ADDRESS" not in os.environ else {}
+    more = {"num_cpus": cores} if cores > available_cores() else {}
     # Ray Train's own processes log a lot of noise; a learner's failure comes back as an error.
     log_to_driver = options.num_env_runners > 0 and options.num_learners == 0
-    ray.init(include_dashboard=False, log_to_driver=log_to_driver, **more)
+    start = (
+        start_or_join if options.num_env_runners or options.num_learners else start_local
+    )  # alone, no cluster is needed
+    start(include_dashboard=False, log_to_driver=log_to_driver, **more)
 
 
 def available_cores() -> int:

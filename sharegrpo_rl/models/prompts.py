@@ -118,7 +118,7 @@ class PromptEncoder:
             )
         try:
             return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except (TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             if messages[0]["role"] == "system":
                 self._apply_template(messages[1:])  # raises where the template fails without a system message too

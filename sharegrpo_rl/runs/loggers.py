@@ -108,8 +108,10 @@ class RunLoggers:
             return
         import ray
 
+        from sharegrpo_rl.learners.ray_start import start_or_join
+
         if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False)
+            start_or_join(include_dashboard=False, log_to_driver=False)
         config = {"run": params["run"], "env": params["env"], "seed": params["seed"], **params["config"]}
         path = folder.absolute()
         self._run = LoggedRun(path.name, _run_id(path), config, str(path), path.parent.name)

@@ -19,6 +19,7 @@ from sharegrpo_rl.config import user_code
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine
+from sharegrpo_rl.learners.ray_start import start_local
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.examples import check_data
 from sharegrpo_rl.runs.folder import choose_name
@@ -271,9 +272,8 @@ def _local_ray(at_once: int, cores: float) -> Iterator[None]:
     if ray.is_initialized():
         raise RuntimeError("a search starts its own Ray; call ray.shutdown() first")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # on a loaded machine 30 s are not enough
-    ray.init(
-        address="local",
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths in a YAML are relative to where the search was started
+    start_local(
         num_cpus=int(at_once * cores),
         resources={SLOT: at_once},
         include_dashboard=False,
