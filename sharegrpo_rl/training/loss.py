@@ -39,7 +39,7 @@ Masking, aggregation, the correction for the sampler, the KL to the reference an
 """
 
 
-def clipped(batch: LossInputs, options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def clipped(batch: LossInputs, options: GRPOOptions) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped surrogate of PPO, GRPO and Share-GRPO (S2, S8)."""
     ratio = importance_ratio(batch.logprobs, batch.old_logprobs, batch.mask, options.ratio_level)
     objective, stats = clipped_surrogate(
@@ -48,7 +48,7 @@ def clipped(batch: LossInputs, options: Any) -> tuple[Tensor, dict[str, Tensor]]
     return -objective, stats._asdict()
 
 
-def likelihood(batch: LossInputs, options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+def likelihood(batch: LossInputs, options: RunOptions) -> tuple[Tensor, dict[str, Tensor]]:
     """The negative log-likelihood of supervised fine-tuning."""
     return -batch.logprobs, {}
 
