@@ -12,6 +12,7 @@ import sys
 import unicodedata
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -263,12 +264,10 @@ def size_of(source: ImageSource) -> tuple[int, int]:
     """Width and height of a question's image as it is shown; read from the header where its bytes are at hand."""
     if isinstance(source, EncodedImage | ImageFile):
         data = source.data if isinstance(source, EncodedImage) else source.read()
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-                return (image.height, image.width) if turned else image.size
-        except (*_BROKEN, UnidentifiedImageError, Image.DecompressionBombError):
-            pass  # `open` says what is wrong with it
+        # `open` says what is wrong with an image whose header cannot be read.
+        with suppress(*_BROKEN, Image.DecompressionBombError), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (image.height, image.width) if turned else image.size
     return source.open().size
 
 
