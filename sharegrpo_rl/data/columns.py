@@ -24,7 +24,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "task": ("task",),
     "subtask": ("subtask",),
 }
-_NOTHING = ("", "nan", "<na>", "nat")  # as pandas writes a missing value, in lower case
+_NOTHING = ("nan", "<na>", "nat")  # as pandas writes a missing value, in lower case
+_LONGEST_NOTHING = max(map(len, _NOTHING))
 
 
 class Columns:
@@ -81,7 +82,8 @@ def nested_value(row: Mapping[str, Any], name: str) -> Any:
 def is_missing(value: Any) -> bool:
     """Does a cell hold nothing: null, NaN, white space, what pandas writes for a missing value, or an empty list?"""
     if isinstance(value, str):
-        return value.strip().lower() in _NOTHING
+        text = value.strip()
+        return not text or (len(text) <= _LONGEST_NOTHING and text.lower() in _NOTHING)  # cells may be megabytes
     if isinstance(value, list | tuple):
         return not value
     return value is None or (isinstance(value, float) and math.isnan(value))
