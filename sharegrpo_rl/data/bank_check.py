@@ -62,13 +62,13 @@ class RowNotes:
 
     def lines(self) -> list[str]:
         """The counts in words, most frequent first; [] where there is nothing to say."""
-        lines = [f"{count:,} {note}" for note, count in self.counts.most_common()]
+        lines = [f"{note}: {count:,}" for note, count in self.counts.most_common()]
         if 0 < self._without_images < self.rows:
-            lines.append(f"{self._without_images:,} without a picture, unlike the others")
+            lines.append(f"rows without a picture, unlike the others: {self._without_images:,}")
         if repeated := [identity for identity, times in self._ids.items() if times > 1]:
             lines.append(
-                f"{len(repeated):,} ids stand for several rows each (such as {repeated[0]!r}), so that no page can show "
-                "the picture of such an id; make them unique, or set env_config.columns.id to null"
+                f"ids that repeat, so that no page can show their pictures: {len(repeated):,}, such as {repeated[0]!r} "
+                "(make them unique, or set env_config.columns.id to null)"
             )
         return lines
 

@@ -22,8 +22,8 @@ from sharegrpo_rl.errors import UserError
 FINAL_HEADING = "### The final answer is:"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_WORDS = 40  # of a ground truth; a longer text is a solution, which no answer equals
-_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
-_THOUGHT_END = re.compile(r"</think>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:think|thinking|reasoning|answer)>", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"(?<!#)####(?!#)[^\S\n]*(\S[^\n]*)\s*\Z")
 _ANNOUNCED = re.compile(
@@ -44,7 +44,7 @@ _SENTENCE_WORDS = 4  # "There are two dots."
 
 
 class Note(StrEnum):
-    """What was done to a row while it was read, in the words that follow the number of rows in the report."""
+    """What was done to a row while it was read, in the words of the report."""
 
     TAGS = "ground truths taken out of <answer> tags"
     AFTER_THOUGHT = "ground truths taken from behind </think>"
@@ -56,6 +56,7 @@ class Note(StrEnum):
     VALUE = (
         "ground truths that are a choice's value and could be an index, read as the value (write letters to be sure)"
     )
+    LABELS = "choices that began with their own letters, which are shown once"
     SENTENCE = "ground truths that are a sentence, which only the same words equal"
     THOUGHT = "worked solutions cut down to their thought, without tags and answer"
     SYSTEM = "system turns put before their question, in the user turn"
@@ -133,7 +134,7 @@ def _text(text: str, where: str, last_box: bool) -> Gold:
 def _final_answer(text: str, where: str, last_box: bool) -> tuple[str, str | None, Note | None]:
     """(answer, what was worked out before it, how it was found)."""
     thought, rest = _split_at_thought(text)
-    if answers := [match.group(1).strip() for match in _ANSWER.finditer(rest)]:
+    if answers := [found.strip() for found in _ANSWER.findall(rest) or _ANSWER.findall(text)]:
         if len(set(answers)) > 1:
             raise UserError(f"{where} has {len(answers)} different <answer> parts; keep the right one")
         return _unboxed(answers[0]), thought_of(text), Note.TAGS
@@ -176,7 +177,8 @@ def _split_at_thought(text: str) -> tuple[str | None, str]:
     """
     if not (ends := list(_THOUGHT_END.finditer(text))):
         return None, text
-    return _TAG.sub("", text[: ends[-1].start()]).strip() or None, text[ends[-1].end() :].strip()
+    before = _ANSWER.sub("", text[: ends[-1].start()])
+    return _TAG.sub("", before).strip() or None, text[ends[-1].end() :].strip()
 
 
 def _unboxed(answer: str) -> str:

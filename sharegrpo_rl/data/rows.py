@@ -42,7 +42,8 @@ class RowReader:
         values = {field: self.columns.pick(row, field)[1] for field in self.columns.fields}
         identity = default_id if values["id"] is None else str(values["id"])
         where = f"{where}, id {identity}"
-        choices = read_choices(values["choices"], f"{where}: choices")
+        labelled = read_choices(values["choices"], f"{where}: choices")
+        choices = _without_letters(labelled)
         gold, solution = self._gold(row, choices, where)
         images = read_images(values["images"], where=where, folder=folder, root=self.root)
         column, value = self.columns.require(row, "question", where)
@@ -52,7 +53,11 @@ class RowReader:
         wordings = tuple(as_asked(wording, asked.system, choices) for wording in wordings)
         steps_column, steps_value = self.columns.pick(row, "key_steps")
         steps = read_key_steps(steps_value, steps_column, where)
-        notes = {Note.SYSTEM: asked.system, Note.BASE64: holds_base64(values["images"])}
+        notes = {
+            Note.LABELS: choices != labelled,
+            Note.SYSTEM: asked.system,
+            Note.BASE64: holds_base64(values["images"]),
+        }
         return SeedQuestion(
             id=identity,
             question=wordings[0],
@@ -210,6 +215,16 @@ def read_choices(value: Any, where: str) -> tuple[str, ...]:
     if len(texts) > len(LETTERS):
         raise UserError(f"{where}: {len(texts)} choices, and {len(LETTERS)} (A to Z) is the most; leave some out")
     return tuple(texts)
+
+
+def _without_letters(choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The choices without `A.`, `(B)`, ... at their beginnings, where each begins with its own letter."""
+    pairs = zip(LETTERS, choices, strict=False)
+    texts = [re.fullmatch(rf"\(?{letter}\s*[).:]\s*(\S.*)", choice, re.DOTALL) for letter, choice in pairs if choice]
+    if len(texts) < 2 or not all(texts):
+        return choices
+    kept = iter(text.group(1) for text in texts if text)
+    return tuple(next(kept) if choice else "" for choice in choices)
 
 
 def with_choices(text: str, choices: Sequence[str]) -> str:

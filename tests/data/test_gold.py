@@ -28,6 +28,8 @@ def gold(value: object, *choices: str, last_box: bool = False) -> Gold:
         ("<think> I count. </think><answer> 2 </answer>", "2", "I count.", Note.TAGS),
         ("<think>\n</think>\n\n<answer>2</answer>", "2", None, Note.TAGS),
         ("I count.</think> <answer>2</answer>", "2", "I count.", Note.TAGS),
+        ("<reasoning>I count.</reasoning><answer>2</answer>", "2", "I count.", Note.TAGS),
+        ("<answer>2</answer><think>I count.</think>", "2", "I count.", Note.TAGS),
         ("I count. <answer>2</answer>", "2", "I count.", Note.TAGS),
         ("<answer>2</answer> or else <answer>2</answer>", "2", "or else", Note.TAGS),
         (r"<think>I count.</think><answer>$\boxed{2}$</answer>", "2", "I count.", Note.TAGS),

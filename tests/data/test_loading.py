@@ -212,7 +212,7 @@ def test_the_walk_says_what_was_converted(make_set, row, caplog) -> None:
     folder = make_set([row(id=f"r{i}", answer=f"<think>x</think><answer>{i}</answer>") for i in range(3)])
     notes = check_bank(load_bank(str(folder), "train"))
     assert notes.counts == {Note.TAGS: 3}
-    assert caplog.messages == [f"{folder} (train), 3 rows: 3 ground truths taken out of <answer> tags"]
+    assert caplog.messages == [f"{folder} (train), 3 rows: ground truths taken out of <answer> tags: 3"]
 
 
 def test_the_walk_says_nothing_of_plain_rows(make_set, row, caplog) -> None:
@@ -223,6 +223,6 @@ def test_the_walk_says_nothing_of_plain_rows(make_set, row, caplog) -> None:
 def test_the_walk_names_equal_ids_and_rows_without_a_picture(make_set, row) -> None:
     folder = make_set([row(), row(question="How many red dots?"), row(id="r1", image=None)])
     without, repeated = check_bank(load_bank(str(folder), "train")).lines()
-    assert without == "1 without a picture, unlike the others"
-    assert repeated.startswith("1 ids stand for several rows each (such as 'r0')")
+    assert without == "rows without a picture, unlike the others: 1"
+    assert repeated.startswith("ids that repeat, so that no page can show their pictures: 1, such as 'r0'")
     assert ids(load_bank(str(folder), "train", columns={"id": None})) == ["train-0", "train-1", "train-2"]

@@ -352,3 +352,13 @@ def test_a_solution_alone_is_answer_and_thought() -> None:
     assert (question.answer, question.solution, question.notes) == ("2", "I count.", (Note.TAGS,))
     question = read({"problem": "How many?", "answer": "One and one.\n#### 2"})
     assert (question.answer, question.solution, question.notes) == ("2", "One and one.", (Note.HASHES,))
+
+
+@pytest.mark.parametrize("label", ["{}. ", "({}) ", "{}) ", "{}:", "{}."])
+def test_letters_in_choices_are_shown_once(label: str) -> None:
+    choices = [label.format(letter) + text for letter, text in zip("AB", ("red", "blue"), strict=True)]
+    question = read({"question": "Which?", "choices": choices, "answer": choices[1]})
+    assert (question.choices, question.notes) == (("red", "blue"), (Note.LABELS,))
+    assert question.question == "Which?\nChoices: (A) red (B) blue"
+    kept = read({"question": "Which?", "choices": ["A. Smith", "B. Jones", "none"], "answer": "A"})
+    assert kept.choices == ("A. Smith", "B. Jones", "none")
