@@ -149,11 +149,14 @@ class _Training:
         self.say(
             f"{self.spec.run} on {self.spec.env}, seed {seed}, in {folder.path}: building data, model and warm start"
         )
+        checkpoint = folder.latest_checkpoint(self.say)
+        if checkpoint is not None:  # what is damaged is found before the model is built
+            folder.read_json("before.json")
+            self.rollouts.read()
         algorithm = build(self.spec, seed)
         self.build_seconds = self.seconds()
         failed = True
         try:
-            checkpoint = folder.latest_checkpoint()
             if checkpoint is not None:
                 algorithm.restore_from_path(str(checkpoint.path.absolute()))
                 self.started -= checkpoint.seconds
