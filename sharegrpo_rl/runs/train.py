@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -127,7 +128,7 @@ class _Training:
         self.say = partial(say, console)
         self.rollouts = RolloutLog(folder.path)
         self.started = time.monotonic()
-        self.resume_command = f"the same command with --name {folder.path.name} --resume auto"
+        self.resume_command = f"the same command with --name {shlex.quote(folder.path.name)} --resume auto"
 
     def seconds(self) -> float:
         """Wall seconds of the run, those of earlier processes included."""
@@ -274,5 +275,5 @@ class _Training:
         self.console.print(closing_table(summary))
         self.say(signal_line(summary))
         self.say(f"{clock(summary['seconds'])} in all; everything is in {folder.path}. Next:")
-        self.say(f"  sharegrpo-rl evaluate {folder.path / 'export'} --blind")
-        self.say(f"  tensorboard --logdir {self.options.storage_path}")
+        self.say(f"  {shlex.join(['sharegrpo-rl', 'evaluate', str(folder.path / 'export'), '--blind'])}")
+        self.say(f"  {shlex.join(['tensorboard', '--logdir', str(self.options.storage_path)])}")
