@@ -104,7 +104,7 @@ def _check_unsealed(folder: Path) -> None:
         with file.open("rb") as opened:
             header = int.from_bytes(opened.read(8), "little")
             try:
-                tensors = json.loads(opened.read(header)) if header < file.stat().st_size else None
+                tensors: dict[str, Any] = json.loads(opened.read(min(header, file.stat().st_size)))
                 ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
             except (ValueError, TypeError, KeyError, AttributeError):
                 ends = None

@@ -156,12 +156,12 @@ class RunFolder:
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Cut result.json back to a checkpoint, or to nothing; newer checkpoints, which are damaged, are removed."""
         with storage_errors(self.path):
-            for path in self._numbered() if checkpoint else []:
-                if path.name > checkpoint.path.name:
-                    remove(path)
             if checkpoint is None:
                 self.results.cut_back(0)
             else:
+                for path in self._numbered():
+                    if path.name > checkpoint.path.name:
+                        remove(path)
                 self.results.cut_back(checkpoint.iteration, checkpoint.row)
 
     def save_iteration(

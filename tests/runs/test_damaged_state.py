@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from rich.console import Console
 from stand_in_algorithm import RUN_FILE, StandIn
 from test_train_loop import without_clocks
 
+from sharegrpo_rl.cli import run
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.runs.run_file import TrainOptions, load_run
 from sharegrpo_rl.runs.train import train
@@ -159,10 +158,8 @@ def test_params_that_a_kill_left_empty_before_any_result_are_written_anew(finish
     assert go(tmp_path)[0] == 0
 
 
-def test_the_program_ends_with_code_2_and_one_line(unfinished: Path) -> None:
+def test_the_program_ends_with_code_2_and_one_line(unfinished: Path, capsys: pytest.CaptureFixture) -> None:
     empty(unfinished / "run" / "params.json")
-    command = [sys.executable, str(PROGRAM), str(unfinished / "run.yaml"), str(unfinished), "run"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "params.json: empty or damaged" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert run(["train", str(unfinished / "run.yaml"), "--storage-path", str(unfinished), "--name", "run"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "params.json: empty or damaged" in line
