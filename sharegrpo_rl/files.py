@@ -129,6 +129,7 @@ def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
     """A path next to `target` at which to write a file or make a folder; it replaces `target` at the end.
 
     Readers see the old file or the new one. A folder cannot be exchanged at once: for an instant there is none.
+    The disk has what was written before it gets its name, so that a power cut leaves nothing half-written under it.
     Where the block fails, `target` stays and what was written is removed. `shared`: several processes may do this
     at a time. Without it a killed process's remains are removed by the next one.
     """
@@ -139,21 +140,40 @@ def replacing(target: Path, *, shared: bool = False) -> Iterator[Path]:
         remove(partial)
     try:
         yield partial
+        _sync(partial)
         if partial.is_dir() and target.exists():
             remove(old)
             target.rename(old)
         partial.replace(target)
+        _sync_one(target.parent)
         remove(old)
     finally:
         remove(partial)
 
 
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file, or a folder with all that is in it; links are left alone."""
+    for inner in path.iterdir() if path.is_dir() else ():
+        if not inner.is_symlink():
+            _sync(inner)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems: files only
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def write_atomically(target: Path, content: str | bytes) -> None:
     """Replace a file in one step, on disk when this returns. Text is written as UTF-8."""
-    with replacing(target) as partial, partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(target) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(target: Path, value: Any, indent: int = 2) -> None:

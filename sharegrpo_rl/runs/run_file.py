@@ -6,6 +6,7 @@ A run ends after its iterations or completions, where a metric reaches a value, 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -105,7 +106,7 @@ def read_run(path: Path, sets: Sequence[str], resolve: Callable[[str, dict[str, 
 
 
 def _refuse_search(tree: Mapping[str, Any], path: Path) -> None:
-    see = f"see the search with `sharegrpo-rl tune {path} --dry-run`"
+    see = f"see the search with `sharegrpo-rl tune {shlex.quote(str(path))} --dry-run`"
     if found := find_search_space(read_table(tree, "config")):
         raise UserError(
             f"{found[0]}: {found[1]} is a search space and this command takes one setting; {see}, "

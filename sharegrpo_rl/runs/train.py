@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -127,7 +128,7 @@ class _Training:
         self.say = partial(say, console)
         self.rollouts = RolloutLog(folder.path)
         self.started = time.monotonic()
-        self.resume_command = f"the same command with --name {folder.path.name} --resume auto"
+        self.resume_command = f"the same command with --name {shlex.quote(folder.path.name)} --resume auto"
 
     def seconds(self) -> float:
         """Wall seconds of the run, those of earlier processes included."""
@@ -149,11 +150,14 @@ class _Training:
         self.say(
             f"{self.spec.run} on {self.spec.env}, seed {seed}, in {folder.path}: building data, model and warm start"
         )
+        checkpoint = folder.latest_checkpoint(self.say)
+        if checkpoint is not None:  # what is damaged is found before the model is built
+            folder.read_json("before.json")
+            self.rollouts.read()
         algorithm = build(self.spec, seed)
         self.build_seconds = self.seconds()
         failed = True
         try:
-            checkpoint = folder.latest_checkpoint()
             if checkpoint is not None:
                 algorithm.restore_from_path(str(checkpoint.path.absolute()))
                 self.started -= checkpoint.seconds
@@ -271,5 +275,5 @@ class _Training:
         self.console.print(closing_table(summary))
         self.say(signal_line(summary))
         self.say(f"{clock(summary['seconds'])} in all; everything is in {folder.path}. Next:")
-        self.say(f"  sharegrpo-rl evaluate {folder.path / 'export'} --blind")
-        self.say(f"  tensorboard --logdir {self.options.storage_path}")
+        self.say(f"  {shlex.join(['sharegrpo-rl', 'evaluate', str(folder.path / 'export'), '--blind'])}")
+        self.say(f"  {shlex.join(['tensorboard', '--logdir', str(self.options.storage_path)])}")

@@ -164,9 +164,13 @@ def search_params(spec: SearchSpec, seed: int, imports: Mapping[str, str]) -> di
 
 def decide_search(folder: SearchFolder, params: Mapping[str, Any], options: Mapping[str, Any], resume: str) -> str:
     """`new`, `resume` or `finished`; UserError where the folder holds a search that must not be touched."""
-    stored = folder.read_json(PARAMS)
-    if stored is None or not (folder.has_progress or folder.is_finished):
+    if not (folder.has_progress or folder.is_finished):
         return "new"
+    if (stored := folder.read_json(PARAMS)) is None:
+        raise UserError(
+            f"{folder.path}: holds results of a search, but no {PARAMS} to tell of which; "
+            "restore it from a copy, or give another --name to begin a new search"
+        )
     if resume == "never":
         raise UserError(f"{folder.path}: already holds a search; give another --name, or --resume auto to continue it")
     if different := differing_keys(stored, params):

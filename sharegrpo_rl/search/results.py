@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,9 +53,9 @@ def write_results(
         say(console, text)
         return
     say(console, f"{text}, {BEST}. Next:")
-    say(console, f"  sharegrpo-rl train {path / BEST} --seed {seed}")
+    say(console, f"  {shlex.join(['sharegrpo-rl', 'train', str(path / BEST), '--seed', str(seed)])}")
     if checkpoint := results["best"]["checkpoint"]:
-        say(console, f"  sharegrpo-rl evaluate {path / checkpoint} --blind")
+        say(console, f"  {shlex.join(['sharegrpo-rl', 'evaluate', str(path / checkpoint), '--blind'])}")
 
 
 def best_trial(journal: Journal, mode: str) -> TrialRecord | None:

@@ -23,7 +23,8 @@ from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.config.search import with_values
 from sharegrpo_rl.config.user_code import import_user_files
 from sharegrpo_rl.files import LockedError, as_json, replacing, storage_errors, write_atomically
-from sharegrpo_rl.runs.folder import STATE_FILE, RunFolder, run_params
+from sharegrpo_rl.runs.checkpoints import STATE_FILE
+from sharegrpo_rl.runs.folder import RunFolder, run_params
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
 from sharegrpo_rl.runs.process import quiet_libraries
 from sharegrpo_rl.runs.run_file import RunSpec, reason_to_stop, resolve_run

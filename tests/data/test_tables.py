@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.data.tables import ChainedTable, JsonlTable, ParquetTable
+from sharegrpo_rl.data.tables import ChainedTable, JsonlTable, ParquetTable, open_table
 from sharegrpo_rl.errors import UserError
 
 ROWS = st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=6) | st.integers() | st.none(), max_size=3))
@@ -131,3 +132,39 @@ def test_tables_travel_by_pickle(tmp_path: Path, picture: bytes) -> None:
     assert (len(again), again[101], again[99]) == (102, chained[101], chained[99])
     assert again.location(101).endswith("a.jsonl line 3")
     assert again.folder(0) == tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "tsv"])
+@pytest.mark.parametrize("how", ["cut short", "other rows", "replaced"])
+def test_a_file_written_anew_while_it_is_read_is_an_error(tmp_path: Path, suffix: str, how: str) -> None:
+    """Reading the mapped pages of a file that became shorter would end the process without a word."""
+    path = tmp_path / f"train.{suffix}"
+    lines = [f'{{"id": "{i:04}"}}' if suffix == "jsonl" else f"id{i:04}" for i in range(4000)]
+    path.write_text("\n".join(lines))
+    table = open_table(path)
+    copy = pickle.loads(pickle.dumps(table))
+    assert table[0] != table[3000] == copy[3000]
+    if how == "replaced":
+        path.rename(tmp_path / "old")
+    path.write_text("\n".join(lines[:10] if how == "cut short" else reversed(lines)))
+    os.utime(path, ns=(0, 1))  # whatever the clock's grain is
+    for opened in (table, copy):
+        with pytest.raises(UserError, match=rf"train\.{suffix}: was written anew"):
+            opened[3000]
+
+
+def test_another_process_finds_a_file_of_another_length(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"id": 1}\n' * 100)
+    state = pickle.dumps(open_table(path))
+    path.write_text('{"id": 1}\n')
+    with pytest.raises(UserError, match="was written anew"):
+        pickle.loads(state)[50]
+
+
+def test_a_removed_file_can_be_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"id": 1}\n{"id": 2}\n')
+    table = open_table(path)
+    path.unlink()
+    assert table[1] == {"id": 2}
