@@ -229,9 +229,11 @@ def test_a_learner_that_cannot_be_built_says_why(build, tmp_path):
 def test_a_silent_learner_is_named(build, batches):
     group = build(num_learners=1)
     (pid,) = processes(group)
-    group.config.learner_timeout_s = 1.0
+    group._options = group._options.model_copy(update={"learner_timeout_s": 1.0})
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(LearnerError, match=rf"1 s over update for learner 0 \(.*pid {pid}\).*raise learner_timeout_s"):
+    with pytest.raises(
+        LearnerError, match=rf"no answer to update within 1 s from learner 0 \(.*pid {pid}\).*raise learner_timeout_s"
+    ):
         group.update(batches[0])
     group.shutdown()
     assert gone([pid])

