@@ -76,8 +76,7 @@ class RunAlgorithm(Algorithm):
         self.seed = config.seed or 0
         start_ray(self.options)
         check_demand(self.options)  # before the warm start
-        for split in ("train", "test"):
-            make_run_env(config, split)
+        config.model_folder, self._warm_start_report = prepare_model(config)  # and the data before that
         self._env = make_env(
             config.env,
             config.train_env_config(),
@@ -86,7 +85,6 @@ class RunAlgorithm(Algorithm):
             check=False,
         )
         self.bank = self._env.bank
-        config.model_folder, self._warm_start_report = prepare_model(config)
         config.user_code = UserCode.of_this_process()
         if config.user_callbacks:
             config.add_user_callbacks()

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from hashlib import blake2b
@@ -78,13 +78,14 @@ def module_config(config: AlgorithmConfig) -> dict[str, Any]:
 
 
 def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
-    """The folder (or hub name) that workers load, and the warm start's report.
+    """The folder (or hub name) that workers load, and the warm start's report; the data is read and checked first.
 
     A tiny or warm-started model is made once and kept in the user's cache under a key of everything that determines
     it: settings, seed, data, library versions and this package's own sources.
     """
+    envs = tuple(make_run_env(config, split) for split in ("train", "test"))
     if config.model != "tiny":
-        check_run_prompts(config, PromptEncoder(load_processor(config.model), prompt_settings(config)))
+        _check_prompts(config, envs, PromptEncoder(load_processor(config.model), prompt_settings(config)))
         if not config.warm_start:
             return config.model, None
     folder = cache_folder("models") / cache_key(config)
@@ -96,16 +97,16 @@ def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
             with locked(lock):
                 if not (folder / REPORT_FILE).exists():  # else the process waited for has made it
                     with replacing(folder) as partial:
-                        report = _make(config, partial)
+                        report = _make(config, envs, partial)
                         (partial / REPORT_FILE).write_text(json.dumps(report))
     return str(folder), json.loads((folder / REPORT_FILE).read_text())
 
 
-def _make(config: AlgorithmConfig, folder: Path) -> dict[str, Any] | None:
+def _make(config: AlgorithmConfig, envs: Sequence[MultimodalQAEnv], folder: Path) -> dict[str, Any] | None:
     settings = ModelSettings(config.model, config.dtype, prompts=prompt_settings(config))
     if config.model == "tiny":
         policy = tiny_policy(config)
-        check_run_prompts(config, policy.encoder)
+        _check_prompts(config, envs, policy.encoder)
     else:
         policy = load_policy(settings)
     size = sum(weight.nbytes for weight in policy.model.state_dict().values())
@@ -128,10 +129,10 @@ def make_run_env(config: AlgorithmConfig, split: str, *, check: bool = True) -> 
     )
 
 
-def check_run_prompts(config: AlgorithmConfig, encoder: PromptEncoder) -> None:
-    """UserError where the run's model cannot be asked its questions, or cannot write their ground truths."""
-    check_prompts(make_run_env(config, "train", check=False), encoder)
-    check_prompts(make_run_env(config, "test", check=False), encoder, config.evaluation_questions)
+def _check_prompts(config: AlgorithmConfig, envs: Sequence[MultimodalQAEnv], encoder: PromptEncoder) -> None:
+    train, test = envs
+    check_prompts(train, encoder)
+    check_prompts(test, encoder, config.evaluation_questions)
 
 
 def tiny_policy(config: AlgorithmConfig) -> Policy:

@@ -47,8 +47,6 @@ def start_local(**settings: Any) -> None:
         try:
             ray.init(address="local", **settings)
             return
-        except UserError:
-            raise
         except Exception as error:
             ray.shutdown()
             reason = " ".join(str(error).split())[:200]
@@ -68,8 +66,8 @@ def _cluster_address() -> str | None:
     if address and address != "auto":
         if not _answers(address):
             raise UserError(
-                f"RAY_ADDRESS: no Ray answers at {address} within {CONNECT_SECONDS:g} s; start the cluster, or unset RAY_ADDRESS "
-                "to use this machine alone"
+                f"RAY_ADDRESS: no Ray answers at {address} (HOST:PORT) within {CONNECT_SECONDS:g} s; start the cluster, or unset "
+                "RAY_ADDRESS to use this machine alone"
             )
         return address
     file = Path(_default_folder()) / "ray_current_cluster"  # `ray start` leaves it, also when it is killed
@@ -89,8 +87,8 @@ def _cluster_address() -> str | None:
 def _answers(address: str) -> bool:
     """Does anything listen at `[ray://]host:port`?"""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"RAY_ADDRESS: {address!r} is not HOST:PORT")
+    if not host or not port.isdecimal():
+        return False
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
             return True

@@ -151,7 +151,7 @@ class PromptEncoder:
 
     @cached_property
     def _special_ids(self) -> dict[int, str]:
-        """id -> text of the tokens that decoding leaves out."""
+        """id -> text of every special token, those of answer formats among them."""
         added = {i: str(t) for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
         return added | dict(zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True))
 
@@ -208,10 +208,15 @@ class PromptEncoder:
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
         """The text of a completion, special tokens left out; tags of answer formats stay, special or not."""
-        hidden = {i for i, token in self._special_ids.items() if not _FORMAT_TAG.fullmatch(token)}
-        if len(hidden) == len(self._special_ids):
+        if len(self._hidden_ids) == len(self._special_ids):
             return self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return self.tokenizer.decode([int(i) for i in token_ids if int(i) not in hidden], skip_special_tokens=False)
+        shown = [int(i) for i in token_ids if int(i) not in self._hidden_ids]
+        return self.tokenizer.decode(shown, skip_special_tokens=False)
+
+    @cached_property
+    def _hidden_ids(self) -> frozenset[int]:
+        """Ids that decoding leaves out."""
+        return frozenset(i for i, token in self._special_ids.items() if not _FORMAT_TAG.fullmatch(token))
 
 
 def most_image_tokens(side: int, min_pixels: int, max_pixels: int) -> int:

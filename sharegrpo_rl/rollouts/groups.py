@@ -175,15 +175,10 @@ def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
 
     `tasks` has figures for each task where the groups belong to several, `kinds` for each kind of question.
     """
-    accuracies = [g.accuracies for g in groups]
-    rewards = [g.rewards for g in groups]
     return {
-        "valid_advantage_ratio": valid_ratio(accuracies),
-        "valid_reward_ratio": valid_ratio(rewards),
-        "valid_slot_ratio": valid_slot_ratio(accuracies),
-        "reward_density": reward_density(accuracies),
-        "solved_ratio": solved_ratio(accuracies),
-        "num_groups": len(groups),
+        **_kind_metrics(groups),
+        "valid_reward_ratio": valid_ratio([g.rewards for g in groups]),
+        "valid_slot_ratio": valid_slot_ratio([g.accuracies for g in groups]),
         "shrunk_groups": sum(len(g.slots) < num_variants for g in groups),
         "transformed_slots": sum(s.transform is not None for g in groups for s in g.slots),
         **_breakdown("tasks", groups, lambda g: g.task, _task_metrics),

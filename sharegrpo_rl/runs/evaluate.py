@@ -69,7 +69,7 @@ def evaluate_model(
     env = make_env(env_id, env_config, split=options.split, answer_format=settings["answer_format"])
     protocol = _protocol(folder, settings, options, env, env_id, env_config)
     kept = None if options.out is None else EvaluationFolder(options.out, protocol)
-    model = _Model(folder, settings, options, env)
+    model = _Model(folder, settings, options, env, protocol["questions"])
     report = evaluate(
         env,
         model.greedy,
@@ -175,9 +175,15 @@ class _Model:
     """The model's answers. It is loaded with the first question, so that a finished evaluation loads none."""
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Any], options: EvaluateOptions, env: MultimodalQAEnv
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        options: EvaluateOptions,
+        env: MultimodalQAEnv,
+        questions: int,
     ) -> None:
         self.folder, self.settings, self.options, self.env = folder, settings, options, env
+        self.questions = questions  # that are asked
         self.max_tokens: int = settings["max_completion_tokens"]
 
     def greedy(self, shown: list[ShownQuestion]) -> list[GeneratedText]:
@@ -199,7 +205,7 @@ class _Model:
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         dtype = "bfloat16" if "bfloat16" in (config.get("dtype"), config.get("torch_dtype")) else "float32"
         prompts = PromptSettings(**self.settings["prompts"])
-        check_prompts(self.env, PromptEncoder(load_processor(str(self.folder)), prompts), self.options.limit)
+        check_prompts(self.env, PromptEncoder(load_processor(str(self.folder)), prompts), self.questions)
         return load_policy(ModelSettings(str(self.folder), dtype, prompts=prompts))
 
     def _generator(self, policy: Policy) -> Generator:

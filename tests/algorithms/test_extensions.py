@@ -174,8 +174,11 @@ def test_train_takes_them_to_remote_runners_and_learners(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_tune_takes_them_to_its_trials(tmp_path):
-    search = RUN_FILE.replace("num_learners: 1", "lr: {uniform: [1e-5, 1e-4]}")
+def test_tune_takes_them_and_data_by_a_relative_path_to_its_trials(tmp_path):
+    write_two_answers(tmp_path / "data")
+    search = RUN_FILE.replace("num_learners: 1", "lr: {uniform: [1e-5, 1e-4]}").replace("DrawnShapes", "MultimodalQA")
+    search = search.replace("env_config: {kinds: [color], max_questions: 200}", "env_config: {data: data}")
+    assert "data: data" in search
     (tmp_path / "run.yaml").write_text(search + "  tune: {num_samples: 2, searcher: random, max_concurrent: 1}\n")
     command_line(tmp_path, "tune", "run.yaml")
 

@@ -172,13 +172,6 @@ def test_pictures_are_writable_copies(env_config):
     assert picture.shape == (42, 42, 3)
 
 
-def test_the_rows_of_the_warm_start_are_checked(tmp_path: Path) -> None:
-    rows = [{"question": "How many?", "answer": "2", "image": "none.png" if i == 0 else None} for i in range(4)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match=r"train\.jsonl line 1, id train-0: image none\.png is not there"):
-        make_warm_start_bank("MultimodalQA-v0", {"data": str(tmp_path)}, 2)
-
-
 def test_an_id_that_several_questions_have_names_none(tmp_path: Path) -> None:
     rows = [{"id": "0", "question": f"{i} + 1?", "answer": i + 1} for i in range(2)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

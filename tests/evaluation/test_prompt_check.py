@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_models import tiny_policy
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
 from sharegrpo_rl.algorithms.registry import build_config
 from sharegrpo_rl.algorithms.warm_start import check_targets, target_pack
@@ -157,16 +157,16 @@ def test_format_tags_that_are_special_tokens_are_seen_by_the_grader():
     assert encoder.special_tokens(f"Write {text} <|im_end|>") == ["<|im_end|>"]
 
 
-@pytest.mark.parametrize("answer", ["2</answer>", "a <think> b", "<answer>2</answer> or <answer>3</answer>"])
-def test_a_ground_truth_that_does_not_earn_its_own_reward_is_refused_with_its_row(tmp_path, answer):
+@pytest.mark.parametrize(("answer_format", "answer"), [("steps", "5 ### 6"), ("boxed", "a } b {")])
+def test_a_ground_truth_that_does_not_earn_its_own_reward_is_refused_with_its_row(tmp_path, answer_format, answer):
     data = data_set(tmp_path, (1, {"answer": answer}))
-    with pytest.raises(UserError, match=r"train.jsonl line 2, id r1: .*(does not earn its own reward|answer)"):
-        environment(data)
+    with pytest.raises(UserError, match=r"train.jsonl line 2, id r1: .*does not earn its own reward.*leave it out"):
+        environment(data, answer_format=answer_format)
 
 
-def test_a_ground_truth_that_the_tokenizer_cannot_write_is_refused_with_its_row(tmp_path, monkeypatch):
+def test_a_ground_truth_that_the_tokenizer_cannot_write_is_refused_with_its_row(tmp_path):
     policy = tiny_policy()
-    monkeypatch.setattr(PromptEncoder, "decode", lambda self, ids: "<think>x</think><answer>?</answer>")
+    policy.processor.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("0", "o")
     with pytest.raises(UserError, match=r"line 1, id r0: the model's tokenizer cannot write the ground truth '0'"):
         check_prompts(environment(data_set(tmp_path)), policy.encoder)
 
