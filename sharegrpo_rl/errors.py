@@ -11,6 +11,15 @@ class UserError(Exception):
     """Wrong input (file, row, key, setting). The command line prints it without a traceback and exits with code 2."""
 
 
+class NotFiniteError(UserError):
+    """Weights or logits that are NaN or infinite: nothing can be sampled, trained or saved with them."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} not finite (NaN or infinite): the weights overflowed; lower lr, and keep grad_clip above 0"
+        )
+
+
 def closest(word: object, known: Iterable[str]) -> str | None:
     """The known name that a misspelt word most likely means, whatever its letter case; None where none is close."""
     by_lower = {name.lower(): name for name in known}

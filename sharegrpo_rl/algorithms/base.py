@@ -20,8 +20,9 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune import PlacementGroupFactory
 
 from sharegrpo_rl.algorithms.config import RunConfig
-from sharegrpo_rl.algorithms.model_source import make_run_env, module_config, prepare_model, prompt_settings
+from sharegrpo_rl.algorithms.model_source import module_config, prepare_model
 from sharegrpo_rl.algorithms.recovery import Recovery
+from sharegrpo_rl.algorithms.run_data import make_run_env, prompt_settings
 from sharegrpo_rl.config import RunOptions
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.config.user_code import UserCode
@@ -155,7 +156,7 @@ class RunAlgorithm(Algorithm):
     def evaluate_accuracy(self, blind: bool = False) -> EvaluationReport:
         """Greedy accuracy on the first `evaluation_questions` of the test split; `blind` swaps their images."""
         c = self.config
-        env = make_run_env(c, "test", check=False)
+        env = make_run_env(c, "test")
         keep_fitting(env, self.encoder, c.evaluation_questions)
         generate = greedy_generate(self.encoder, self.recovery.run(self.evaluated_generator), c.max_completion_tokens)
         return evaluate(env, generate, limit=c.evaluation_questions, batch=c.evaluation_batch, blind=blind)

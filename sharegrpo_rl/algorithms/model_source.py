@@ -6,9 +6,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from functools import cache
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -16,38 +15,28 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from sharegrpo_rl.algorithms.run_data import (
+    SPLITS,
+    check_run_data,
+    files_identity,
+    make_run_env,
+    prompt_settings,
+    sources_digest,
+)
 from sharegrpo_rl.algorithms.warm_start import target_text, warm_start
 from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.cache import cache_folder
 from sharegrpo_rl.data.transforms import TRANSFORMS
 from sharegrpo_rl.data.types import QuestionBank
-from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
-from sharegrpo_rl.envs.registry import make_bank, make_env
+from sharegrpo_rl.envs.registry import make_bank
 from sharegrpo_rl.errors import package_version
 from sharegrpo_rl.evaluation.prompt_check import check_prompts
 from sharegrpo_rl.files import locked, replacing, storage_errors
-from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, load_processor
 
 CORPUS_QUESTIONS = 1000  # read for the tiny model's tokenizer
 REPORT_FILE = "warm_start.json"
-
-
-def prompt_settings(config: AlgorithmConfig) -> PromptSettings:
-    """What the run puts around each question."""
-    instruction = config.format_prompt
-    if instruction is None:
-        instruction = ANSWER_FORMATS[config.answer_format].instruction
-    return PromptSettings(
-        config.system_prompt,
-        instruction,
-        config.max_prompt_tokens,
-        config.min_pixels,
-        config.max_pixels,
-        config.escape_special_tokens,
-    )
 
 
 def module_config(config: AlgorithmConfig) -> dict[str, Any]:
@@ -83,12 +72,10 @@ def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
     A tiny or warm-started model is made once and kept in the user's cache under a key of everything that determines
     it: settings, seed, data, library versions and this package's own sources.
     """
-    envs = tuple(make_run_env(config, split) for split in ("train", "test"))
-    if config.model != "tiny":
-        _check_prompts(config, envs, PromptEncoder(load_processor(config.model), prompt_settings(config)))
-        if not config.warm_start:
-            return config.model, None
-    folder = cache_folder("models") / cache_key(config)
+    digests = check_run_data(config)
+    if config.model != "tiny" and not config.warm_start:
+        return config.model, None
+    folder = cache_folder("models") / cache_key(config, digests)
     if not (folder / REPORT_FILE).exists():
         with storage_errors(folder, "free space, or set XDG_CACHE_HOME to another folder"):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,16 +84,17 @@ def prepare_model(config: AlgorithmConfig) -> tuple[str, dict[str, Any] | None]:
             with locked(lock):
                 if not (folder / REPORT_FILE).exists():  # else the process waited for has made it
                     with replacing(folder) as partial:
-                        report = _make(config, envs, partial)
+                        report = _make(config, partial)
                         (partial / REPORT_FILE).write_text(json.dumps(report))
     return str(folder), json.loads((folder / REPORT_FILE).read_text())
 
 
-def _make(config: AlgorithmConfig, envs: Sequence[MultimodalQAEnv], folder: Path) -> dict[str, Any] | None:
+def _make(config: AlgorithmConfig, folder: Path) -> dict[str, Any] | None:
     settings = ModelSettings(config.model, config.dtype, prompts=prompt_settings(config))
     if config.model == "tiny":
         policy = tiny_policy(config)
-        _check_prompts(config, envs, policy.encoder)
+        for split in SPLITS:
+            check_prompts(make_run_env(config, split), policy.encoder)
     else:
         policy = load_policy(settings)
     size = sum(weight.nbytes for weight in policy.model.state_dict().values())
@@ -115,24 +103,6 @@ def _make(config: AlgorithmConfig, envs: Sequence[MultimodalQAEnv], folder: Path
     report = warm_start(policy, config) if config.warm_start else None
     save_pretrained(policy, folder)
     return report
-
-
-def make_run_env(config: AlgorithmConfig, split: str, *, check: bool = True) -> MultimodalQAEnv:
-    """The run's environment over a whole split, the warm start's questions among them; `check` reads every row once."""
-    return make_env(
-        config.env,
-        config.env_config,
-        split=split,
-        rewards=config.rewards,
-        answer_format=config.answer_format,
-        check=check,
-    )
-
-
-def _check_prompts(config: AlgorithmConfig, envs: Sequence[MultimodalQAEnv], encoder: PromptEncoder) -> None:
-    train, test = envs
-    check_prompts(train, encoder)
-    check_prompts(test, encoder, config.evaluation_questions)
 
 
 def tiny_policy(config: AlgorithmConfig) -> Policy:
@@ -164,8 +134,8 @@ def _corpus(bank: QuestionBank, config: AlgorithmConfig) -> Iterator[str]:
         yield from [transform.sentence] * 20
 
 
-def cache_key(config: AlgorithmConfig) -> str:
-    """Digest of everything that determines the prepared model."""
+def cache_key(config: AlgorithmConfig, digests: Mapping[str, str]) -> str:
+    """Digest of everything that determines the prepared model; `digests` are those of the data's splits."""
     parts = {
         "model": config.model,
         "model_config": config.model_config,
@@ -173,7 +143,8 @@ def cache_key(config: AlgorithmConfig) -> str:
         "seed": config.seed or 0,
         "env": config.env,
         "env_config": config.env_config,
-        "data": _data_identity(config.env_config.get("data")),
+        "data": dict(digests),
+        "warm_start's data": files_identity(str((config.warm_start or {}).get("data"))),
         "prompts": asdict(prompt_settings(config)),
         "answer_format": config.answer_format,
         "max_completion_tokens": config.max_completion_tokens,
@@ -182,28 +153,6 @@ def cache_key(config: AlgorithmConfig) -> str:
         "versions": {
             name: package_version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "numpy")
         },
-        "sources": _sources_digest(),
+        "sources": sources_digest(),
     }
     return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
-
-
-def _data_identity(data: Any) -> Any:
-    """Name, size and time of every file of a data set, or of each set of a mixture: changed data makes a new model."""
-    if isinstance(data, list):
-        return [_data_identity(mixed["data"]) for mixed in data]
-    if data is None or not Path(str(data)).exists():
-        return data
-    root = Path(str(data)).resolve()
-    files = sorted(root.rglob("*")) if root.is_dir() else [root]
-    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-
-
-@cache
-def _sources_digest() -> str:
-    """Digest of this package's Python files: a cached model never outlives the code that made it."""
-    root = Path(__file__).resolve().parent.parent
-    digest = blake2b(digest_size=16)
-    for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] not in ("runs", "search", "reports", "statistics", "cli"):
-            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.hexdigest()

@@ -20,9 +20,10 @@ from sharegrpo_rl.data.bank_check import question_location
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack, QuestionBank, SeedQuestion
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.envs.bank_view import BankView
-from sharegrpo_rl.envs.registry import make_bank, make_env, make_warm_start_bank
+from sharegrpo_rl.envs.registry import make_env, make_warm_start_bank
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate, greedy_generate
+from sharegrpo_rl.evaluation.prompt_check import PromptCheck
 from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.grader import ANSWER_FORMATS, question_key
@@ -55,7 +56,9 @@ def warm_start(policy: Policy, config: AlgorithmConfig) -> dict[str, Any]:
         bank = make_warm_start_bank(config.env, config.env_config, options["rows"])
     else:
         env_config = {**config.env_config, "data": options["data"], "max_questions": options["rows"]}
-        bank = make_bank(config.env, env_config, "train")
+        env = make_env(config.env, env_config, answer_format=config.answer_format, check=False)
+        env.check_rows(PromptCheck(env, policy.encoder))
+        bank = env.bank
     bank = BankView(bank, fitting_questions(bank, policy.encoder))
     check_targets(bank, config)
     batches = _TargetBatches(policy, bank, config, options)

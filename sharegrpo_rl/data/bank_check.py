@@ -2,49 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeAlias
 
 from sharegrpo_rl.data.cache import cache_folder, cached_file
 from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion
 from sharegrpo_rl.errors import UserError
 
+RowCheck: TypeAlias = Callable[[SeedQuestion], None]  # UserError where the row is wrong
 _WORTH_KEEPING = 1000  # newly decoded images; fewer take no noticeable time
-
 
 logger = logging.getLogger(__name__)
 
 
-def check_bank(bank: QuestionBank, *, check_truth: Callable[[SeedQuestion], None] | None = None) -> RowNotes:
-    """Read every row, decode every distinct image, and have each ground truth checked.
+@dataclass(frozen=True)
+class BankReport:
+    """What a walk over a split found.
 
-    Returns, and logs in one line, what was converted and what a user should know of the rows. UserError names the file,
-    the row, its id and the image. Images that an earlier walk found intact are recognised by their content and not
-    decoded again.
+    digest: of its rows and the contents of their images; lines: what was converted, and what a user should know.
+    """
+
+    name: str
+    rows: int
+    digest: str
+    lines: tuple[str, ...]
+
+    def log(self) -> None:
+        """Tell the user in one line, where there is something to tell."""
+        if self.lines:
+            logger.warning("%s, %s rows: %s", self.name, f"{self.rows:,}", "; ".join(self.lines))
+
+
+def check_bank(bank: QuestionBank, *checks: RowCheck) -> BankReport:
+    """Read every row once, decode every distinct image, and ask `checks` of each row.
+
+    UserError names the file, the row, its id and the image. Images that an earlier walk found intact are recognised by
+    their content and not decoded again.
     """
     if len(bank) == 0:
         raise UserError(f"data set {bank.name} has no questions in its {bank.split} split; add rows or name another")
-    notes = RowNotes()
+    notes, digest = _RowNotes(), blake2b(digest_size=16)
     images = _CheckedImages(str(Path(bank.name).expanduser().absolute()))
     for index in range(len(bank)):
         question = bank[index]
         with naming_row(bank, index, question):
-            if check_truth is not None:
-                check_truth(question)
-            for image in question.images:
-                images.check(image)
-        notes.add(question.id, question.notes, has_images=bool(question.images))
+            contents = [images.check(image) for image in question.images]
+            for check in checks:
+                check(question)
+        digest.update(_content(question, contents))
+        notes.add(question)
     images.save()
-    if lines := notes.lines():
-        logger.warning("%s (%s), %s rows: %s", bank.name, bank.split, f"{notes.rows:,}", "; ".join(lines))
-    return notes
+    return BankReport(f"{bank.name} ({bank.split})", len(bank), digest.hexdigest(), tuple(notes.lines()))
 
 
-class RowNotes:
+def _content(question: SeedQuestion, images: Sequence[str]) -> bytes:
+    """Everything of a row that a run may read, and its images by their contents."""
+    values = {field.name: getattr(question, field.name) for field in fields(question)}
+    return json.dumps(values | {"images": images, "notes": ()}, default=str).encode() + b"\n"
+
+
+class _RowNotes:
     """Counts what was converted over the rows of a split, and what else a user should know of them."""
 
     def __init__(self) -> None:
@@ -53,12 +77,12 @@ class RowNotes:
         self._without_images = 0
         self._ids: Counter[str] = Counter()
 
-    def add(self, identity: str, notes: Sequence[str], *, has_images: bool) -> None:
+    def add(self, question: SeedQuestion) -> None:
         """Count one row."""
         self.rows += 1
-        self.counts.update(notes)
-        self._without_images += not has_images
-        self._ids[identity] += 1
+        self.counts.update(question.notes)
+        self._without_images += not question.images
+        self._ids[question.id] += 1
 
     def lines(self) -> list[str]:
         """The counts in words, most frequent first; [] where there is nothing to say."""
@@ -101,12 +125,13 @@ class _CheckedImages:
             self._known = set(self._file.read_text(encoding="ascii").split())
         self._decoded = 0
 
-    def check(self, image: ImageSource) -> None:
-        """Decode the image unless its content is known; UserError from the image where it is bad."""
+    def check(self, image: ImageSource) -> str:
+        """The image's fingerprint; it is decoded unless its content is known. UserError from the image where it is bad."""
         if (content := image.fingerprint()) not in self._known:
             image.open()
             self._known.add(content)
             self._decoded += 1
+        return content
 
     def save(self) -> None:
         """Keep the list for the next run, where that saves time."""

@@ -157,11 +157,18 @@ class FileTask(MultimodalQAEnv):
     transforms: ClassVar[tuple[str, ...] | None] = None  # requested by default; the word rule still applies
 
     @classmethod
-    def load_bank(cls, options: Any, split: str, *, check: bool = True) -> QuestionBank:
-        """The rows that are used, of one set or of a mixture. UserError naming file, row or key where one is wrong."""
+    def load_bank(cls, options: Any, split: str) -> QuestionBank:
+        """The rows that are used, of one set or of a mixture."""
         if isinstance(options.data, list):
-            return _load_mixture(cls, options, split, check=check)
-        return super().load_bank(options, split, check=check)
+            return _load_mixture(cls, options, split)
+        return super().load_bank(options, split)
+
+    def read_banks(self) -> list[tuple[QuestionBank, type[MultimodalQAEnv]]]:
+        """Of a mixture each set, whose rows its own environment checks, so that rows which come again are read once."""
+        if not isinstance(self.bank, MixtureBank):
+            return super().read_banks()
+        specs = mixed_sets(cast(FileOptions, self.options))
+        return [(mixed.bank, _reader_of(type(self), spec)) for mixed, spec in zip(self.bank.sets, specs, strict=True)]
 
     @classmethod
     def questions(cls, options: Any, split: str) -> QuestionBank:
@@ -235,8 +242,8 @@ def _check_kinds(requested: Sequence[str], kinds: Sequence[str], where: str, key
         raise UserError(f"{key}.kinds: {where} has no kind {missing[0]!r}; it has {known}")
 
 
-def _load_mixture(env: type[FileTask], options: FileOptions, split: str, *, check: bool) -> MixtureBank:
-    """The split of all sets of `env_config.data`, each read, checked and prepared as its own environment does it.
+def _load_mixture(env: type[FileTask], options: FileOptions, split: str) -> MixtureBank:
+    """The split of all sets of `env_config.data`, each read and prepared as its own environment does it.
 
     `env` is the run's environment, which reads the sets that name none.
     """
@@ -248,7 +255,7 @@ def _load_mixture(env: type[FileTask], options: FileOptions, split: str, *, chec
     names = [spec.mixing.task or spec.name for spec in specs]
     sets = []
     for number, (reader, table, spec, name) in enumerate(zip(readers, tables, specs, names, strict=True)):
-        bank = reader.used_questions(reader.prepare_rows(table, spec.rows, spec.key), spec.rows, check=check)
+        bank = reader.used_questions(reader.prepare_rows(table, spec.rows, spec.key), spec.rows)
         tagged = BankView(bank, range(len(bank)), partial(_tag, spec=spec, name=name))
         sets.append(MixedSet(tagged, spec.key, name if Counter(names)[name] == 1 else f"{name}.{number}"))
     if split != "train":

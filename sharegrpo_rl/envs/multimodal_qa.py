@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sharegrpo_rl.config.option import Options, check_at, option
-from sharegrpo_rl.data.bank_check import check_bank, question_location
+from sharegrpo_rl.data.bank_check import BankReport, RowCheck, check_bank
 from sharegrpo_rl.data.messages import place_sentence
 from sharegrpo_rl.data.transforms import TRANSFORMS, TransformName, dropped_transforms, transform_images
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
@@ -65,18 +65,19 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         render_mode: str | None = None,
         **env_config: Any,
     ) -> None:
-        """`check` reads the split once and refuses bad ground truths and images; for `env_config` see options_type."""
+        """`check`: see `check_rows`, for `env_config` see `options_type`."""
         self.render_mode = render_mode
         self.options = check_at("env_config.", self.options_type, env_config)
-        self.bank = self.load_bank(self.options, split, check=check)
+        self.bank = self.load_bank(self.options, split)
         self.rubric = Rubric(dict(DEFAULT_REWARDS if rewards is None else rewards), answer_format)
         self.observation_space = spaces.Dict({"images": ImageList(), "question": UnicodeText()})
         self.action_space = UnicodeText()
         self._set_rubrics: dict[tuple[tuple[str, float], ...], Rubric] = {}
         self._question: SeedQuestion | None = None
         self._observation: dict[str, Any] = {}
-        if check and not isinstance(self.bank, GeneratedBank):
-            self._check_ground_truths()
+        if check:
+            for report in self.check_rows():
+                report.log()
 
     @classmethod
     def questions(cls, options: Any, split: str) -> QuestionBank:
@@ -89,21 +90,29 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         check_truth(question)
 
     @classmethod
-    def load_bank(cls, options: Any, split: str, *, check: bool = True) -> QuestionBank:
-        """The questions of the split that are used: in train `max_questions`, without the first `skip_questions`.
-
-        `check` reads them all: bad ground truths and images are UserErrors here and not failures later.
-        """
-        return cls.used_questions(cls.questions(options, split), options, check=check)
+    def load_bank(cls, options: Any, split: str) -> QuestionBank:
+        """The questions of the split that are used: in train `max_questions`, without the first `skip_questions`."""
+        return cls.used_questions(cls.questions(options, split), options)
 
     @classmethod
-    def used_questions(cls, bank: QuestionBank, options: Any, *, check: bool) -> QuestionBank:
-        """The part of a bank that `options` leave, checked; generated questions are right by construction."""
+    def used_questions(cls, bank: QuestionBank, options: Any) -> QuestionBank:
+        """The part of a bank that `options` leave."""
         if bank.split == "train":
-            bank = training_questions(bank, options.max_questions, options.skip_questions, options.subset_seed)
-        if check and not isinstance(bank, GeneratedBank):
-            check_bank(bank, check_truth=cls.check)
+            return training_questions(bank, options.max_questions, options.skip_questions, options.subset_seed)
         return bank
+
+    def check_rows(self, *more: RowCheck) -> list[BankReport]:
+        """Read each row once: its images, its ground truth, which must earn its own reward, and what `more` asks of it.
+
+        UserError for the first bad row, which would fail or teach nothing later. The reports of the banks that were read;
+        generated questions are right by construction.
+        """
+        right = _OwnReward(self)
+        return [check_bank(bank, task.check, right, *more) for bank, task in self.read_banks()]
+
+    def read_banks(self) -> list[tuple[QuestionBank, type[MultimodalQAEnv]]]:
+        """The banks whose rows are read from files, and the environment that checks each."""
+        return [] if isinstance(self.bank, GeneratedBank) else [(self.bank, type(self))]
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -190,25 +199,6 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         form = self.rubric.form
         return form.matches(text) and grade_completion(text, question_key(question), form).score >= 1
 
-    def _check_ground_truths(self) -> None:
-        """UserError for the first ground truth that does not earn its own reward: nothing could be learned from its row."""
-        if type(self).grade is not MultimodalQAEnv.grade:
-            return  # a task that grades otherwise
-        right: set[tuple[Any, ...]] = set()
-        for index in range(len(self.bank)):
-            question = self.bank[index]
-            key = (question.answer, question.choices, question.answer_type, question.unit, question.precision)
-            if key in right:
-                continue
-            response = self.perfect_response(question)
-            if not self.is_right(question, response):
-                raise UserError(
-                    f"{question_location(self.bank, index)}, id {question.id}: the ground truth {question.answer[:60]!r} does "
-                    f"not earn its own reward: {response[:160]!r} is not graded as right in the format "
-                    f"{self.rubric.form.name}; correct the row or leave it out"
-                )
-            right.add(key)
-
     def dropped_transforms(self, index: int) -> dict[str, str]:
         """Every known transform that this question never gets, with the reason."""
         return dropped_transforms(self.bank[index], tuple(TRANSFORMS))
@@ -235,6 +225,27 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         for index in range(len(self.bank)):
             indices.setdefault(self.bank[index].id, []).append(index)
         return indices
+
+
+class _OwnReward:
+    """UserError for a ground truth that does not earn its own reward: nothing could be learned from its row."""
+
+    def __init__(self, env: MultimodalQAEnv) -> None:
+        self._env = env
+        self._grades_itself = type(env).grade is not MultimodalQAEnv.grade
+        self._right: set[tuple[Any, ...]] = set()
+
+    def __call__(self, question: SeedQuestion) -> None:
+        key = (question.answer, question.choices, question.answer_type, question.unit, question.precision)
+        if self._grades_itself or key in self._right:
+            return
+        response = self._env.perfect_response(question)
+        if not self._env.is_right(question, response):
+            raise UserError(
+                f"the ground truth {question.answer[:60]!r} does not earn its own reward: {response[:160]!r} is not graded "
+                f"as right in the format {self._env.rubric.form.name}; correct the row or leave it out"
+            )
+        self._right.add(key)
 
 
 def _known_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def check_env_config(env_id: str, env_config: Mapping[str, Any]) -> EnvOptions:
 
 def make_bank(env_id: str, env_config: Mapping[str, Any], split: str, *, check: bool = True) -> QuestionBank:
     """The questions of a split; `check` reads them all once and refuses bad ground truths and images."""
-    options = check_env_config(env_id, env_config)
-    return environment_spec(env_id).load().load_bank(options, split, check=check)
+    check_env_config(env_id, env_config)
+    return make_env(env_id, env_config, split=split, check=check).bank
 
 
 def make_warm_start_bank(env_id: str, env_config: Mapping[str, Any], rows: int) -> QuestionBank:
@@ -102,7 +102,7 @@ def make_warm_start_bank(env_id: str, env_config: Mapping[str, Any], rows: int) 
     from sharegrpo_rl.envs.bank_view import BankView
 
     options = check_env_config(env_id, env_config).model_copy(update={"skip_questions": 0})
-    bank = environment_spec(env_id).load().load_bank(options, "train", check=False)
+    bank = environment_spec(env_id).load().load_bank(options, "train")
     if rows >= len(bank):
         raise UserError(
             f"warm_start.rows: {rows}, but {bank.name} (train) has {len(bank)} rows and RL needs some of them; lower it, "

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import numpy as np
+
 from sharegrpo_rl.data.types import Completion, Prompt
-from sharegrpo_rl.errors import UserError, package_version
+from sharegrpo_rl.errors import NotFiniteError, UserError, package_version
 
 PromptDone = Callable[[int, tuple[Completion, ...]], None]
 """Called with a prompt's index and its completions, as soon as the last of them has ended."""
@@ -36,8 +38,17 @@ class Generator(Protocol):
     ) -> list[tuple[Completion, ...]]:
         """`num_generations` completions of each prompt; `seeds` holds one seed for each prompt.
 
+        NotFiniteError where the model's logits are NaN or infinite.
+
         `on_prompt_done` is called once for every prompt, in the order in which they end.
         """
+
+
+def check_finite(completion: Completion) -> Completion:
+    """The completion; NotFiniteError where a token of it was drawn from logits that are not finite."""
+    if not np.isfinite(completion.sampler_logprobs).all():
+        raise NotFiniteError("the logits are")
+    return completion
 
 
 class EngineLost(RuntimeError):

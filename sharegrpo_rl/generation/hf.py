@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sharegrpo_rl.data.types import Completion, Prompt
-from sharegrpo_rl.generation.generator import PromptDone, Sampling
+from sharegrpo_rl.generation.generator import PromptDone, Sampling, check_finite
 from sharegrpo_rl.models.decoding import Branches, start_branches
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.vision import ImageBank
@@ -134,11 +134,13 @@ class HFGenerator:
         rows = slice(prompt * n, (prompt + 1) * n)
         columns = zip(tokens[:, rows].T.cpu().numpy(), logprobs[:, rows].T.cpu().numpy(), lengths[rows], strict=True)
         return tuple(
-            Completion(
-                token_ids=ids[:length].copy(),
-                sampler_logprobs=values[:length].copy(),
-                text=self.policy.encoder.decode(ids[:length]),
-                truncated=int(ids[length - 1]) not in self.policy.end_ids,
+            check_finite(
+                Completion(
+                    token_ids=ids[:length].copy(),
+                    sampler_logprobs=values[:length].copy(),
+                    text=self.policy.encoder.decode(ids[:length]),
+                    truncated=int(ids[length - 1]) not in self.policy.end_ids,
+                )
             )
             for ids, values, length in columns
         )
@@ -166,11 +168,12 @@ def nucleus(probs: Tensor, top_p: float, candidates: int = CANDIDATES) -> Tensor
 def sample(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Inverse-transform sampling: the first id whose cumulative probability exceeds the row's uniform number in [0, 1).
 
-    probs: [B, vocabulary]; uniforms: [B], float64.
+    probs: [B, vocabulary]; uniforms: [B], float64. A row that holds NaN gives the last id, whose probability is NaN.
     """
     cumulative = probs.cumsum(-1, dtype=torch.float64)
     # An id of probability 0 never has a cumulative value above both its predecessor's and the threshold.
-    return torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    chosen = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    return chosen.clamp_(max=probs.shape[-1] - 1)
 
 
 def uniform_numbers(seed: int, n: int, length: int) -> Tensor:

@@ -115,6 +115,8 @@ def load_model(path: str, dtype: str) -> tuple[Any, Any]:
         processor = side.from_pretrained(path)
         if not getattr(processor, "tokenizer", processor)("a", add_special_tokens=False)["input_ids"]:
             raise ValueError("its tokenizer is empty; is tokenizer.json missing?")
+        if bad := next((name for name, weight in model.named_parameters() if not is_finite(weight)), None):
+            raise ValueError(f"its weight {bad} holds NaN or infinite values; was it saved by a run that diverged?")
         return model, processor
     except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         where = "folder" if Path(path).exists() else "hub model"
@@ -123,6 +125,14 @@ def load_model(path: str, dtype: str) -> tuple[Any, Any]:
         if where == "hub model" and Path(path).name == NAME:
             remedy += f", or write the folder first: python -m sharegrpo_rl.models.smollm2 --out {path}"
         raise UserError(f"model: cannot load the {where} {path!r} ({reason}); {remedy}") from error
+
+
+def is_finite(weight: torch.Tensor) -> bool:
+    """Are all values finite? In one pass without a copy; a tensor without values is."""
+    if not weight.numel() or not weight.is_floating_point() or weight.is_meta:
+        return True
+    low, high = torch.aminmax(weight.detach())  # both are NaN where one value is
+    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def part_of(name: str) -> str:

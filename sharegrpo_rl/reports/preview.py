@@ -160,9 +160,10 @@ def _pictures(images: Sequence[Pixels]) -> list[dict[str, Any]]:
 
 def _encoder(spec: RunSpec, seed: int, env: MultimodalQAEnv) -> Encode:
     """The run's own prompts, through its model's processor."""
-    from sharegrpo_rl.algorithms.model_source import prompt_settings, tiny_policy
+    from sharegrpo_rl.algorithms.model_source import tiny_policy
     from sharegrpo_rl.algorithms.registry import build_config
-    from sharegrpo_rl.evaluation.prompt_check import check_prompts
+    from sharegrpo_rl.algorithms.run_data import prompt_settings
+    from sharegrpo_rl.evaluation.prompt_check import PromptCheck
     from sharegrpo_rl.models.prompts import PromptEncoder, Question, load_processor
 
     config = build_config(spec.run, spec.env, spec.config, seed)
@@ -170,7 +171,8 @@ def _encoder(spec: RunSpec, seed: int, env: MultimodalQAEnv) -> Encode:
         encoder = tiny_policy(config).encoder  # its tokenizer is made from the run's questions
     else:
         encoder = PromptEncoder(load_processor(spec.config["model"]), prompt_settings(config))
-    check_prompts(env, encoder)
+    for report in env.check_rows(PromptCheck(env, encoder)):
+        report.log()
 
     def encode(text: str, images: tuple[Pixels, ...]) -> tuple[str, int, int]:
         (prompt,) = encoder.encode([Question(text, images)])

@@ -69,7 +69,7 @@ def evaluate_model(
     env = make_env(env_id, env_config, split=options.split, answer_format=settings["answer_format"])
     protocol = _protocol(folder, settings, options, env, env_id, env_config)
     kept = None if options.out is None else EvaluationFolder(options.out, protocol)
-    model = _Model(folder, settings, options, env, protocol["questions"])
+    model = _Model(folder, settings, options, env)
     report = evaluate(
         env,
         model.greedy,
@@ -180,10 +180,8 @@ class _Model:
         settings: Mapping[str, Any],
         options: EvaluateOptions,
         env: MultimodalQAEnv,
-        questions: int,
     ) -> None:
         self.folder, self.settings, self.options, self.env = folder, settings, options, env
-        self.questions = questions  # that are asked
         self.max_tokens: int = settings["max_completion_tokens"]
 
     def greedy(self, shown: list[ShownQuestion]) -> list[GeneratedText]:
@@ -205,7 +203,7 @@ class _Model:
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         dtype = "bfloat16" if "bfloat16" in (config.get("dtype"), config.get("torch_dtype")) else "float32"
         prompts = PromptSettings(**self.settings["prompts"])
-        check_prompts(self.env, PromptEncoder(load_processor(str(self.folder)), prompts), self.questions)
+        check_prompts(self.env, PromptEncoder(load_processor(str(self.folder)), prompts))
         return load_policy(ModelSettings(str(self.folder), dtype, prompts=prompts))
 
     def _generator(self, policy: Policy) -> Generator:

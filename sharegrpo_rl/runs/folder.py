@@ -269,6 +269,19 @@ def decide(folder: RunFolder, params: Mapping[str, Any], resume: str) -> str:
     return "finished" if folder.is_finished else "resume"
 
 
+def refuse_other_data(folder: RunFolder, data: Mapping[str, str]) -> None:
+    """UserError where the rows or pictures are not those that the run in the folder began with."""
+    began = (folder.read_json(folder.params_file) or {}).get("data")
+    if began is None:  # begun by a version that wrote no digest
+        return
+    changed = [f"{split} was {began.get(split)}, is {now}" for split, now in data.items() if began.get(split) != now]
+    if changed:
+        raise UserError(
+            f"{folder.path}: holds a run on other data, whose rows or pictures were not these ({'; '.join(changed)}); "
+            "restore the data, or give another --name to begin a new run"
+        )
+
+
 def differing_keys(stored: Mapping[str, Any], params: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Dotted keys of the deciding parts whose values differ: (key, stored value, value in `params`)."""
     before, now = (leaves({part: tree.get(part) for part in DECIDING}) for tree in (stored, params))

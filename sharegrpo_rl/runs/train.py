@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
 from rich.console import Console
 
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
+from sharegrpo_rl.errors import NotFiniteError, UserError
 from sharegrpo_rl.files import PREDICTIONS, as_json
 from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.runs.display import Display, build_summary, closing_table, say, signal_line
 from sharegrpo_rl.runs.examples import check_data
-from sharegrpo_rl.runs.folder import RunFolder, changed_versions, choose_name, decide, run_params
+from sharegrpo_rl.runs.folder import RunFolder, changed_versions, choose_name, decide, refuse_other_data, run_params
 from sharegrpo_rl.runs.journal import RolloutLog, group_entry
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
 from sharegrpo_rl.runs.process import Interruption, peak_memory, quiet_libraries
@@ -56,6 +58,7 @@ class TrainableAlgorithm(Protocol):
 
 
 BuildAlgorithm = Callable[[RunSpec, int], TrainableAlgorithm]
+CheckRun = Callable[[RunSpec, int], dict[str, str]]
 
 
 def build_algorithm(spec: RunSpec, seed: int) -> TrainableAlgorithm:
@@ -68,12 +71,22 @@ def build_algorithm(spec: RunSpec, seed: int) -> TrainableAlgorithm:
     return config.build_algo()
 
 
+def check_run(spec: RunSpec, seed: int) -> dict[str, str]:
+    """Read and check a run's data; a digest of each split that is read from files."""
+    quiet_libraries()
+    from sharegrpo_rl.algorithms.registry import build_config
+    from sharegrpo_rl.algorithms.run_data import check_run_data
+
+    return check_run_data(build_config(spec.run, spec.env, spec.config, seed))
+
+
 def train(
     spec: RunSpec,
     options: TrainOptions,
     console: Console,
     imports: Mapping[str, str] | None = None,
     build: BuildAlgorithm = build_algorithm,
+    check: CheckRun = check_run,
 ) -> int:
     """Train one run to its end in its folder. Returns the exit code: 0, or 130 / 143 where a signal stopped it.
 
@@ -93,11 +106,19 @@ def train(
                 "give another --name to begin a new one",
             )
             return 0
+        what = f"{spec.run} on {spec.env}, seed {options.seed}, in {folder.path}"
+        say(console, f"{what}: building data, model and warm start")
+        data = check(spec, options.seed)
         if state == "new":
             folder.clear()
-            folder.write_json("params.json", params)
-        elif changed := changed_versions(folder, params):
-            say(console, f"versions changed since this run began ({', '.join(changed)}): numbers may differ from here")
+            folder.write_json("params.json", params | {"data": data})
+        else:
+            refuse_other_data(folder, data)
+            if changed := changed_versions(folder, params):
+                say(
+                    console,
+                    f"versions changed since this run began ({', '.join(changed)}): numbers may differ from here",
+                )
         return _Training(spec, options, folder, console, loggers, params).run(build)
 
 
@@ -147,9 +168,6 @@ class _Training:
 
     def _build_and_train(self, build: BuildAlgorithm) -> int:
         folder, seed = self.folder, self.options.seed
-        self.say(
-            f"{self.spec.run} on {self.spec.env}, seed {seed}, in {folder.path}: building data, model and warm start"
-        )
         checkpoint = folder.latest_checkpoint(self.say)
         if checkpoint is not None:  # what is damaged is found before the model is built
             folder.read_json("before.json")
@@ -224,13 +242,17 @@ class _Training:
             for iteration in range(done + 1, iterations + 1):
                 if last:
                     break
-                row = train_iteration(algorithm, iteration)
+                with self._naming_checkpoint(before=iteration - 1):
+                    row = train_iteration(algorithm, iteration)
                 row = as_json({**row, "run_seconds": self.seconds(), **peak_memory()})
                 keep_groups = iteration % interval == 0 or iteration == 1
                 if keep_groups:
                     self._keep_groups(algorithm, iteration)
                 last = self._complete(row) or interruption.code is not None
-                self.folder.save_iteration(row, algorithm.save_to_path, self.seconds(), self.spec.options, last=last)
+                with self._naming_checkpoint(before=iteration):
+                    self.folder.save_iteration(
+                        row, algorithm.save_to_path, self.seconds(), self.spec.options, last=last
+                    )
                 curves.scalars(row, iteration)
                 if keep_groups:
                     curves.groups(algorithm.sampled_groups()[:GROUPS_DRAWN], algorithm.question, iteration)
@@ -240,6 +262,18 @@ class _Training:
                 display.update(row)
         finally:
             display.stop()
+
+    @contextmanager
+    def _naming_checkpoint(self, before: int) -> Iterator[None]:
+        """Weights that overflowed end the run in one line, with the newest checkpoint from before iteration `before`: one
+        that iterations were sampled from since."""
+        try:
+            yield
+        except NotFiniteError as error:
+            good = [path for path in self.folder.checkpoint_paths() if int(path.name) < before]
+            kept = f"the last good checkpoint is {good[-1]}" if good else "no good checkpoint was kept"
+            iteration = len(self.folder.results) + 1
+            raise UserError(f"{self.folder.path}, iteration {iteration}: {error}; {kept}") from error
 
     def _keep_groups(self, algorithm: TrainableAlgorithm, iteration: int) -> None:
         """Before the checkpoint: a kill between the two leaves a line too many, which a resumed run takes back."""
@@ -254,7 +288,8 @@ class _Training:
 
     def _finish(self, algorithm: TrainableAlgorithm, curves: TensorBoardLog, before: dict[str, Any]) -> None:
         folder = self.folder
-        evaluated = algorithm.evaluate_accuracy()
+        with self._naming_checkpoint(before=len(folder.results)):
+            evaluated = algorithm.evaluate_accuracy()
         after = evaluated.summary()
         has_images = any(record.image_keys for record in evaluated.records)  # else there is nothing to swap
         blind = algorithm.evaluate_accuracy(blind=True).summary() if has_images else {**after, "blind": True}

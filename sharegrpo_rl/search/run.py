@@ -22,10 +22,10 @@ from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.learners.ray_start import start_local
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.examples import check_data
-from sharegrpo_rl.runs.folder import choose_name
+from sharegrpo_rl.runs.folder import choose_name, refuse_other_data
 from sharegrpo_rl.runs.process import Interruption, quiet_libraries
 from sharegrpo_rl.runs.run_file import RunSpec, TrainOptions
-from sharegrpo_rl.runs.train import BuildAlgorithm, build_algorithm
+from sharegrpo_rl.runs.train import BuildAlgorithm, CheckRun, build_algorithm, check_run
 from sharegrpo_rl.search.display import SearchDisplay
 from sharegrpo_rl.search.draws import OptunaDraws, PlannedDraws
 from sharegrpo_rl.search.file import SearchSpec, single_values
@@ -80,6 +80,7 @@ def run_search(
     imports: Mapping[str, str] | None = None,
     build: BuildAlgorithm = build_algorithm,
     prepare: PrepareWarmStart | None = prepare_warm_start,
+    check: CheckRun = check_run,
 ) -> int:
     """Run one search to its end in its folder. Returns the exit code: 0, 1 where every trial failed, 130 or 143.
 
@@ -99,9 +100,12 @@ def run_search(
             text = "this search is finished, see search.json and best.yaml; a new one needs another --name"
             say(console, f"{folder.path}: {text}")
             return 0
+        data = check(spec.base, options.seed)
         if state == "new":
             folder.clear()
-        folder.write_json(PARAMS, params)
+        else:
+            refuse_other_data(folder, data)
+        folder.write_json(PARAMS, params | {"data": data})
         demand = _largest_demand([trial.options for trial in samples])
         at_once = min(spec.options["max_concurrent"] or _trials_at_once(demand), spec.trials)
         shared = _shared_settings(spec, options.seed, folder, imports or {}, build)

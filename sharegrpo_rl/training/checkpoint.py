@@ -7,7 +7,7 @@ another number of ranks, under another sharding, and in a single process.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import NotFiniteError, UserError
+from sharegrpo_rl.models.loading import is_finite
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.weights import engine_weights
-from sharegrpo_rl.training.sharding import Ranks, full_tensor
+from sharegrpo_rl.training.sharding import Ranks, full_tensor, local_part
 from sharegrpo_rl.training.step import TrainingStep
 
 MARKER = "checkpoint.json"
@@ -31,13 +32,15 @@ FILE_BYTES = 4 * 2**30
 def save(step: TrainingStep, folder: Path, everything: bool = False) -> None:
     """Write trained weights, the optimizer's moments and the counters; with `everything` frozen weights too.
 
-    The folder is new or empty. Ranks may each have their own, if the files are brought together before `load`. Collective;
-    the folder is complete once all ranks have returned.
+    The folder is new or empty. Ranks may each have their own, if the files are brought together before `load`.
+    NotFiniteError where a value is NaN or infinite. Collective; the folder is complete once all ranks have returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; files of another checkpoint would be read with this one's")
-    state = _state(step) | (_frozen(step) if everything else {})
+    state = _state(step)
+    _check_finite(state, step.ranks)
+    state |= _frozen(step) if everything else {}
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     dcp.save(state, storage_writer=writer, no_dist=step.ranks.size == 1)
     (files,) = step.ranks.sum([len(list(folder.glob(f"shard-{step.ranks.rank + 1:05d}-*")))])
@@ -67,6 +70,15 @@ def load(step: TrainingStep, folder: Path) -> None:
     step.optimizer.write_back()
     optimizer_steps, skipped_steps, length = (int(n) for n in state["counter.steps"])
     step.go_on_from(optimizer_steps, skipped_steps, None if length == NO_LENGTH else length)
+
+
+def _check_finite(state: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """NotFiniteError, on every rank, where a rank's part of a tensor has NaN or infinite values. Collective."""
+    bad = [i for i, tensor in enumerate(state.values()) if not is_finite(local_part(tensor))]
+    (last,) = ranks.max([max(bad, default=-1)])
+    if last >= 0:
+        what, _, name = list(state)[int(last)].partition(".")
+        raise NotFiniteError(f"the {what.replace('_', ' ')} of {name} is")
 
 
 def _check_complete(folder: Path) -> None:

@@ -118,6 +118,11 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def local_part(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor; any other tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def shard(policy: Policy, sharding: str, cpu_offload: bool = False) -> None:
     """Make a policy ready to train on all ranks of torch.distributed, in place, before its optimizer is built.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sharegrpo_rl.config.registry import LOSSES
 from sharegrpo_rl.config.run import GRPOOptions, RunOptions
 from sharegrpo_rl.data.types import Completion, PromptPack
+from sharegrpo_rl.errors import NotFiniteError
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.vision import ImageBank, count_distinct
 from sharegrpo_rl.ops.policy_loss import correction_weights, kl_estimate
@@ -41,8 +43,7 @@ class UpdateLog:
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
         self.norms: list[float] = []
-        self.lr = 0.0
-        self.kl_coeff = 0.0
+        self.lr = self.kl_coeff = math.nan  # of the last optimizer step
         self.deviation = 0.0
         self.gaps: list[Tensor] = []
 
@@ -58,6 +59,11 @@ class UpdateLog:
         """Note an optimizer step: its learning rate, the norm of its gradient, the KL's weight."""
         self.lr, self.kl_coeff = lr, kl_coeff
         self.norms.append(norm)
+
+    def check_logits(self, ranks: Ranks) -> None:
+        """NotFiniteError on every rank where one of them had logits that are not finite, and so an entropy. Collective."""
+        if ranks.max([float(not math.isfinite(self.sums["entropy"]))])[0]:
+            raise NotFiniteError("the logits are")
 
     def sampler_gap(self, micro: MicroBatch, logprobs: Tensor) -> None:
         """|trainer - sampler| log-prob of native tokens, taken before the first optimizer step."""
@@ -81,13 +87,15 @@ class UpdateLog:
         *added, gap_sum, gap_count = ranks.sum([*(self.sums[k] for k in names), gap_sum, len(gaps)])
         deviation, gap_max = ranks.max([self.deviation, gaps.max().item() if len(gaps) else 0.0])
         sums = dict(zip(names, added, strict=True))
-        steps, tokens = max(1, len(self.norms)), max(1.0, sums["tokens"])
+        # Figures of an update that trained nothing are NaN, null in result.json: a 0 would be drawn and averaged.
+        trained = sums["tokens"] > 0
+        steps, tokens = (len(self.norms), sums["tokens"]) if trained else (math.nan, math.nan)
         return {name: sums[name] / tokens for name in own_statistics} | {
             "policy_loss": sums["policy_loss"] / steps,
             "kl": sums["kl"] / steps,
             "entropy": sums["entropy"] / tokens,
-            "ratio_mean": sums["ratio"] / tokens if sums["tokens"] else 1.0,
-            "ratio_max_deviation": deviation,
+            "ratio_mean": sums["ratio"] / tokens,
+            "ratio_max_deviation": deviation if trained else math.nan,
             "clip_fraction_low": sums["clipped_low"] / tokens,
             "clip_fraction_high": sums["clipped_high"] / tokens,
             "clip_fraction_dual": sums["clipped_dual"] / tokens,
@@ -95,8 +103,8 @@ class UpdateLog:
             "grad_norm": sum(self.norms) / steps,
             "lr": self.lr,
             "kl_coeff": self.kl_coeff,
-            "logprob_diff_mean": gap_sum / gap_count if gap_count else 0.0,
-            "logprob_diff_max": gap_max,
+            "logprob_diff_mean": gap_sum / (gap_count or math.nan),
+            "logprob_diff_max": gap_max if gap_count else math.nan,
         }
 
 
@@ -227,7 +235,10 @@ class TrainingStep:
             if first:
                 log.sampler_gap(micro, values.logprobs.detach())
         log.add({"encoded_images": self._encodes(batch, images)})
-        log.step(lr, self._apply_gradients(), kl_weight)
+        norm = self._apply_gradients()
+        if not math.isfinite(norm):
+            log.check_logits(self.ranks)
+        log.step(lr, norm, kl_weight)
 
     def _encodes(self, batch: MinibatchState, images: ImageBank | None) -> int:
         """How many images went through the vision tower: a sharded one runs again in every micro-batch that shows them."""

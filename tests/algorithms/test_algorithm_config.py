@@ -155,7 +155,7 @@ def test_methods_on_drawn_shapes_leave_from_one_model():
     names = ["share_grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny", "grpo/drawn_shapes-tiny-dapo"]
     names += ["grpo_d/drawn_shapes-tiny", "sft/drawn_shapes-tiny", "step_grpo/drawn_shapes-tiny"]
     specs = [load_run(examples[name]) for name in names]
-    keys = [cache_key(build_config(spec.run, spec.env, spec.config, 0)) for spec in specs]
+    keys = [cache_key(build_config(spec.run, spec.env, spec.config, 0), {}) for spec in specs]
     assert len(set(keys[:5])) == 1
     assert keys[5] != keys[0]
 

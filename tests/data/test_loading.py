@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sharegrpo_rl.data.bank_check import check_bank
-from sharegrpo_rl.data.gold import Note
+from sharegrpo_rl.data.bank_check import RowCheck, check_bank
 from sharegrpo_rl.data.loading import TableBank, load_bank
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
@@ -104,8 +103,8 @@ def test_an_empty_data_set_is_named(make_set) -> None:
         load_bank("", "train")
 
 
-def walk(folder: Path, **settings) -> None:
-    check_bank(load_bank(str(folder), "train"), **settings)
+def walk(folder: Path, *checks: RowCheck) -> None:
+    check_bank(load_bank(str(folder), "train"), *checks)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_a_bad_truth_names_its_row(make_set, row) -> None:
 
     folder = make_set([*rows_of(2, row), row(id="bad", answer="?")])
     with pytest.raises(UserError, match=r"train\.jsonl line 3, id bad: the answer '\?'"):
-        walk(folder, check_truth=check)
+        walk(folder, check)
 
 
 def test_images_found_whole_are_not_decoded_again(
@@ -210,19 +209,39 @@ def test_a_damaged_folder_of_save_to_disk_is_named(tmp_path: Path, row) -> None:
 
 def test_the_walk_says_what_was_converted(make_set, row, caplog) -> None:
     folder = make_set([row(id=f"r{i}", answer=f"<think>x</think><answer>{i}</answer>") for i in range(3)])
-    notes = check_bank(load_bank(str(folder), "train"))
-    assert notes.counts == {Note.TAGS: 3}
+    report = check_bank(load_bank(str(folder), "train"))
+    assert report.lines == ("ground truths taken out of <answer> tags: 3",)
+    report.log()
     assert caplog.messages == [f"{folder} (train), 3 rows: ground truths taken out of <answer> tags: 3"]
 
 
 def test_the_walk_says_nothing_of_plain_rows(make_set, row, caplog) -> None:
-    assert check_bank(load_bank(str(make_set(rows_of(3, row))), "train")).lines() == []
-    assert caplog.messages == []
+    report = check_bank(load_bank(str(make_set(rows_of(3, row))), "train"))
+    report.log()
+    assert (report.lines, caplog.messages) == ((), [])
+
+
+@pytest.mark.parametrize("change", [{"answer": "4"}, {"question": "Why?"}, {"unit": "cm"}, {"own_column": 1}, None])
+def test_the_digest_is_of_all_that_a_run_may_read(make_set, row, change) -> None:
+    folder = make_set(rows_of(3, row))
+
+    def digest() -> str:
+        return check_bank(load_bank(str(folder), "train")).digest
+
+    before = digest()
+    assert digest() == before
+    if change is None:
+        (picture := next(folder.rglob("*.png"))).write_bytes(picture.read_bytes() + b"more")
+    else:
+        lines = (folder / "train.jsonl").read_text().splitlines()
+        lines[1] = json.dumps(json.loads(lines[1]) | change)
+        (folder / "train.jsonl").write_text("\n".join(lines))
+    assert digest() != before
 
 
 def test_the_walk_names_equal_ids_and_rows_without_a_picture(make_set, row) -> None:
     folder = make_set([row(), row(question="How many red dots?"), row(id="r1", image=None)])
-    without, repeated = check_bank(load_bank(str(folder), "train")).lines()
+    without, repeated = check_bank(load_bank(str(folder), "train")).lines
     assert without == "rows without a picture, unlike the others: 1"
     assert repeated.startswith("ids that repeat, so that no page can show their pictures: 1, such as 'r0'")
     assert ids(load_bank(str(folder), "train", columns={"id": None})) == ["train-0", "train-1", "train-2"]

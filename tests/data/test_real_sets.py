@@ -33,7 +33,7 @@ def test_a_set_loads_as_it_is(name: str, split: str) -> None:
     bank = bank_of(name, split)
     assert len(bank) == ROWS[name][split == "test"]
     ids: set[str] = set()
-    check_bank(bank, check_truth=lambda question: ids.add(question.id))
+    check_bank(bank, lambda question: ids.add(question.id))
     assert len(ids) == len(bank)
     assert all(len(bank[index].images) == 1 for index in range(0, len(bank), 50))
 

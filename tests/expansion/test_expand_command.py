@@ -47,7 +47,7 @@ def test_the_new_set_loads_as_it_is_and_keeps_every_column(
     new = tmp_path / "new"
     for split, count in (("train", 4), ("test", 1)):
         bank = load_bank(str(new), split)
-        check_bank(bank, check_truth=check_truth)
+        check_bank(bank, check_truth)
         assert len(bank) == count
     bank = load_bank(str(new), "train")
     assert [len(bank[i].variants) for i in range(4)] == [3, 4, 3, 3]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.errors import NotFiniteError
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.policy import model_inputs
@@ -140,3 +141,13 @@ def test_training_mode_is_put_back(policy, tiny):
     HFGenerator(policy).generate([tiny.prompt(policy)], 2, [0], Sampling(2))
     assert policy.model.training
     assert HFGenerator(policy).generate([], 2, [], Sampling(2)) == []
+
+
+@pytest.mark.parametrize("sampling", [Sampling(4), Sampling(4, top_p=0.9), Sampling(4, greedy=True)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error(make_policy, tiny, sampling, value):
+    policy = make_policy()
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[policy.encoder.tokenizer.convert_tokens_to_ids("y")] = value
+    with pytest.raises(NotFiniteError, match="lower lr"):
+        HFGenerator(policy).generate([tiny.prompt(policy)], 2, [0], sampling)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_families import text_only
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
@@ -42,6 +43,17 @@ def test_export_and_load_keep_the_policy(policy, folder, tiny):
     assert (loaded.end_ids, loaded.pad_id) == (policy.end_ids, policy.pad_id)
     assert torch.equal(loaded.banned, policy.banned)
     assert sorted(p.suffix for p in folder.iterdir() if "model" in p.name) == [".safetensors"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(policy, folder, tmp_path, value):
+    spoiled = shutil.copytree(folder, tmp_path / "spoiled")
+    weights = load_file(spoiled / "model.safetensors")
+    name = next(n for n in weights if n.endswith("down_proj.weight"))
+    weights[name][0, 0] = value
+    save_file(weights, spoiled / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"down_proj.weight holds NaN or infinite values"):
+        load(spoiled)
 
 
 def test_prompts_survive_export(policy, folder, tiny):

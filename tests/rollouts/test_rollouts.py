@@ -21,7 +21,7 @@ OPTIONS = {
         "hidden_size": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "vision_layers": 1, "vocab_size": 300,
     },
     "min_pixels": 784, "max_pixels": 784, "max_prompt_tokens": 400, "max_completion_tokens": 4, "format_prompt": "",
-    "num_questions": 4, "num_generations": 2, "num_env_runners": 2,
+    "num_questions": 4, "num_generations": 2, "num_env_runners": 2, "kl_coeff": 0.1,
 }  # fmt: skip
 
 
@@ -51,10 +51,8 @@ def versions(algo):
 
 def options(algo, **changes):
     """Change options of a running algorithm."""
-    config = algo.config.copy(copy_frozen=False)
-    for name, value in changes.items():
-        setattr(config, name, value)
-    algo.rollouts._config = config
+    assert hasattr(algo.rollouts, "_options")
+    algo.rollouts._options = algo.options.model_copy(update=changes)
 
 
 def whole(algo):

@@ -163,3 +163,32 @@ def test_the_program_ends_with_code_2_and_one_line(unfinished: Path, capsys: pyt
     assert run(["train", str(unfinished / "run.yaml"), "--storage-path", str(unfinished), "--name", "run"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "params.json: empty or damaged" in line
+
+
+def with_data(root: Path, **digests: str) -> None:
+    """Give the same command again, with data of these digests."""
+    train(
+        load_run(root / "run.yaml", ["config.checkpoints_to_keep=3"]),
+        TrainOptions(storage_path=root, name="run"),
+        Console(file=io.StringIO()),
+        build=StandIn,
+        check=lambda spec, seed: digests,
+    )
+
+
+def test_a_run_is_not_resumed_on_other_data(unfinished: Path) -> None:
+    """Both digests are named; a run from before there were digests is resumed, and nothing is touched."""
+    file = unfinished / "run" / "params.json"
+    params = json.loads(file.read_text())
+    assert params["data"] == {}
+    file.write_text(json.dumps(params | {"data": {"train": "aaa", "test": "bbb"}}))
+    before = results(unfinished)
+    with pytest.raises(
+        UserError, match=r"holds a run on other data.*test was bbb, is ccc.*restore the data, or .*--name"
+    ):
+        with_data(unfinished, train="aaa", test="ccc")
+    assert results(unfinished) == before
+    with_data(unfinished, train="aaa", test="bbb")
+    (unfinished / "run" / "summary.json").unlink()
+    file.write_text(json.dumps({key: value for key, value in params.items() if key != "data"}))
+    with_data(unfinished, train="aaa", test="ccc")

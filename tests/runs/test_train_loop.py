@@ -19,7 +19,7 @@ from rich.console import Console
 from stand_in_algorithm import RUN_FILE, StandIn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import NotFiniteError, UserError
 from sharegrpo_rl.runs.run_file import TrainOptions, load_run
 from sharegrpo_rl.runs.train import train
 
@@ -83,6 +83,23 @@ def ending_after(iterations: int, error: type[BaseException]) -> type[StandIn]:
     return Ending
 
 
+def overflowing(iteration: int, saving: bool) -> type[StandIn]:
+    """A stand-in whose weights overflow in an iteration: found when it samples, or when it saves."""
+
+    class Overflowing(StandIn):
+        def train(self) -> dict[str, Any]:
+            if not saving and self.iteration + 1 == iteration:
+                raise NotFiniteError("the logits are")
+            return super().train()
+
+        def save_to_path(self, path: str) -> Any:
+            if saving and self.iteration == iteration:
+                raise NotFiniteError("the weight of head is")
+            return super().save_to_path(path)
+
+    return Overflowing
+
+
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
 
@@ -101,6 +118,22 @@ def events(folder: Path) -> EventAccumulator:
     accumulator = EventAccumulator(str(folder), size_guidance={"images": 50, "scalars": 0})
     accumulator.Reload()
     return accumulator
+
+
+@pytest.mark.parametrize(
+    ("iteration", "saving", "kept"),
+    [
+        (5, False, "the last good checkpoint is .*checkpoints/000003"),  # nothing was sampled from that of 4
+        (5, True, "the last good checkpoint is .*checkpoints/000004"),
+        (2, False, "no good checkpoint was kept"),
+    ],
+)
+def test_weights_that_overflow_end_a_run_with_the_last_good_checkpoint(
+    run_file: Path, tmp_path: Path, iteration: int, saving: bool, kept: str
+) -> None:
+    with pytest.raises(UserError, match=f"iteration {iteration}: .*not finite.*lower lr.*; {kept}$"):
+        go(run_file, tmp_path, name="run", build=overflowing(iteration, saving))
+    assert len(lines(tmp_path / "run")) == iteration - 1
 
 
 def test_a_run_ends_at_its_completions_and_stays_finished(run_file: Path, tmp_path: Path) -> None:

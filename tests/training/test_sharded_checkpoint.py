@@ -7,9 +7,9 @@ from rank_cases import LORA, Case, compared, made_step, trained, write_model
 from rank_processes import on_ranks
 from transformers import AutoModelForImageTextToText
 
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import NotFiniteError, UserError
 from sharegrpo_rl.training.checkpoint import MARKER, _state, export_pretrained, full_weights, load, save
-from sharegrpo_rl.training.sharding import full_tensor
+from sharegrpo_rl.training.sharding import full_tensor, local_part
 
 SHARDINGS = (None, "ddp", "fsdp2")
 SCHEDULED = {"lr": 1e-4, "lr_schedule": "cosine", "total_steps": 6, "minibatch_size": 3, "weight_decay": 0.01}
@@ -157,6 +157,29 @@ def test_an_unfinished_or_foreign_checkpoint_is_refused(folder, tmp_path):
     (tmp_path / "saved" / MARKER).write_text('{"files": 2}')
     with pytest.raises(UserError, match="1 of the checkpoint's 2 files"):
         load(step, tmp_path / "saved")
+
+
+def spoiled(folder, out, sharding):
+    """What saving says on this rank after the last rank's part of a weight went wrong, and whether anything was written."""
+    step = made_step(folder, Case(), sharding)
+    name, weight = next((n, w) for n, w in step.policy.model.named_parameters() if n.endswith("down_proj.weight"))
+    if step.ranks.rank == step.ranks.size - 1:
+        with torch.no_grad():
+            local_part(step.optimizer.weight_of(weight))[-1, 0] = float("nan")
+    try:
+        save(step, out)
+    except NotFiniteError as error:
+        return str(error).startswith(f"the weight of {name} is not finite"), list(out.iterdir())
+    return False, []
+
+
+def test_weights_that_are_not_finite_are_not_saved(folder, tmp_path):
+    assert spoiled(folder, tmp_path / "alone", None) == (True, [])
+
+
+@pytest.mark.slow
+def test_a_weight_that_is_not_finite_on_one_rank_stops_all(folder, tmp_path):
+    assert on_ranks(2, spoiled, folder, tmp_path / "both", "fsdp2") == [(True, [])] * 2
 
 
 def test_nothing_is_lost_by_saving(folder, tmp_path):

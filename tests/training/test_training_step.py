@@ -9,6 +9,7 @@ import torch
 from sharegrpo_rl.algorithms.warm_start import SupervisedSettings, run_sft, target_pack
 from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.errors import NotFiniteError
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.ops.advantages import local_advantages
@@ -116,6 +117,25 @@ def test_a_non_finite_gradient_is_left_out_and_counted(make_policy, tiny):
     metrics = step.update(packs)
     assert (metrics["skipped_steps"], metrics["optimizer_steps"]) == (1, 1)
     assert all(bool(p.isfinite().all()) for p in policy.model.parameters())
+
+
+def test_logits_that_are_not_finite_end_the_update(make_policy, tiny):
+    policy = make_policy()
+    step, packs = TrainingStep(policy, GRPOOptions(lr=1e-2)), some_packs(policy, tiny)
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[policy.encoder.tokenizer.convert_tokens_to_ids("y")] = float("inf")
+    with pytest.raises(NotFiniteError, match="logits are not finite"):
+        step.update(packs)
+
+
+def test_an_update_that_trained_nothing_has_no_figures(make_policy, tiny):
+    policy = make_policy()
+    packs = [replace(p, advantages=np.zeros(3)) for p in some_packs(policy, tiny)]
+    metrics = TrainingStep(policy, GRPOOptions()).update(packs)
+    measured = {"entropy", "grad_norm", "ratio_mean", "ratio_max_deviation", "policy_loss", "kl", "clip_fraction_low"}
+    assert {name for name, value in metrics.items() if np.isnan(value)} >= measured | {"logprob_diff_mean"}
+    counted = ("optimizer_steps", "skipped_steps", "packs", "pairs", "skipped_packs", "encoded_images")
+    assert [metrics[name] for name in counted] == [1, 0, 4, 12, 4, 0]
 
 
 def test_gradient_norm_is_clipped(make_policy, tiny):

@@ -16,7 +16,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt
-from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling
+from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling, check_finite
 from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder
@@ -91,11 +91,13 @@ class VLLMGenerator:
 
     def _completion(self, answer: Any) -> Completion:
         tokens = np.asarray(answer.token_ids, np.int64)
-        return Completion(
-            token_ids=tokens,
-            sampler_logprobs=np.asarray(answer.logprobs.logprobs, np.float32),
-            text=self.policy.encoder.decode(tokens),
-            truncated=int(tokens[-1]) not in self.policy.end_ids,
+        return check_finite(
+            Completion(
+                token_ids=tokens,
+                sampler_logprobs=np.asarray(answer.logprobs.logprobs, np.float32),
+                text=self.policy.encoder.decode(tokens),
+                truncated=int(tokens[-1]) not in self.policy.end_ids,
+            )
         )
 
 
