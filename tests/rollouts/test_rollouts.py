@@ -115,7 +115,7 @@ def test_a_runner_that_takes_no_weights_is_replaced(algo, caplog):
     hang(algo, 1)
     options(algo, weight_sync_timeout_s=10.0)
     algo.rollouts.push_weights(everything=True)
-    assert "env runner 1 was given 10 s for weights" in caplog.text
+    assert f"env runner 1 did not answer within 10 s (weights {algo.rollouts.weights_version})" in caplog.text
     options(algo)
     assert whole(algo)
 
@@ -125,15 +125,15 @@ def test_a_runner_killed_in_the_middle_loses_no_question(algo, caplog):
     pids = everyone(algo, lambda r: os.getpid())
     state = {k: v for k, v in algo.get_state().items() if k in ("cursor",)}
     requests = algo._next_requests(7)
-    undisturbed = algo.rollouts.collect(requests)
+    undisturbed = algo.rollouts.collect_batch(requests)
     os.kill(pids[0], signal.SIGSTOP)  # it certainly has not answered when it dies
     asked = algo.rollouts.begin(requests)
     os.kill(pids[0], signal.SIGKILL)
     again = algo.rollouts.finish(requests, asked)
     assert "was lost over 4 questions: it was killed" in caplog.text
 
-    def tokens(episodes):
-        return [(e.custom_data["question_id"], e.custom_data["completion"].token_ids.tolist()) for e in episodes]
+    def tokens(batch):
+        return [(g.question_id, [c.token_ids.tolist() for slot in g.completions for c in slot]) for g in batch.groups]
 
     assert tokens(again) == tokens(undisturbed)
     algo.cursor.set_state(state["cursor"])
@@ -169,14 +169,14 @@ def test_an_error_in_a_runner_keeps_its_text(algo):
 
 def test_what_kills_every_runner_ends_the_run(algo, monkeypatch):
     """A poisonous request is not asked for ever."""
-    ask = algo.rollouts._pool.ask
+    call = algo.rollouts._pool.call
 
-    def poison(method, arguments, what):
+    def poison(method, arguments, purpose):
         for runner in arguments if method == "sample_with_metrics" else ():
             hang(algo, runner)
-        return ask(method, arguments, what)
+        return call(method, arguments, purpose)
 
-    monkeypatch.setattr(algo.rollouts._pool, "ask", poison)
+    monkeypatch.setattr(algo.rollouts._pool, "call", poison)
     options(algo, rollout_timeout_s=1e-3, weight_sync_timeout_s=PATIENCE)
-    with pytest.raises(RunnerError, match=r"got no answer in 3 attempts; env runner \d was given 0.001 s"):
+    with pytest.raises(RunnerError, match=r"got no answer in 3 attempts; env runner \d did not answer within 0.001 s"):
         algo.train()

@@ -249,7 +249,8 @@ def test_a_two_answer_task_is_learned(make_policy, tiny):
         shares.append(rewards.mean().item())
         credit = local_advantages(rewards)[0].numpy()
         metrics = step.update([PromptPack(0, 0, prompt, answers, credit, np.ones(16, bool))])
-        assert metrics["logprob_diff_max"] < 1e-4
+        if np.any(credit):  # else nothing is trained, and nothing compared
+            assert metrics["logprob_diff_max"] < 1e-4
     assert first != second
     assert np.mean(shares[:2]) < 0.8
     assert np.mean(shares[-5:]) > 0.9
