@@ -18,7 +18,7 @@ import ray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharegrpo_rl.algorithms.registry import build_config
-from sharegrpo_rl.generation import hf as prefill
+from sharegrpo_rl.models import decoding
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "host_memory.py"
 OPTIONS = {
@@ -88,7 +88,7 @@ def test_one_process_holds_each_image_once(tmp_path, monkeypatch):
     """In two iterations. A second copy of every image, of this iteration or the last, would add one to the slope; the
     pictures before they are processed, one of each wording, are a quarter of it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(prefill, "PREFILL_TOKENS", 1)  # each pass takes one prompt: both sizes need as much for it
+    monkeypatch.setattr(decoding, "PREFILL_TOKENS", 1)  # each pass takes one prompt: both sizes need as much for it
     gc.disable()  # nothing waits for it to be freed
     try:
         in_one_process(1)  # what a process loads and keeps at its first use
