@@ -6,7 +6,7 @@ What a method may override, and what nothing else relies on:
     advantages(rewards [V, N]) -> [V, N]           credit of a group's completions, each trained under its own prompt
     build_packs(groups) -> [PromptPack]            credit of groups where completions are shared between prompts
     reward_stages() -> [f(groups) -> groups]       what changes rewards before credit is taken
-    resample(packs, groups) -> [PromptPack]        the packs that are finally trained on: replay
+    resample(packs) -> [PromptPack]                the packs that are finally trained on: replay
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ class GRPO(RunAlgorithm):
             for stage in self.reward_stages():
                 self._rewarded = stage(self._rewarded)
             self._packs = self.build_packs(self._rewarded)
-            update = self.learner_group.update(self.resample(self._packs, batch.trained))
+            packs = self.resample(self._packs)
+            update = self.learner_group.update(packs)
+            if self.options.replays:
+                self.replay.add(packs, batch.trained, self.learner_group.sampled_logprobs(), self.iteration)
         if not self.options.max_staleness:
             self._sync_weights()
         self._log(batch, update, time.perf_counter() - started)
@@ -103,11 +106,11 @@ class GRPO(RunAlgorithm):
         reference_kl = self._reference_kl if self.options.uses_reference else None
         return group_stages(self.options, derive_seed(self.seed, self.iteration), reference_kl)
 
-    def resample(self, packs: Sequence[PromptPack], groups: Sequence[Group]) -> list[PromptPack]:
-        """With replay: stored completions replace groups without any advantage, and those that selection lacked."""
-        if self.options.replay_size == 0:
+    def resample(self, packs: Sequence[PromptPack]) -> list[PromptPack]:
+        """With replay: completions of earlier iterations replace groups without any advantage, and those that selection
+        lacked."""
+        if not self.options.replays:
             return list(packs)
-        self.replay.add(packs, groups, self.iteration)
         return self.replay.fill(packs, self.options, self.seed, self.iteration, self.render)
 
     def _credit(self, group: Group) -> NDArray[np.float64]:
@@ -149,7 +152,10 @@ class GRPO(RunAlgorithm):
         self.metrics.log_dict(completions, key=ENV_RUNNER_RESULTS, reduce="mean", window=1)
         self.metrics.log_dict(groups, key="groups", reduce="mean", window=1)
         if options.selection != "none":
-            self.metrics.log_dict(batch.metrics(), key="selection", reduce="mean", window=1)
+            planned = (self.iteration + 1) * options.optimizer_steps_per_iteration
+            missing = planned - update["optimizer_steps"] - update["skipped_steps"]
+            selected = batch.metrics() | {"steps_missing": missing}
+            self.metrics.log_dict(selected, key="selection", reduce="mean", window=1)
         if options.replay_size:
             self.metrics.log_dict(self.replay.metrics(self.iteration), key="replay", reduce="mean", window=1)
         values = {

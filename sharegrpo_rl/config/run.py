@@ -316,6 +316,11 @@ class RunOptions(Options):
         return "token"
 
     @property
+    def replays(self) -> bool:
+        """Are completions kept for later updates?"""
+        return False
+
+    @property
     def kl_schedule_length(self) -> int | None:
         """Optimizer steps of the KL schedule (t)."""
         return self.total_steps
@@ -484,6 +489,10 @@ class GRPOOptions(RunOptions):
     @property
     def level(self) -> str:
         return self.ratio_level
+
+    @property
+    def replays(self) -> bool:
+        return self.replay_size > 0
 
     @property
     def kl_schedule_length(self) -> int | None:

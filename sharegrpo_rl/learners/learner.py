@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,11 @@ class VLMLearnerGroup(LearnerGroup):
     def update(self, packs: Sequence[PromptPack], **kwargs: Any) -> dict[str, float]:
         """Train on the packs; pixels that env runners left in the object store are fetched here."""
         return self.local_learner.update_packs(fetch_pixels(packs))
+
+    def sampled_logprobs(self) -> Mapping[int, np.ndarray]:
+        """With replay: log-probs [T] of the last update's sampled pairs, by the policy before it. Pairs number the packs'
+        completions in order; those that needed no pass are missing."""
+        return self.local_learner.step.sampled_logprobs
 
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
         """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""

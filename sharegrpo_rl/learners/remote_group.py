@@ -47,6 +47,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         self._folder = commit_root(self._options.commit_folder)
         self.restarts = 0
         self.seconds: dict[str, float] = {}  # of the last update
+        self._sampled_logprobs: dict[int, np.ndarray] = {}
         self._group = Group("", ())
         self._version = 0  # how many updates the weights have seen
         spec = WorkerGroupSpec(
@@ -79,9 +80,14 @@ class TrainLearnerGroup(VLMLearnerGroup):
         answers = self._call("update", shares)
         clock.append(time.perf_counter())
         self._version += 1
-        self.seconds = _seconds(clock, [seconds for _, seconds in answers])
+        self.seconds = _seconds(clock, [seconds for _, seconds, _ in answers])
+        self._sampled_logprobs = {pair: logprobs for _, _, own in answers for pair, logprobs in own.items()}
         metrics: dict[str, float] = answers[0][0]
         return metrics
+
+    @override(VLMLearnerGroup)
+    def sampled_logprobs(self) -> Mapping[int, np.ndarray]:
+        return self._sampled_logprobs
 
     @override(VLMLearnerGroup)
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:

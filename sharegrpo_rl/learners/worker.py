@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import torch.distributed as dist
@@ -107,13 +108,14 @@ class LearnerWorker:
         """(part, parameters, trainable parameters) of the whole model."""
         return parameter_table(self.learner.rl_module.model)
 
-    def update(self, share: list[ray.ObjectRef]) -> tuple[dict[str, float], dict[str, float]]:
-        """Train on this rank's share; the metrics of the whole update, and this rank's seconds."""
+    def update(self, share: list[ray.ObjectRef]) -> tuple[dict[str, float], dict[str, float], dict[int, np.ndarray]]:
+        """Train on this rank's share; the metrics of the whole update, this rank's seconds and its `sampled_logprobs`."""
         began = time.perf_counter()
         fetched = self._fetch(share)
         started = time.perf_counter()
         metrics = self.learner.update_share(fetched)
-        return metrics, {"fetch": started - began, "step": time.perf_counter() - started}
+        seconds = {"fetch": started - began, "step": time.perf_counter() - started}
+        return metrics, seconds, self.learner.step.sampled_logprobs
 
     def reference_kl(self, share: list[ray.ObjectRef]) -> tuple[float, dict[int, float]]:
         """The KL's weight at the next optimizer step, and the KL of this rank's pairs, nats."""

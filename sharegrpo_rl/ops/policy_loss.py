@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+# Of a log ratio: exp(20) is 5e8, far beyond every clip, and its product with an advantage is finite in float32.
+LARGEST_LOG_RATIO = 20.0
+
 
 class Denominator(NamedTuple):
-    """What a minibatch's losses are divided by, counted once over all of it, before it is cut into micro-batches."""
+    """What a minibatch's losses are divided by, counted once over all of it, before it is cut into micro-batches.
+
+    of_question: the sequences of each question by its group's number; left out, all questions have equally many.
+    """
 
     sequences: int
     tokens: int
     max_tokens: int
+    of_question: Mapping[int, int] = {}
 
 
 class SurrogateStats(NamedTuple):
@@ -29,14 +37,15 @@ def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level
     """pi / pi_old, `[B, T]`: of each token, of the whole sequence (the product, S2, S8), or its geometric mean (GSPO).
 
     logprobs, old_logprobs: `[B, T]`; mask: `[B, T]` bool. At sequence level every token carries its sequence's ratio.
+    Log ratios above LARGEST_LOG_RATIO count as that, without gradient: a product over 2,048 tokens overflows easily.
     """
     log_ratio = (logprobs - old_logprobs) * mask
     if level == "token":
-        return log_ratio.exp()
+        return log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
     total = log_ratio.sum(1, keepdim=True)
     if level == "sequence":
         total = total / mask.sum(1, keepdim=True).clamp(min=1)
-    return total.exp().expand_as(log_ratio)
+    return total.clamp(max=LARGEST_LOG_RATIO).exp().expand_as(log_ratio)
 
 
 def clipped_surrogate(
@@ -66,23 +75,30 @@ def token_weights(
     denominator: Denominator,
     level: str = "token",
     dtype: torch.dtype = torch.float32,
+    groups: Sequence[int] = (),
 ) -> Tensor:
     """Weight of each token's loss, `[B, T]` of `dtype`, such that the weighted sum over a whole minibatch is its loss.
 
     token_mean: every token counts alike. sequence_mean: every sequence counts alike (S2's 1/|o| form).
-    question_mean: a sequence's tokens add up; with a sequence-level ratio a sequence is one term (S8's 1 / (n m^2)).
+    question_mean: every question counts alike, and each of its sequences (S8: a mean over questions of 1 / (n m^2)); a
+    sequence's tokens add up, with a sequence-level ratio it is one term.
     max_length: sum over tokens divided by sequences x longest completion allowed (Dr. GRPO).
+    groups: `[B]`, the questions that `denominator.of_question` counts.
     """
     mask = mask.to(dtype)
     if aggregation == "token_mean":
         return mask / denominator.tokens
     if aggregation == "max_length":
         return mask / (denominator.sequences * denominator.max_tokens)
+    if aggregation not in ("sequence_mean", "question_mean"):
+        raise ValueError(f"unknown loss aggregation {aggregation!r}")
     if aggregation == "sequence_mean" or level != "token":
-        return mask / mask.sum(1, keepdim=True).clamp(min=1) / denominator.sequences
-    if aggregation == "question_mean":
-        return mask / denominator.sequences
-    raise ValueError(f"unknown loss aggregation {aggregation!r}")
+        mask = mask / mask.sum(1, keepdim=True).clamp(min=1)
+    if aggregation == "question_mean" and denominator.of_question:
+        sizes = denominator.of_question
+        shares = [1 / (len(sizes) * sizes[group]) if group in sizes else 0.0 for group in groups]
+        return mask * torch.tensor(shares, dtype=dtype, device=mask.device)[:, None]
+    return mask / denominator.sequences
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
@@ -90,7 +106,8 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tenso
 
     k1 = d: unbiased, but its gradient as a loss is 0 on average, so it belongs in the reward.
     k2 = d^2 / 2: its gradient is that of the KL. k3 = exp(-d) - 1 + d: unbiased and never negative;
-    its gradient is that of the reverse direction. d = logprobs - ref_logprobs.
+    its gradient is that of the reverse direction. d = logprobs - ref_logprobs; below -LARGEST_LOG_RATIO k3's exponent
+    counts as that bound.
     """
     difference = logprobs - ref_logprobs
     if estimator == "k1":
@@ -98,7 +115,8 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tenso
     if estimator == "k2":
         return difference.square() / 2
     if estimator == "k3":
-        return (-difference).expm1() + difference  # exp(..) - 1 would lose the small differences of a first update
+        # exp(..) - 1 would lose the small differences of a first update
+        return (-difference).clamp(max=LARGEST_LOG_RATIO).expm1() + difference
     raise ValueError(f"unknown KL estimator {estimator!r}")
 
 

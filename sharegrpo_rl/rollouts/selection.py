@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sharegrpo_rl.config.registry import SelectionFunction
 from sharegrpo_rl.config.run import GRPOOptions
@@ -89,11 +91,15 @@ def keep_in_band(groups: list[Group], options: GRPOOptions) -> list[Group]:
 
 @dataclass(frozen=True)
 class Replayed:
-    """A stored completion: the question and slot it answered, its advantage, and the iteration that sampled it."""
+    """A stored completion: the question and slot it answered, its advantage, and the iteration that sampled it.
+
+    old_logprobs [T]: by the learner's policy of that time, whole where the sampler's are cut to the nucleus.
+    """
 
     question_index: int
     slot: Slot
     completion: Completion
+    old_logprobs: NDArray[np.float32]
     advantage: float
     iteration: int
 
@@ -107,22 +113,34 @@ class ReplayBuffer:
     """Selective sample replay (VL-Rethinker): the last `size` completions whose advantage is not 0.
 
     It draws single completions with p proportional to |A|^alpha (Skywork's buffer does the same with whole groups). Their
-    log-probs at sampling time are stored, so that the ratio is taken against the policy that wrote them. Shared
-    completions are not stored: their log-probs under a sibling's prompt are the learner's. Prompts are rendered again.
+    log-probs by the learner's policy of that time are stored, so that the ratio is taken against the policy that wrote
+    them. Shared completions are stored once, under the prompt that they were sampled from. Prompts are rendered again.
     """
 
     def __init__(self, size: int) -> None:
         self.entries: deque[Replayed] = deque(maxlen=size)
         self._drawn: list[Replayed] = []
 
-    def add(self, packs: Sequence[PromptPack], groups: Sequence[Group], iteration: int) -> None:
-        """Store the native completions of this iteration's packs that have an advantage."""
+    def add(
+        self,
+        packs: Sequence[PromptPack],
+        groups: Sequence[Group],
+        sampled_logprobs: Mapping[int, NDArray[np.float32]],
+        iteration: int,
+    ) -> None:
+        """Store the native completions of `groups`, as an update trained them in `packs`, that have an advantage.
+
+        sampled_logprobs: the learner's before that update, by the pair's number among all completions of the packs.
+        """
         sources = {(g.group, slot.slot): (g.question_index, slot) for g in groups for slot in g.slots}
+        pairs = count()
         for pack in packs:
-            index, slot = sources[pack.group, pack.slot]
             for completion, advantage, native in zip(pack.completions, pack.advantages, pack.native, strict=True):
-                if native and advantage != 0:
-                    self.entries.append(Replayed(index, slot, completion, float(advantage), iteration))
+                pair = next(pairs)
+                if native and advantage != 0 and pack.old_logprobs is None:
+                    index, slot = sources[pack.group, pack.slot]
+                    old = sampled_logprobs[pair]
+                    self.entries.append(Replayed(index, slot, completion, old, float(advantage), iteration))
 
     def fill(
         self,
@@ -134,7 +152,8 @@ class ReplayBuffer:
     ) -> list[PromptPack]:
         """The packs, with drawn completions in place of groups that have no advantage or are missing.
 
-        Each such group gets num_variants x num_generations completions, so that minibatches keep their number and size.
+        Each such group gets as many pairs of prompt and completion as a whole one has, so that minibatches keep their
+        number and size; without replacement, only as many groups as the buffer fills.
         """
         groups = list(dict.fromkeys(p.group for p in packs))
         useful = {p.group for p in packs if np.any(p.advantages != 0)}
@@ -142,13 +161,15 @@ class ReplayBuffer:
         next_group = max(groups, default=-1) + 1
         replaced += range(next_group, next_group + max(0, options.num_questions - len(groups)))
         self._drawn = []
+        size = options.num_variants * options.completions_per_prompt()
+        if not options.replay_replacement:
+            replaced = replaced[: len(self.entries) // size]
         if not replaced or not self.entries:
             return list(packs)
-        size = options.num_variants * options.num_generations
         self._drawn = self._draw(size * len(replaced), options, derive_seed("replay", seed, iteration))
         keys = list(dict.fromkeys(e.prompt_key for e in self._drawn))
         prompts = dict(zip(keys, render([SlotRequest(0, index, slot, 0, 0) for index, slot in keys]), strict=True))
-        filled = [p for p in packs if p.group in useful]
+        filled = [p for p in packs if p.group not in replaced]
         for i, group in enumerate(replaced):
             filled += _packs(group, self._drawn[i * size : (i + 1) * size], prompts)
         return filled
@@ -157,8 +178,6 @@ class ReplayBuffer:
         entries = list(self.entries)
         p = replay_probabilities(np.array([e.advantage for e in entries]), options.replay_alpha)
         rng = np.random.default_rng(seed)
-        if not options.replay_replacement:
-            count = min(count, len(entries))
         chosen = rng.choice(len(entries), size=count, replace=options.replay_replacement, p=p)
         return [entries[i] for i in chosen]
 
@@ -179,6 +198,7 @@ class ReplayBuffer:
                 "slot": astuple(e.slot),
                 "completion": (e.completion.token_ids, e.completion.sampler_logprobs, e.completion.text),
                 "truncated": e.completion.truncated,
+                "old_logprobs": e.old_logprobs,
                 "advantage": e.advantage,
                 "iteration": e.iteration,
             }
@@ -191,8 +211,9 @@ class ReplayBuffer:
         for s in state:
             token_ids, logprobs, text = s["completion"]
             completion = Completion(token_ids, logprobs, text, s["truncated"])
+            old = s.get("old_logprobs", logprobs)  # of a version that stored the sampler's alone
             self.entries.append(
-                Replayed(s["question_index"], Slot(*s["slot"]), completion, s["advantage"], s["iteration"])
+                Replayed(s["question_index"], Slot(*s["slot"]), completion, old, s["advantage"], s["iteration"])
             )
 
 
@@ -209,7 +230,7 @@ def _packs(group: int, drawn: Sequence[Replayed], prompts: Mapping[tuple[int, Sl
             completions=tuple(e.completion for e in entries),
             advantages=np.array([e.advantage for e in entries]),
             native=np.ones(len(entries), bool),
-            old_logprobs=tuple(e.completion.sampler_logprobs for e in entries),
+            old_logprobs=tuple(e.old_logprobs for e in entries),
         )
         for i, (key, entries) in enumerate(by_prompt.items())
     ]

@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import GRPOOptions, RunOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.ops.policy_loss import Denominator
-from sharegrpo_rl.training.loss import count
+from sharegrpo_rl.training.loss import count, count_kl
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,10 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Minibatch:
-    """One optimizer step of one rank: what all ranks' losses are divided by, and this rank's micro-batches."""
+    """One optimizer step of one rank: what all ranks' losses and KL are divided by, and this rank's micro-batches."""
 
     denominator: Denominator
+    kl_denominator: Denominator | None
     micro: tuple[MicroBatch, ...]
 
 
@@ -78,13 +79,21 @@ def plan_update(packs: Sequence[PromptPack], options: RunOptions, ranks: int) ->
     """
     groups = minibatches(_numbered(packs), options.minibatch_size)
     active = [[p for p in g if options.kl_in_loss or np.any(p.pack.advantages != 0)] for g in groups]
-    denominators = [count([p.pack for p in g], options) for g in groups]
+    denominators = [_denominators([p.pack for p in g], options) for g in groups]
     return _shares(packs, active, denominators, options.max_tokens_per_microbatch, ranks)
+
+
+def _denominators(packs: Sequence[PromptPack], options: RunOptions) -> tuple[Denominator, Denominator | None]:
+    """Of a minibatch's loss, and of its KL where the loss has one."""
+    if not options.kl_in_loss:
+        return count(packs, options), None
+    assert isinstance(options, GRPOOptions)  # no other method has a KL
+    return count(packs, options), count_kl(packs, options)
 
 
 def plan_kl(packs: Sequence[PromptPack], options: RunOptions, ranks: int) -> list[UpdateShare]:
     """Each rank's share of packs whose KL is measured (`TrainingStep.kl_of`): every pack once, none left out."""
-    return _shares(packs, [_numbered(packs)], [count(packs, options)], options.max_tokens_per_microbatch, ranks)
+    return _shares(packs, [_numbered(packs)], [(count(packs, options), None)], options.max_tokens_per_microbatch, ranks)
 
 
 def gather_kl(packs: Sequence[PromptPack], by_rank: Iterable[Mapping[int, float]]) -> list[NDArray[np.float64]]:
@@ -223,7 +232,7 @@ def _numbered(packs: Sequence[PromptPack]) -> list[_NumberedPack]:
 def _shares(
     packs: Sequence[PromptPack],
     active: Sequence[Sequence[_NumberedPack]],
-    denominators: Sequence[Denominator],
+    denominators: Sequence[tuple[Denominator, Denominator | None]],
     max_tokens: int,
     ranks: int,
 ) -> list[UpdateShare]:
@@ -232,7 +241,7 @@ def _shares(
     skipped = len(packs) - sum(map(len, active))
     return [
         UpdateShare(
-            tuple(Minibatch(d, tuple(c[rank])) for d, c in zip(denominators, cuts, strict=True)),
+            tuple(Minibatch(*d, tuple(c[rank])) for d, c in zip(denominators, cuts, strict=True)),
             starts,
             tokens,
             len(packs),
@@ -243,14 +252,18 @@ def _shares(
 
 
 def _token_starts(packs: Sequence[PromptPack]) -> tuple[NDArray[np.int64], int]:
-    """Where each pair's tokens begin in a row of all distinct completions, and that row's length."""
-    start_of: dict[int, int] = {}
+    """Where each pair's tokens begin in a row of all distinct completions, and that row's length.
+
+    Shared copies of a completion are one; a replayed copy, which has log-probs of its own, is another.
+    """
+    start_of: dict[tuple[int, bool], int] = {}
     starts, end = [], 0
-    for completion in (c for p in packs for c in p.completions):
-        if id(completion) not in start_of:  # the packs keep them all alive
-            start_of[id(completion)] = end
+    for completion, replayed in ((c, p.old_logprobs is not None) for p in packs for c in p.completions):
+        key = id(completion), replayed  # the packs keep them all alive
+        if key not in start_of:
+            start_of[key] = end
             end += len(completion.token_ids)
-        starts.append(start_of[id(completion)])
+        starts.append(start_of[key])
     return np.asarray(starts, np.int64), end
 
 

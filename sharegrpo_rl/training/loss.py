@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,9 +55,10 @@ def likelihood(batch: LossInputs, options: RunOptions) -> tuple[Tensor, dict[str
 
 
 class Rows(NamedTuple):
-    """A micro-batch's completions as rows: lengths of B completions, mask [B, T], advantages [B], native [B]."""
+    """A micro-batch's completions as rows: lengths and groups of B completions, mask [B, T], advantages [B], native [B]."""
 
     lengths: list[int]
+    groups: list[int]
     mask: Tensor
     advantages: Tensor
     native: Tensor
@@ -78,18 +80,35 @@ def rows_of(packs: Sequence[PromptPack], options: RunOptions, like: Tensor, fill
     mask = (torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]) & kept[:, None]
     advantages = torch.from_numpy(np.concatenate([p.advantages for p in packs]))
     native = torch.from_numpy(np.concatenate([p.native for p in packs]))
-    return Rows(lengths, mask.to(like.device), advantages.to(like), native.to(like.device))
+    groups = [p.group for p in packs for _ in p.completions]
+    return Rows(lengths, groups, mask.to(like.device), advantages.to(like), native.to(like.device))
 
 
 def count(packs: Sequence[PromptPack], options: RunOptions) -> Denominator:
     """What the minibatch's losses are divided by: its trained completions and their tokens, counted before any cut."""
-    sequences = tokens = 0
+    return _counted(packs, options, lambda pack, i: options.counts(pack.completions[i].truncated, pack.advantages[i]))
+
+
+def count_kl(packs: Sequence[PromptPack], options: GRPOOptions) -> Denominator:
+    """What the minibatch's KL is divided by: the completions that carry one, whatever their advantage."""
+
+    def carries(pack: PromptPack, i: int) -> bool:
+        return options.trains_on(pack.completions[i].truncated) and (options.kl_on_shared or bool(pack.native[i]))
+
+    return _counted(packs, options, carries)
+
+
+def _counted(
+    packs: Sequence[PromptPack], options: RunOptions, counts: Callable[[PromptPack, int], bool]
+) -> Denominator:
+    tokens, of_question = 0, Counter[int]()
     for pack in packs:
-        for completion, advantage in zip(pack.completions, pack.advantages, strict=True):
-            if options.counts(completion.truncated, float(advantage)):
-                sequences += 1
+        for i, completion in enumerate(pack.completions):
+            if counts(pack, i):
+                of_question[pack.group] += 1
                 tokens += len(completion.token_ids)
-    return Denominator(max(1, sequences), max(1, tokens), options.max_completion_tokens)
+    sequences = max(1, of_question.total())
+    return Denominator(sequences, max(1, tokens), options.max_completion_tokens, dict(of_question))
 
 
 def weighted_loss(
@@ -101,13 +120,15 @@ def weighted_loss(
     options: RunOptions,
     *,
     ref_logprobs: Tensor | None = None,
+    kl_denominator: Denominator | None = None,
     kl_weight: float = 0.0,
     correction: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """This micro-batch's part of the minibatch's loss, and sums over its tokens for logging.
 
     All log-probs and `correction` are flat [N].
-    KL is taken on native completions only unless `kl_on_shared`: its estimator needs samples of that very prompt.
+    KL is taken on native completions only unless `kl_on_shared`: its estimator needs samples of that very prompt. Its mean
+    is over the completions that carry it, so that its weight means the same with shared completions as without.
     """
     batch = LossInputs(
         rows.pad(logprobs),
@@ -120,15 +141,20 @@ def weighted_loss(
     if losses.shape != batch.mask.shape:
         name = f"loss {getattr(function, '__name__', function)}"
         raise ValueError(f"{name}: one value for each token is needed, {[*batch.mask.shape]}, not {[*losses.shape]}")
-    weights = token_weights(batch.mask, options.loss_aggregation, denominator, options.level, losses.dtype)
-    if correction is not None:
-        weights = weights * rows.pad(correction)
-    policy_loss = (losses * weights).sum()
+    corrected = 1.0 if correction is None else rows.pad(correction)
+
+    def weights(mask: Tensor, counted: Denominator) -> Tensor:
+        by_token = token_weights(mask, options.loss_aggregation, counted, options.level, losses.dtype, rows.groups)
+        return by_token * corrected
+
+    policy_loss = (losses * weights(batch.mask, denominator)).sum()
     kl = logprobs.new_zeros(())
     if ref_logprobs is not None:
         assert isinstance(options, GRPOOptions)  # no other method has a reference
+        assert kl_denominator is not None
         where = batch.mask if options.kl_on_shared else batch.mask & batch.native
-        kl = (kl_estimate(batch.logprobs, rows.pad(ref_logprobs), options.kl_estimator) * weights * where).sum()
+        estimate = kl_estimate(batch.logprobs, rows.pad(ref_logprobs), options.kl_estimator)
+        kl = (estimate * weights(where, kl_denominator)).sum()
     sums = {"policy_loss": policy_loss.item(), "kl": kl.item()}
     return policy_loss + kl_weight * kl, sums | _token_sums(stats, batch)
 

@@ -132,6 +132,9 @@ class TrainingStep:
         self.optimizer = build_optimizer(policy.model, options)
         self.optimizer_steps = 0
         self.skipped_steps = 0
+        # With replay, of the last update: log-probs by the policy before it, for each pair of this rank that was sampled
+        # from its own prompt.
+        self.sampled_logprobs: dict[int, np.ndarray] = {}
 
     def update(self, packs: Sequence[PromptPack]) -> dict[str, float]:
         """Train on the packs, alone; returns the metrics of the update (means over its optimizer steps)."""
@@ -146,6 +149,7 @@ class TrainingStep:
         for epoch in range(self.options.num_epochs):
             for batch in batches:
                 self._optimizer_step(batch, log, correction, first=epoch == 0 and batch is batches[0])
+        self.sampled_logprobs = _by_pair(batches) if self.options.replays else {}
         return log.metrics(self.ranks) | {
             "optimizer_steps": self.optimizer_steps,
             "skipped_steps": self.skipped_steps,
@@ -224,6 +228,7 @@ class TrainingStep:
                 batch.denominator,
                 self.options,
                 ref_logprobs=frozen,
+                kl_denominator=batch.kl_denominator,
                 kl_weight=kl_weight,
                 correction=correction.of(micro).to(values.logprobs.device) if correction else None,
             )
@@ -305,8 +310,21 @@ class MinibatchState:
 
     def __init__(self, batch: Minibatch) -> None:
         self.denominator = batch.denominator
+        self.kl_denominator = batch.kl_denominator
         self.micro = batch.micro
         self.old: list[Tensor] = []
+
+
+def _by_pair(batches: Sequence[MinibatchState]) -> dict[int, np.ndarray]:
+    """Old log-probs [T] of each pair that the policy sampled in this iteration, under the pair's own prompt."""
+    found: dict[int, np.ndarray] = {}
+    for micro, old in ((m, o) for batch in batches for m, o in zip(batch.micro, batch.old, strict=True)):
+        real = len(micro.packs) - micro.fillers
+        own = [n and i < real and p.old_logprobs is None for i, p in enumerate(micro.packs) for n in p.native]
+        lengths = [len(c.token_ids) for p in micro.packs for c in p.completions]
+        parts = zip(micro.pairs, old.float().cpu().split(lengths), own, strict=True)
+        found |= {pair: part.numpy().copy() for pair, part, is_own in parts if is_own}
+    return found
 
 
 def _bank(policy: Policy | AdaptersOff, batches: Sequence[MicroBatch]) -> ImageBank | None:

@@ -54,11 +54,21 @@ def test_the_loss_is_minus_the_objective(group):
     advantages = local_advantages(rewards)[0]
     lengths = [len(tokens) for _, _, tokens in completions]
     mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
-    rows = Rows(lengths, mask, advantages, torch.ones(len(lengths), dtype=torch.bool))
+    rows = Rows(lengths, [0] * len(lengths), mask, advantages, torch.ones(len(lengths), dtype=torch.bool))
     new, old, reference = (
         torch.tensor([t[i] for _, _, tokens in completions for t in tokens], dtype=torch.float64) for i in range(3)
     )
     settings = GRPOOptions(loss_aggregation="sequence_mean", kl_coeff=beta)
     denominator = Denominator(len(lengths), sum(lengths), max(lengths))
-    loss, _ = weighted_loss(clipped, rows, new, old, denominator, settings, ref_logprobs=reference, kl_weight=beta)
+    loss, _ = weighted_loss(
+        clipped,
+        rows,
+        new,
+        old,
+        denominator,
+        settings,
+        ref_logprobs=reference,
+        kl_denominator=denominator,
+        kl_weight=beta,
+    )
     assert loss.item() == pytest.approx(-objective(alpha, beta, completions), abs=1e-9)

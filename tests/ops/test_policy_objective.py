@@ -7,7 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.ops.policy_loss import Denominator, clipped_surrogate, importance_ratio, token_weights
+from sharegrpo_rl.ops.policy_loss import (
+    Denominator,
+    clipped_surrogate,
+    importance_ratio,
+    kl_estimate,
+    token_weights,
+)
 
 LEVELS = ("token", "sequence_product", "sequence")
 AGGREGATIONS = ("token_mean", "sequence_mean", "question_mean", "max_length")
@@ -78,6 +84,58 @@ def test_loss_equals_the_loops(data, level, aggregation, dual):
     ours = our_loss(*data, level, aggregation, 0.2, 0.3, dual, 8)
     assert ours.dtype == torch.float64
     assert ours.item() == pytest.approx(loop_loss(*data, level, aggregation, 0.2, 0.3, dual, 8), abs=1e-9)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("advantage", [1.5, 0.0, -1.5])
+@pytest.mark.parametrize("log_ratio", [0.0, 0.1, 1.0, 5.0, 19.0, 88.0, 89.0, 700.0, 1000.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_large_log_ratios_leave_loss_and_gradient_finite(level, advantage, log_ratio, sign):
+    """In float32 as in float64 by hand: a clipped or worthless completion has no gradient, however large its ratio."""
+    parts = (
+        torch.tensor([[0.75, 0.25]]) * sign * log_ratio
+        if level == "sequence_product"
+        else torch.full((1, 2), sign * log_ratio)
+    )
+    new = parts.clone().requires_grad_()
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    ratio = importance_ratio(new, torch.zeros(1, 2), mask, level)
+    objective, _ = clipped_surrogate(ratio, torch.tensor([advantage]), 0.2, 0.3, 3.0)
+    (gradient,) = torch.autograd.grad(objective.sum(), new)
+    true = exp(min(sign * log_ratio, 20.0))  # no bound of the clip is near 20
+    by_hand = min(true * advantage, clip(true, 0.8, 1.3) * advantage)
+    by_hand = max(by_hand, 3.0 * advantage) if advantage < 0 else by_hand
+    assert objective.detach().tolist() == [[pytest.approx(by_hand, rel=1e-5)] * 2]
+    moves = by_hand == true * advantage and advantage != 0 and sign * log_ratio < 20
+    by_token = true * advantage * {"token": 1, "sequence": 1, "sequence_product": 2}[level]
+    assert gradient.tolist() == [[pytest.approx(by_token if moves else 0.0, rel=1e-5, abs=1e-30)] * 2]
+
+
+@pytest.mark.parametrize("difference", [0.0, -5.0, -89.0, -1000.0, 89.0, 1000.0])
+def test_large_differences_leave_the_kl_finite(difference):
+    logprobs = torch.tensor([difference], requires_grad=True)
+    value = kl_estimate(logprobs, torch.zeros(1), "k3")
+    assert value.item() == pytest.approx(exp(min(-difference, 20.0)) - 1 + difference, rel=1e-5)
+    assert torch.isfinite(torch.autograd.grad(value.sum(), logprobs)[0]).all()
+
+
+def test_s8_is_a_mean_over_questions_of_all_sizes():
+    """Two questions, of three variants and of one: each counts half, whatever the number of its pairs."""
+    draw = torch.Generator().manual_seed(5)
+    sizes = {4: 9, 7: 1}  # pairs by group
+    groups = [group for group, size in sizes.items() for _ in range(size)]
+    new, old = (torch.randn(10, 4, generator=draw, dtype=torch.float64) for _ in range(2))
+    credit = torch.randn(10, generator=draw, dtype=torch.float64)
+    mask = torch.ones(10, 4, dtype=torch.bool)
+    expected = 0.0
+    for group, size in sizes.items():
+        for i in (i for i, g in enumerate(groups) if g == group):
+            ratio = exp(sum(new[i].tolist()) - sum(old[i].tolist()))
+            expected += min(ratio * credit[i].item(), clip(ratio, 0.8, 1.2) * credit[i].item()) / size / len(sizes)
+    objective, _ = clipped_surrogate(importance_ratio(new, old, mask, "sequence_product"), credit, 0.2, 0.2)
+    counted = Denominator(10, 40, 8, sizes)
+    weights = token_weights(mask, "question_mean", counted, "sequence_product", torch.float64, groups)
+    assert (objective * weights).sum().item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_s2_without_kl():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config import GRPOOptions, ShareGRPOOptions
 from sharegrpo_rl.config.registry import SELECTIONS
 from sharegrpo_rl.data.types import Completion, Group, Prompt, PromptPack, Slot
 from sharegrpo_rl.errors import UserError
@@ -94,11 +94,14 @@ def rendered(requests):
     return [Prompt(np.array([1000 + r.question_index])) for r in requests]
 
 
+LEARNERS = {pair: np.full(1, -0.1 * pair, np.float32) for pair in range(4)}
+
+
 def two_iterations(**options):
     buffer = ReplayBuffer(8)
     first = [group(0, MIXED), group(1, RIGHT)]
     packs = [pack(first[0], (1.0, -3.0)), pack(first[1], (0, 0))]
-    buffer.add(packs, first, 0)
+    buffer.add(packs, first, LEARNERS, 0)
     later = [group(0, RIGHT), group(1, MIXED)]
     packs = [pack(later[0], (0, 0)), pack(later[1], (0.5, -0.5))]
     return buffer, packs, options_of(num_questions=2, **options)
@@ -115,7 +118,7 @@ def test_replayed_completions_stand_in_for_groups_without_advantage():
         assert p.prompt.input_ids.tolist() == [1010]
         for answer, advantage, old in zip(p.completions, p.advantages, p.old_logprobs, strict=True):
             assert {"0": 1.0, "1": -3.0}[answer.text] == advantage
-            assert old is answer.sampler_logprobs
+            assert old is LEARNERS[int(answer.text)]
     assert buffer.metrics(1) == {"size": 2, "drawn": 2, "age_mean": 1.0}
 
 
@@ -132,9 +135,21 @@ def test_draws_follow_the_size_of_the_advantage():
     (drawn,) = buffer.fill(packs, options, 0, 1, rendered)[1:]
     share = np.mean(drawn.advantages == -3.0)
     assert share == pytest.approx(0.75, abs=0.03)
-    options = options.model_copy(update={"replay_replacement": False})
+
+
+def test_without_replacement_only_as_many_groups_are_replaced_as_the_buffer_fills():
+    buffer, packs, options = two_iterations(replay_replacement=False)
     (once,) = buffer.fill(packs, options, 0, 1, rendered)[1:]
     assert sorted(once.advantages) == [-3.0, 1.0]
+    assert buffer.fill(packs, options.model_copy(update={"num_generations": 3}), 0, 1, rendered) == packs
+
+
+@pytest.mark.parametrize(("pairing", "pairs"), [("all", 8), ("native", 4)])
+def test_a_replayed_group_has_as_many_pairs_as_a_whole_one(pairing, pairs):
+    buffer, packs, _ = two_iterations()
+    options = ShareGRPOOptions(num_questions=2, num_variants=2, num_generations=2, pairing=pairing)
+    replayed = [p for p in buffer.fill(packs, options, 0, 1, rendered) if p.group == 0]
+    assert sum(len(p.completions) for p in replayed) == pairs
 
 
 def test_draws_repeat_and_the_buffer_s_state_is_whole():
@@ -153,5 +168,5 @@ def test_shared_completions_are_not_kept():
     buffer = ReplayBuffer(8)
     of = group(0, MIXED)
     shared = PromptPack(0, 0, of.prompts[0], of.completions[0], np.array([1.0, -1.0]), np.array([True, False]))
-    buffer.add([shared], [of], 0)
+    buffer.add([shared], [of], LEARNERS, 0)
     assert [e.completion.text for e in buffer.entries] == ["0"]

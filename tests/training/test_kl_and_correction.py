@@ -178,3 +178,108 @@ def test_adapters_off_is_the_model_before_training_exactly(make_policy, tiny, tm
     packs = packs_of(policy, tiny, 6)
     assert torch.equal(policy.adapters_off().logprobs(packs).logprobs, before.logprobs(packs).logprobs)
     assert not torch.equal(policy.logprobs(packs).logprobs, before.logprobs(packs).logprobs)
+
+
+def shared_packs(policy, tiny, extra=()):
+    """One question in two variants: two completions sampled under each prompt, all four trained under both."""
+    texts = ("How many?", "Count.")
+    completions = [
+        c for i, t in enumerate(texts) for c in tiny.pack(policy, (3, 4), (1.0, 1.0), text=t, seed=i).completions
+    ]
+    packs = []
+    for k, text in enumerate(texts):
+        own = tiny.pack(policy, (3, 4), (1.0, 1.0), slot=k, text=text, seed=k)
+        native = np.array([i // 2 == k for i in range(4)])
+        advantages = np.array([1.0, -1.0, 0.5, -0.5])
+        packs.append(replace(own, completions=tuple(completions), advantages=advantages, native=native))
+    return [*packs, *extra]
+
+
+def kl_by_hand(policy, reference, packs):
+    """The mean k3 over the native completions, each by its mean over tokens."""
+    means = []
+    for pack in packs:
+        with torch.no_grad():
+            new, ref = policy.logprobs([pack]).logprobs, reference.logprobs([pack]).logprobs
+        lengths = [len(c.token_ids) for c in pack.completions]
+        estimates = kl_estimate(new.double(), ref.double(), "k3").split(lengths)
+        means += [e.mean().item() for e, native in zip(estimates, pack.native, strict=True) if native]
+    return np.mean(means)
+
+
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "question_mean"])
+def test_the_kl_is_a_mean_over_the_completions_that_carry_it(make_policy, tiny, aggregation):
+    """With shared completions as without: not 1/m of it."""
+    policy, reference = make_policy(), make_policy(seed=3)
+    packs = shared_packs(policy, tiny)
+    options = GRPOOptions(
+        lr=1e-9, kl_coeff=0.1, loss_aggregation=aggregation, ratio_level="sequence_product", clip_low=0.2
+    )
+    expected = kl_by_hand(policy, reference, packs)
+    metrics = TrainingStep(policy, options, reference).update(packs)
+    assert metrics["kl"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_completions_without_advantage_carry_the_kl_once(make_policy, tiny):
+    """`exclude_zero_advantage` takes them out of the policy's denominator, not out of the KL's."""
+    policy, reference = make_policy(), make_policy(seed=3)
+    packs = packs_of(policy, tiny)
+    packs[0] = replace(packs[0], advantages=np.zeros(2))
+    options = GRPOOptions(lr=1e-9, kl_coeff=0.1, loss_aggregation="sequence_mean", exclude_zero_advantage=True)
+    metrics = TrainingStep(policy, options, reference).update(packs)
+    assert metrics["kl"] == pytest.approx(kl_by_hand(policy, reference, packs), rel=1e-4)
+
+
+def test_a_question_of_fewer_pairs_counts_as_much(make_policy, tiny):
+    """The gradient of both questions together is the mean of what each gives alone."""
+    policy = make_policy()
+    options = GRPOOptions(lr=1.0, grad_clip=0.0, loss_aggregation="question_mean", ratio_level="sequence_product")
+    small = tiny.pack(policy, (3,), (2.0,), group=1, text="Why?", seed=9)
+    both, _ = gradients(make_policy(), options, shared_packs(policy, tiny, [small]))
+    one, _ = gradients(make_policy(), options, shared_packs(policy, tiny))
+    other, _ = gradients(make_policy(), options, [small])
+    for name in both:
+        torch.testing.assert_close(both[name], (one[name] + other[name]) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_a_replayed_copy_has_a_correction_of_its_own(make_policy, tiny):
+    """Replayed in the iteration that sampled it, a completion keeps the live copy's weight pi_old / pi_sampler."""
+    policy = make_policy()
+    (pack,) = packs_of(policy, tiny, 1)
+    with torch.no_grad():
+        now = policy.logprobs([pack]).logprobs.numpy()
+    halves = [now[:3], now[3:]]
+    completions = tuple(
+        replace(c, sampler_logprobs=half + np.float32(np.log(1 / 0.8)))
+        for c, half in zip(pack.completions, halves, strict=True)
+    )
+    live = replace(pack, completions=completions)
+    replayed = replace(live, group=1, old_logprobs=tuple(c.sampler_logprobs for c in completions))
+    options = GRPOOptions(lr=1e-9, top_p=0.8)
+    metrics = TrainingStep(policy, options).update([live, replayed])
+    assert metrics["correction_mean"] == pytest.approx((0.8 + 1.0) / 2, abs=1e-4)
+    share = plan_update([live, replayed], options, 1)[0]
+    assert len(set(share.starts)) == 4
+
+
+def test_the_learner_s_log_probs_are_kept_for_replay(make_policy, tiny):
+    """Of native pairs that were sampled now, by their number; a copy replayed with them has ratio 1 at equal policies."""
+    policy = make_policy()
+    packs = shared_packs(policy, tiny)
+    step = TrainingStep(policy, GRPOOptions(lr=1e-9, replay_size=8, top_p=0.8, max_tokens_per_microbatch=60))
+    with torch.no_grad():
+        expected = [policy.logprobs([p]).logprobs.numpy() for p in packs]
+    step.update(packs)
+    assert sorted(step.sampled_logprobs) == [0, 1, 6, 7]
+    found = step.sampled_logprobs
+    np.testing.assert_allclose(np.concatenate([found[0], found[1]]), expected[0][:7], atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([found[6], found[7]]), expected[1][7:], atol=1e-5)
+    own = replace(
+        packs[0], completions=packs[0].completions[:2], advantages=np.array([1.0, -1.0]), native=np.ones(2, bool),
+        old_logprobs=(found[0], found[1]),
+    )  # fmt: skip
+    assert step.update([own])["ratio_max_deviation"] < 1e-5
+    assert step.sampled_logprobs == {}
+    plain = TrainingStep(policy, GRPOOptions(lr=1e-9))
+    plain.update(packs)
+    assert plain.sampled_logprobs == {}
