@@ -77,9 +77,11 @@ GRPO_PRESETS: dict[str, dict[str, Any]] = {
     "r1_v": _R1_V,
     # Dr. GRPO: advantages not divided by a standard deviation, losses by a constant instead of each completion's length.
     "dr_grpo": {"scale_rewards": "none", "loss_aggregation": "max_length", "kl_coeff": 0.0},
-    # DAPO: clip-higher, dynamic sampling, overlong shaping, mean over tokens, no KL; sizes of its recipe.
+    # DAPO: clip-higher, dynamic sampling, overlong shaping, mean over tokens, no KL; sizes of its recipe. Its rewards are +1
+    # and -1: at 1 and 0 the penalty for length is half as large.
     "dapo": {
         "num_questions": 512,
+        "rewards": {"accuracy": 1.0},
         "minibatch_size": 32,
         "num_generations": 16,
         "temperature": 1.0,
@@ -93,23 +95,33 @@ GRPO_PRESETS: dict[str, dict[str, Any]] = {
         "max_completion_tokens": 20480,
         "max_prompt_tokens": 2048,
         "overlong_buffer": 4096,
-        "overlong_weight": 1.0,
+        "overlong_weight": 0.5,
         "advantage_eps": 1e-6,
         "lr": 1e-6,
         "lr_warmup_steps": 10,
         "weight_decay": 0.1,
     },
-    # GSPO: the geometric mean of the token ratios as the ratio of a sequence, with its narrow clip.
+    # GSPO: the geometric mean of the token ratios as the ratio of a sequence, with its narrow clip and four minibatches a
+    # rollout (5.1 of its paper; with one, every ratio is 1). Other sizes are those of verl's script for it.
     "gspo": {
+        "num_questions": 512,
+        "minibatch_size": 128,
+        "num_generations": 16,
+        "max_prompt_tokens": 2048,
+        "max_completion_tokens": 8192,
+        "lr": 1e-6,
+        "weight_decay": 0.1,
         "ratio_level": "sequence",
         "loss_aggregation": "sequence_mean",
         "clip_low": 3e-4,
         "clip_high": 4e-4,
         "kl_coeff": 0.0,
     },
-    # MM-Eureka: groups with a mean accuracy in [0.1, 0.9] only, vision tower frozen, no KL.
+    # MM-Eureka: groups with a mean accuracy in [0.1, 0.9] only, tower and merger frozen, no KL, eight optimizer steps of 128
+    # completions a rollout, ratios bounded by 3. Its warm-up of 3 % and cosine to a tenth need the run's length: yours.
     "mm_eureka": {
         "num_questions": 128,
+        "minibatch_size": 16,
         "num_generations": 8,
         "temperature": 1.0,
         "selection": "online_filter",
@@ -118,19 +130,29 @@ GRPO_PRESETS: dict[str, dict[str, Any]] = {
         "rewards": {"accuracy": 1.0, "format": 0.5},
         "advantage_eps": 1e-9,
         "loss_aggregation": "sequence_mean",
+        "dual_clip": 3.0,
         "freeze_vision_tower": True,
+        "freeze_projector": True,
         "kl_coeff": 0.0,
         "lr": 1e-6,
+        "adam_betas": [0.9, 0.95],
+        "max_prompt_tokens": 3000,
         "max_completion_tokens": 4096,
     },
-    # VL-Rethinker: selective sample replay, advantages not divided by a standard deviation, clip 0.2 / 0.35.
+    # VL-Rethinker: selective sample replay, advantages not divided by a standard deviation, clip 0.2 / 0.35, steps of 512
+    # completions. Its forced rethinking is not here.
     "vl_rethinker": {
+        "num_questions": 512,
+        "minibatch_size": 64,
         "num_generations": 8,
+        "answer_format": "boxed",
+        "max_prompt_tokens": 2048,
+        "max_completion_tokens": 6144,
         "temperature": 1.0,
         "top_p": 0.95,
         "rollout_correction": "none",
         "scale_rewards": "none",
-        "replay_size": 4096,
+        "replay_size": 2048,
         "replay_alpha": 1.0,
         "replay_replacement": True,
         "clip_low": 0.2,
@@ -164,9 +186,18 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "GRPOD": {
-        # OThink-MR1, section 4.1: ranges of the KL weight for its two tasks, the rest as in R1-V.
+        # OThink-MR1, section 4.1: ranges of the KL weight for its two tasks, the rest as in R1-V, whose only script for
+        # geometry has a constant learning rate and longer texts.
         "paper_counting": {**_GRPO_D, "kl_min": 0.04, "kl_max": 0.1},
-        "paper_geometry": {**_GRPO_D, "kl_min": 0.0, "kl_max": 0.02},
+        "paper_geometry": {
+            **_GRPO_D,
+            "kl_min": 0.0,
+            "kl_max": 0.02,
+            "lr_schedule": "constant",
+            "max_prompt_tokens": 4096,
+            "max_completion_tokens": 2048,
+            "max_pixels": 501_760,
+        },
     },
     "StepGRPO": {
         # R1-VL's code, with the gaps of its two rewards.

@@ -190,7 +190,7 @@ class RunOptions(Options):
     )
     # reward
     rewards: dict[str, float] = option(
-        {"accuracy": 0.9, "format": 0.1}, "weight of each registered reward", source="R1-ShareVL 4.1"
+        {"accuracy": 0.9, "format": 0.1}, "weight of each registered reward", source="R1-ShareVL's code"
     )
     # optimization
     lr: float = option(1e-6, "learning rate", gt=0)
