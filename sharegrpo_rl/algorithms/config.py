@@ -19,7 +19,7 @@ from sharegrpo_rl.config import GRPOOptions, RunOptions, resolve
 from sharegrpo_rl.config.option import check
 from sharegrpo_rl.config.registry import CALLBACKS
 from sharegrpo_rl.config.user_code import UserCode
-from sharegrpo_rl.envs.registry import check_env_config
+from sharegrpo_rl.envs.registry import check_env_config, train_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import check_engine, sends_adapters
 from sharegrpo_rl.learners.learner import VLMLearner, VLMLearnerGroup
@@ -127,19 +127,10 @@ class RunConfig(AlgorithmConfig):
         """Are engines sent LoRA adapters alone?"""
         return getattr(self, "engine", "hf") == "vllm" and sends_adapters(self.lora, self.vllm)
 
-    def warm_start_rows(self) -> int:
-        """Training questions that the warm start uses up, and that RL leaves out."""
-        warm_start = self.to_options().warm_start
-        return warm_start.rows_from_train if warm_start else 0
-
     def train_env_config(self) -> dict[str, Any]:
         """The environment's settings for the training split."""
-        skip = self.env_config.get("skip_questions", 0) + self.warm_start_rows()
-        return {
-            **self.env_config,
-            "skip_questions": skip,
-            "transform_text_position": self.transform_text_position,
-        }
+        keys = ("env_config", "warm_start", "transform_text_position", "min_pixels", "max_pixels")
+        return train_env_config({key: getattr(self, key) for key in keys})
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:

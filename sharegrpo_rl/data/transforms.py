@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -117,11 +118,28 @@ _DIRECTION = re.compile(
 _NOT_LATIN = re.compile(r"[\u0400-\u1fff\u2e80-\ud7ff\uf900-\ufaff]")
 
 
-def transform_images(images: Sequence[Image.Image], name: str, seed: int) -> tuple[Image.Image, ...]:
-    """All images of a question after the transform `name`, drawn from `seed` alone; UserError for an unknown name."""
+def transform_images(
+    images: Sequence[Image.Image], name: str, seed: int, pixels: tuple[int, int] | None = None
+) -> tuple[Image.Image, ...]:
+    """All images of a question after the transform `name`, drawn from `seed` alone; UserError for an unknown name.
+
+    pixels: the fewest and the most that the model is shown. Noise is drawn at that size: drawn on a larger picture, most of
+    it would be averaged away when the picture is shrunk.
+    """
     check_names((name,))
-    rng = np.random.default_rng(seed)
-    return tuple(TRANSFORMS[name].apply(image.convert("RGB"), rng) for image in images)
+    rng, transform = np.random.default_rng(seed), TRANSFORMS[name]
+    sized = [_within(image, *pixels) for image in images] if pixels and transform.seeded else images
+    return tuple(transform.apply(image.convert("RGB"), rng) for image in sized)
+
+
+def _within(image: Image.Image, fewest: int, most: int) -> Image.Image:
+    """The image, resized where it has fewer or more pixels than these."""
+    area = image.width * image.height
+    if fewest <= area <= most:
+        return image
+    scale = sqrt((most if area > most else fewest) / area)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def check_names(names: Sequence[str]) -> None:

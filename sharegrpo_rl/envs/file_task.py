@@ -24,7 +24,7 @@ from sharegrpo_rl.envs.registry import ENVIRONMENTS, environment_spec
 from sharegrpo_rl.errors import UserError, did_you_mean
 from sharegrpo_rl.rewards.rubric import Rubric
 
-OF_THE_RUN = ("skip_questions", "transform_text_position")  # settings that a set cannot have for itself
+OF_THE_RUN = ("skip_questions", "transform_text_position", "noise_pixels")  # settings that a set cannot have for itself
 NOT_INHERITED = ("data", "kinds", "max_questions", *OF_THE_RUN)
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from pydantic import field_validator
 
 from sharegrpo_rl.config.option import Options, check_at, option
 from sharegrpo_rl.data.bank_check import BankReport, RowCheck, check_bank
@@ -42,6 +43,20 @@ class EnvOptions(Options):
     transform_text_position: Literal["before", "after"] = option(
         "before", "the sentence about a transform comes before or after the question"
     )
+    noise_pixels: list[int] | None = option(
+        None,
+        "fewest and most pixels of a picture that noise is drawn on, resized to them: a run sets its min_pixels and "
+        "max_pixels; null = its own size",
+    )
+
+    @field_validator("noise_pixels")
+    @classmethod
+    def _check_noise_pixels(cls, pixels: list[int] | None) -> list[int] | None:
+        if pixels is not None and not (len(pixels) == 2 and 1 <= pixels[0] <= pixels[1]):
+            raise UserError(
+                f"noise_pixels: expected the fewest and the most pixels, such as [3136, 1003520], got {pixels}"
+            )
+        return pixels
 
 
 class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
@@ -72,6 +87,8 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         self.rubric = Rubric(dict(DEFAULT_REWARDS if rewards is None else rewards), answer_format)
         self.observation_space = spaces.Dict({"images": ImageList(), "question": UnicodeText()})
         self.action_space = UnicodeText()
+        limits = self.options.noise_pixels
+        self._noise_pixels = None if limits is None else (limits[0], limits[1])
         self._set_rubrics: dict[tuple[tuple[str, float], ...], Rubric] = {}
         self._question: SeedQuestion | None = None
         self._observation: dict[str, Any] = {}
@@ -138,7 +155,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         keys = tuple(image.fingerprint() for image in images)
         sentence = None
         if transform is not None:
-            pictures = list(transform_images(pictures, transform, transform_seed))
+            pictures = list(transform_images(pictures, transform, transform_seed, self._noise_pixels))
             keys = tuple(_transformed_key(key, transform, transform_seed) for key in keys)
             sentence = TRANSFORMS[transform].sentence
         text = place_sentence(question.wordings[variant], sentence, self.options.transform_text_position)

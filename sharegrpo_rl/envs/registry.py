@@ -125,15 +125,20 @@ def make_env(
     return cls(split=split, rewards=rewards, answer_format=answer_format, check=check, **env_config)
 
 
+def shown_env_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `env_config` of a run's whole training split, from every option of the run: as its model is shown it."""
+    return {
+        **config["env_config"],
+        "transform_text_position": config["transform_text_position"],
+        "noise_pixels": [config["min_pixels"], config["max_pixels"]],
+    }
+
+
 def train_env_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `env_config` of RL's training split, from every option of a run: the warm start's questions are left out."""
     from sharegrpo_rl.config.option import check_at
     from sharegrpo_rl.config.run import WarmStartOptions
 
-    env_config, warm_start = config["env_config"], config["warm_start"]
+    env_config, warm_start = shown_env_config(config), config["warm_start"]
     rows = check_at("warm_start.", WarmStartOptions, warm_start).rows_from_train if warm_start else 0
-    return {
-        **env_config,
-        "skip_questions": env_config.get("skip_questions", 0) + rows,
-        "transform_text_position": config["transform_text_position"],
-    }
+    return {**env_config, "skip_questions": env_config.get("skip_questions", 0) + rows}

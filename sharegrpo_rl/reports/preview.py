@@ -12,7 +12,7 @@ from sharegrpo_rl.data.transforms import TRANSFORMS, allowed_transforms
 from sharegrpo_rl.data.types import Slot
 from sharegrpo_rl.data.variants import derive_seed, plan_slots
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
-from sharegrpo_rl.envs.registry import make_env
+from sharegrpo_rl.envs.registry import make_env, shown_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import write_atomically
 from sharegrpo_rl.reports.pages import Pixels, picture, render
@@ -46,7 +46,11 @@ def preview_run(spec: RunSpec, num: int, out: Path, seed: int) -> None:
     check_data(config["env_config"])
     quiet_libraries()
     env = make_env(
-        spec.env, config["env_config"], rewards=config["rewards"], answer_format=config["answer_format"], check=False
+        spec.env,
+        shown_env_config(config),
+        rewards=config["rewards"],
+        answer_format=config["answer_format"],
+        check=False,
     )
     settings = PreviewSettings(
         title=spec.name,

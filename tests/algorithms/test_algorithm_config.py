@@ -191,7 +191,12 @@ def test_python_refuses_what_yaml_refuses_in_the_same_words(settings, words, tmp
 
 def test_tables_in_python_get_their_defaults():
     config = ALGORITHMS["StepGRPO"].Config().environment("DrawnShapes-v0").training(warm_start={"steps": 500})
-    assert config.warm_start_rows() == config.warm_start["rows"] == 4000
+    assert config.train_env_config()["skip_questions"] == config.warm_start["rows"] == 4000
+
+
+def test_noise_is_drawn_at_the_size_that_the_model_sees():
+    config = ALGORITHMS["GRPO"].Config().environment("DrawnShapes-v0").training(min_pixels=784, max_pixels=3136)
+    assert config.train_env_config()["noise_pixels"] == [784, 3136]
 
 
 def test_a_wrong_environment_setting_is_found_before_anything_starts():

@@ -72,6 +72,25 @@ def test_all_images_of_a_question_get_the_same_transform() -> None:
     np.testing.assert_array_equal(np.asarray(flipped[0]), np.asarray(flipped[1]))
 
 
+@pytest.mark.parametrize("side", [20, 300, 1000, 3000])
+@pytest.mark.parametrize("name", NOISES)
+def test_noise_reaches_the_model_as_strong_whatever_the_picture_s_size(name: str, side: int) -> None:
+    """Drawn at the picture's own size, sigma 50 on 3,000 pixels would arrive as 14."""
+    low, high = 56 * 56, 1003520
+    grey = Image.new("RGB", (side, side), (128, 128, 128))
+    (noisy,) = transform_images([grey], name, seed=3, pixels=(low, high))
+    assert 0.98 * low < noisy.width * noisy.height < 1.02 * high
+    size = max(28, round(noisy.width / 28) * 28)  # as Qwen's processor resizes it
+    seen = np.asarray(noisy.resize((size, size), Image.Resampling.BICUBIC), dtype=float)
+    sigma = float(name.split("_")[1])
+    assert 0.7 < (seen - 128).std() / sigma < 1.05
+
+
+def test_turns_keep_the_picture_s_size() -> None:
+    (turned,) = transform_images([PICTURE], "rotate_180", seed=1, pixels=(10_000, 20_000))
+    assert turned.size == PICTURE.size
+
+
 def test_unknown_data_gets_noise_only() -> None:
     assert allowed_transforms(question()) == DEFAULT_TRANSFORMS == tuple(NOISES)
     assert dropped_transforms(question()) == {}

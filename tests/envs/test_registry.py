@@ -180,3 +180,9 @@ def test_an_id_that_several_questions_have_names_none(tmp_path: Path) -> None:
         env.reset(options={"question_id": "0"})
     env = make_env("MultimodalQA-v0", {"data": str(tmp_path), "columns": {"id": None}})
     assert env.reset(options={"question_id": "train-1"})[0]["question"] == "1 + 1?"
+
+
+@pytest.mark.parametrize("pixels", [[100], [200, 100], [0, 100], [1, 2, 3]])
+def test_noise_is_drawn_between_two_sizes(pixels):
+    with pytest.raises(UserError, match=r"noise_pixels: expected the fewest and the most"):
+        check_env_config("DrawnShapes-v0", {"noise_pixels": pixels})
