@@ -303,7 +303,7 @@ def test_other_vision_models_are_refused(tmp_path):
         start(tmp_path, Policy(model, processor, PROMPTS))
 
 
-@pytest.mark.parametrize(("changes", "words"), [({"sleep": True}, "sleep"), ({}, "heads of 16")])
+@pytest.mark.parametrize(("changes", "words"), [({"sleep": True}, "sleep"), ({}, "heads of size 16")])
 def test_what_the_cpu_build_cannot_is_said(folder, wide, policy, tmp_path, changes, words):
     if not changes:
         save_pretrained(policy, tmp_path / "narrow")
