@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
+from typing import Self
 
 
 class UserError(Exception):
@@ -14,10 +15,10 @@ class UserError(Exception):
 class NotFiniteError(UserError):
     """Weights or logits that are NaN or infinite: nothing can be sampled, trained or saved with them."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what} not finite (NaN or infinite): the weights overflowed; lower lr, and keep grad_clip above 0"
-        )
+    @classmethod
+    def of(cls, what: str) -> Self:
+        """Of what is not finite (`the logits are`). No `__init__` of its own: the error is pickled between processes."""
+        return cls(f"{what} not finite (NaN or infinite): the weights overflowed; lower lr, and keep grad_clip above 0")
 
 
 def closest(word: object, known: Iterable[str]) -> str | None:

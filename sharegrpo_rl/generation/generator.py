@@ -47,7 +47,7 @@ class Generator(Protocol):
 def check_finite(completion: Completion) -> Completion:
     """The completion; NotFiniteError where a token of it was drawn from logits that are not finite."""
     if not np.isfinite(completion.sampler_logprobs).all():
-        raise NotFiniteError("the logits are")
+        raise NotFiniteError.of("the logits are")
     return completion
 
 

@@ -78,7 +78,7 @@ def _check_finite(state: Mapping[str, Tensor], ranks: Ranks) -> None:
     (last,) = ranks.max([max(bad, default=-1)])
     if last >= 0:
         what, _, name = list(state)[int(last)].partition(".")
-        raise NotFiniteError(f"the {what.replace('_', ' ')} of {name} is")
+        raise NotFiniteError.of(f"the {what.replace('_', ' ')} of {name} is")
 
 
 def _check_complete(folder: Path) -> None:

@@ -63,7 +63,7 @@ class UpdateLog:
     def check_logits(self, ranks: Ranks) -> None:
         """NotFiniteError on every rank where one of them had logits that are not finite, and so an entropy. Collective."""
         if ranks.max([float(not math.isfinite(self.sums["entropy"]))])[0]:
-            raise NotFiniteError("the logits are")
+            raise NotFiniteError.of("the logits are")
 
     def sampler_gap(self, micro: MicroBatch, logprobs: Tensor) -> None:
         """|trainer - sampler| log-prob of native tokens, taken before the first optimizer step."""

@@ -1,5 +1,7 @@
 """The Hugging Face engine: log-probs, replay, independence of the batch, greedy, ends, bans."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -149,5 +151,6 @@ def test_logits_that_are_not_finite_are_an_error(make_policy, tiny, sampling, va
     policy = make_policy()
     with torch.no_grad():
         policy.model.get_output_embeddings().weight[policy.encoder.tokenizer.convert_tokens_to_ids("y")] = value
-    with pytest.raises(NotFiniteError, match="lower lr"):
+    with pytest.raises(NotFiniteError, match="lower lr") as error:
         HFGenerator(policy).generate([tiny.prompt(policy)], 2, [0], sampling)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)  # as remote runners send it

@@ -89,12 +89,12 @@ def overflowing(iteration: int, saving: bool) -> type[StandIn]:
     class Overflowing(StandIn):
         def train(self) -> dict[str, Any]:
             if not saving and self.iteration + 1 == iteration:
-                raise NotFiniteError("the logits are")
+                raise NotFiniteError.of("the logits are")
             return super().train()
 
         def save_to_path(self, path: str) -> Any:
             if saving and self.iteration == iteration:
-                raise NotFiniteError("the weight of head is")
+                raise NotFiniteError.of("the weight of head is")
             return super().save_to_path(path)
 
     return Overflowing
