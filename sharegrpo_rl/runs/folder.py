@@ -67,7 +67,12 @@ class RunFolder:
         busy = f"{path}: another process is training here; wait for it or give another --name"
         with storage_errors(path):
             made = [p for p in (path, *path.parents) if not p.exists()]
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # below /proc, or where the current folder was removed
+                raise UserError(
+                    f"{path.absolute()}: cannot be made ({error.strerror}); give another --storage-path"
+                ) from None
         folder = None
         with ExitStack() as lock:
             try:

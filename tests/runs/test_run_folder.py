@@ -126,3 +126,12 @@ def test_an_export_replaces_the_older_one_as_a_whole(tmp_path: Path) -> None:
         assert [p.name for p in (folder.path / "export").iterdir()] == ["weights"]
         folder.write_json("summary.json", {"nan": float("nan")})
         assert json.loads((folder.path / "summary.json").read_text()) == {"nan": None}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc, where no folder can be made")
+def test_a_place_that_takes_no_folders_is_named_with_the_remedy() -> None:
+    with (
+        pytest.raises(UserError, match=r"/proc/runs/x: cannot be made .*give another --storage-path"),
+        RunFolder.claim(Path("/proc/runs"), "x"),
+    ):
+        pytest.fail("claimed")
