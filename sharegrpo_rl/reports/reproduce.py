@@ -34,7 +34,10 @@ RUNS, EVALUATIONS = "runs", "evaluations"  # folders inside --out
 OUR_FIGURES = {
     "accuracy_before": "before training",
     "accuracy_after": "after",
+    "reward_density": "reward density",
+    "valid_advantage_ratio": "valid-advantage ratio",
 }  # of summary.json; the rest are benchmarks
+ACCURACIES = ("accuracy_before", "accuracy_after")
 Results = Mapping[str, Mapping[str, Sequence[float]]]  # row name -> figure -> its values over seeds
 
 
@@ -67,7 +70,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table; `figures` names the columns of every row's `paper`."""
+    """A table, or a figure of curves; `figures` names the columns of every row's `paper`, `ours` those of ours."""
 
     name: str
     paper: str
@@ -75,6 +78,7 @@ class PaperTable:
     figures: tuple[str, ...]
     measured_by: str
     rows: tuple[Row, ...]
+    ours: tuple[str, ...] = ACCURACIES
 
     @property
     def slug(self) -> str:
@@ -90,7 +94,13 @@ def read_tables(folder: Path = TABLES) -> dict[str, PaperTable]:
             name = f"papers/{path.stem}/{key}"
             rows = tuple(_read_row(row, len(table["figures"]), name) for row in table["rows"])
             tables[name] = PaperTable(
-                name, content["paper"], table["title"], tuple(table["figures"]), content["measured_by"], rows
+                name,
+                content["paper"],
+                table["title"],
+                tuple(table["figures"]),
+                content["measured_by"],
+                rows,
+                tuple(table.get("ours", ACCURACIES)),
             )
     return tables
 
@@ -286,7 +296,7 @@ class _Reproduction:
         for planned in self.planned:
             for seed in range(self.options.seeds if planned.recipe else 0):
                 if summary := self.run_folder(planned, seed).read_json("summary.json"):
-                    for key in OUR_FIGURES:
+                    for key in self.table.ours:
                         results[planned.row.name].setdefault(key, []).append(summary[key])
         for row, name, _ in self.models() if self.benchmarks else ():
             for benchmark, _ in self.benchmarks:
@@ -312,7 +322,9 @@ def plan_text(table: PaperTable, planned: Sequence[PlannedRow], tiny: bool) -> s
     for p in planned:
         file = " ".join([p.recipe.file, *(f"--set {s}" for s in p.recipe.sets)]) if p.recipe else NONE
         rows.append([str(p.number), p.row.name, *_paper_figures(p.row), file, _plan_of(p, tiny)])
-    measured = f"The paper's figures are percent by {table.measured_by}."
+    measured = "The paper draws curves; it gives no figures."
+    if table.figures:
+        measured = f"The paper's figures are percent by {table.measured_by}."
     return f"{table.paper}: {table.title} ({table.name})\n\n{_aligned(rows)}\n\n{measured}"
 
 

@@ -56,7 +56,7 @@ def test_figures_agree_with_the_documentation() -> None:
     checked = 0
     for table in TABLES.values():
         for row in table.rows:
-            if row.full and row.paper[0] is not None:
+            if row.full and row.paper and row.paper[0] is not None:
                 assert f"{row.paper[0]:g}" in lines[row.full.file].replace("0 %", " %"), row
                 checked += 1
     assert checked > 25
@@ -163,6 +163,22 @@ def test_rows_that_fit_are_run_and_figures_stay_apart(options: dict[str, Any], t
     assert ours["GRPO"]["accuracy_after"] == [s["accuracy_after"] for s in summaries]
     assert "60" not in json.dumps(ours)
     assert (tmp_path / "out" / "papers-mine-one.md").read_text().strip() in text
+
+
+def test_a_figure_of_curves_has_our_means_and_none_of_its_own(options: dict[str, Any], tmp_path: Path) -> None:
+    table = (
+        "{title: Curves, figures: [], ours: [reward_density, valid_advantage_ratio], rows: [{name: GRPO, paper: [], "
+    )
+    with (tmp_path / "tables" / "mine.yaml").open("a") as file:
+        file.write(f"  curves: {table}file: {tmp_path / 'run.yaml'}}}]}}\n")
+    code, text = go(**{**options, "table": "mine/curves"})
+    assert code == 0
+    summary = json.loads(next((tmp_path / "out" / "runs").rglob("summary.json")).read_text())
+    shown = [f"{100 * summary[key]:.1f}" for key in ("reward_density", "valid_advantage_ratio")]
+    assert cells(text, "GRPO") == ["GRPO", *shown, "1"]
+    assert "our run: valid-advantage ratio" in text
+    assert "without formulas" in text
+    assert "greedy accuracy" not in text
 
 
 def test_finished_rows_are_not_run_again(options: dict[str, Any], tmp_path: Path) -> None:
