@@ -51,9 +51,12 @@ def _parse(text: str) -> tuple[Number, bool] | None:
 
 
 def same_number(first: Number, second: Number) -> bool:
-    """Equal; or equal to 1e-9 relative, unless both are exact and one has so many digits that rounding is no excuse."""
-    if exact(first) and exact(second) and (first == second or _has_many_digits(first) or _has_many_digits(second)):
-        return first == second
+    """Equal; or equal to 1e-9 relative, unless rounding is no excuse: of two whole numbers (a bar code, a population), and
+    of exact numbers with very many digits."""
+    if isinstance(first, Fraction) and isinstance(second, Fraction):
+        whole = first.denominator == second.denominator == 1
+        if first == second or whole or _has_many_digits(first) or _has_many_digits(second):
+            return first == second
     if not (-_LARGEST <= first <= _LARGEST and -_LARGEST <= second <= _LARGEST):
         return False
     return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)

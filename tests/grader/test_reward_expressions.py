@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.grader import parse_quantity
+from sharegrpo_rl.grader import grade, parse_quantity
 from sharegrpo_rl.grader.expressions import evaluate, same_number, words_to_number
 
 
@@ -105,3 +105,15 @@ def test_a_number_with_any_unit_is_read(value: Fraction, unit: str) -> None:
     )
     assert found is not None
     assert found.value == value
+
+
+@given(st.integers(-(10**25), 10**25), st.integers(1, 10**6), st.sampled_from(["{}", "{}.0", "\\boxed{{{}}}"]))
+def test_whole_numbers_are_exact_however_many_digits_they_have(gold, distance, form):
+    """A bar code or a population that is off by one is another number."""
+    for value, score in ((gold, 1.0), (gold + distance, 0.0), (gold - distance, 0.0)):
+        assert grade(form.format(value), str(gold)).score == score, (value, gold)
+
+
+def test_a_decimal_of_a_fraction_may_be_rounded():
+    assert same_number(evaluate("0.3333333333"), evaluate("1/3"))
+    assert not same_number(evaluate("0.333333"), evaluate("1/3"))
