@@ -25,7 +25,8 @@ from sharegrpo_rl.algorithms.run_data import (
 )
 from sharegrpo_rl.algorithms.warm_start import target_text, warm_start
 from sharegrpo_rl.config import GRPOOptions
-from sharegrpo_rl.data.cache import cache_folder
+from sharegrpo_rl.data.cache import cache_folder, file_identity
+from sharegrpo_rl.data.images import named_path
 from sharegrpo_rl.data.transforms import TRANSFORMS
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.envs.registry import make_bank
@@ -144,7 +145,7 @@ def cache_key(config: AlgorithmConfig, digests: Mapping[str, str]) -> str:
         "env": config.env,
         "env_config": config.env_config,
         "data": dict(digests),
-        "warm_start's data": files_identity(str((config.warm_start or {}).get("data"))),
+        "warm_start's data": _own_data_identity((config.warm_start or {}).get("data", "train")),
         "prompts": asdict(prompt_settings(config)),
         "answer_format": config.answer_format,
         "max_completion_tokens": config.max_completion_tokens,
@@ -156,3 +157,11 @@ def cache_key(config: AlgorithmConfig, digests: Mapping[str, str]) -> str:
         "sources": sources_digest(),
     }
     return blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _own_data_identity(data: str) -> str | None:
+    """Of a warm start's own data: a folder's files, or a file alone, since what a run writes may lie beside it."""
+    path = named_path(data)
+    if data == "train" or not path.exists():
+        return None
+    return files_identity(data) if path.is_dir() else file_identity(path)

@@ -52,6 +52,27 @@ def test_rows_are_checked_before_the_warm_start_which_takes_the_first_of_them(co
         model_source.prepare_model(config)
 
 
+@pytest.mark.parametrize("data", ["train", "own.jsonl", "own"])
+def test_only_a_warm_start_s_own_data_decides_its_model(tmp_path, monkeypatch, data):
+    """Not what lies beside a file, such as the runs, nor a folder that happens to be called train."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "own", "runs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "own.jsonl").write_text("{}")
+    options = {**OPTIONS, "warm_start": {**OPTIONS["warm_start"], "data": data}}
+
+    def key():
+        return model_source.cache_key(build_config("GRPO", "DrawnShapes-v0", options, 0), {})
+
+    before = key()
+    for name in ("train", "runs"):
+        (tmp_path / name / "file").write_text("new")
+    assert key() == before
+    (tmp_path / "own" / "more.jsonl").write_text("{}")
+    (tmp_path / "own.jsonl").write_text("{}{}")
+    assert (key() == before) is (data == "train")
+
+
 @pytest.mark.parametrize("algorithm", ["GRPO", "SFT"])
 @pytest.mark.parametrize(("frozen", "part"), [("freeze_vision_tower", "vision"), ("freeze_projector", "projector")])
 def test_a_frozen_part_takes_no_adapters(algorithm, frozen, part):
