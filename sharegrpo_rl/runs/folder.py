@@ -70,9 +70,7 @@ class RunFolder:
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except FileNotFoundError as error:  # below /proc, or where the current folder was removed
-                raise UserError(
-                    f"{path.absolute()}: cannot be made ({error.strerror}); give another --storage-path"
-                ) from None
+                raise UserError(f"{path}: cannot be made ({error.strerror}); give another --storage-path") from None
         folder = None
         with ExitStack() as lock:
             try:

@@ -135,3 +135,15 @@ def test_a_place_that_takes_no_folders_is_named_with_the_remedy() -> None:
         RunFolder.claim(Path("/proc/runs"), "x"),
     ):
         pytest.fail("claimed")
+
+
+def test_a_current_folder_that_was_removed_is_named_with_the_remedy(tmp_path: Path, monkeypatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with (
+        pytest.raises(UserError, match=r"runs/x: cannot be made .*give another --storage-path"),
+        RunFolder.claim(Path("runs"), "x"),
+    ):
+        pytest.fail("claimed")
