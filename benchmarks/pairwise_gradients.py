@@ -96,7 +96,14 @@ def options_of(arguments: argparse.Namespace) -> GRPOOptions:
             f"--algorithm {arguments.algorithm}: it has no ratios and no advantages; give a method of GRPO's family"
         )
     size = {"num_questions": arguments.questions, "minibatch_size": None, "num_epochs": 1, "overlong_buffer": 0}
-    step = {"lr": 1e-12, "grad_clip": 0.0, "weight_decay": 0.0, "lr_warmup_steps": 0, "lr_schedule": "constant"}
+    step = {
+        "lr": 1e-12,
+        "grad_clip": 0.0,
+        "weight_decay": 0.0,
+        "lr_warmup_steps": 0,
+        "lr_warmup_ratio": 0.0,
+        "lr_schedule": "constant",
+    }
     left_out = {"rollout_correction": "none", "replay_size": 0, "kl_in_reward": False, "total_steps": 100}
     lengths = {"max_prompt_tokens": 100_000, "max_completion_tokens": arguments.tokens}
     return found.model_copy(update={**size, **step, **left_out, **lengths})
@@ -110,6 +117,7 @@ def load(folder: str, options: GRPOOptions) -> Policy:
         freeze_vision_tower=options.freeze_vision_tower,
         freeze_projector=options.freeze_projector,
         temperature=options.temperature,
+        logprob_temperature=options.logprob_temperature,
         prompts=prompts,
     )
     return load_policy(settings)
@@ -164,7 +172,8 @@ def packed_gradient(
     policy: Policy, reference: Any, options: GRPOOptions, packs: list[PromptPack]
 ) -> tuple[dict[str, Tensor], float]:
     """What our learner leaves in `.grad` after one step, and its loss."""
-    frozen = Policy(reference, policy.processor, policy.encoder.settings, policy.temperature) if reference else None
+    same = (policy.processor, policy.encoder.settings, policy.temperature, policy.logprob_temperature)
+    frozen = Policy(reference, *same) if reference else None
     step = TrainingStep(policy, options, frozen)
     metrics = step.update(packs)
     gradients = {n: p.grad.detach().clone() for n, p in policy.model.named_parameters() if p.grad is not None}
@@ -207,7 +216,7 @@ def plain_logprobs(model: Any, policy: Policy, pair: Pair) -> Tensor:
     prompt, ids = pair.pack.prompt, torch.from_numpy(pair.completion.token_ids)
     row = np.concatenate([prompt.input_ids, pair.completion.token_ids])
     logits = model(**model_inputs(model, [row], [prompt.images], policy.pad_id, "right")).logits[0]
-    logits = logits[len(prompt.input_ids) - 1 : -1] / policy.temperature
+    logits = logits[len(prompt.input_ids) - 1 : -1] / (policy.logprob_temperature or policy.temperature)
     allowed = torch.ones(logits.shape[-1], dtype=torch.bool)
     allowed[policy.banned] = False
     logits = logits.masked_fill(~allowed, float("-inf"))

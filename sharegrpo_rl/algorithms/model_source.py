@@ -43,6 +43,7 @@ REPORT_FILE = "warm_start.json"
 def module_config(config: AlgorithmConfig) -> dict[str, Any]:
     """The RLModule's `model_config`: the model's settings, and under `run` what an exported folder remembers."""
     prompts = asdict(prompt_settings(config))
+    samples = issubclass(config.options, GRPOOptions)
     settings = ModelSettings(
         path=config.model_folder or config.model,
         dtype=config.dtype,
@@ -51,7 +52,8 @@ def module_config(config: AlgorithmConfig) -> dict[str, Any]:
         lora=config.lora,
         activation_checkpointing=config.activation_checkpointing,
         compile=config.compile,
-        temperature=config.temperature if issubclass(config.options, GRPOOptions) else 1.0,
+        temperature=config.temperature if samples else 1.0,
+        logprob_temperature=config.logprob_temperature if samples else None,
         seed=config.seed or 0,
     )
     run = {

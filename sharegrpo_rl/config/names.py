@@ -49,8 +49,10 @@ PEER_NAMES: dict[str, str] = {
     "lr_scheduler_type": "lr_schedule",
     "warmup_style": "lr_schedule",
     "warmup_steps": "lr_warmup_steps",
-    "lr_warmup_ratio": "lr_warmup_steps",
-    "warmup_ratio": "lr_warmup_steps",
+    "lr_warmup_steps_ratio": "lr_warmup_ratio",
+    "warmup_ratio": "lr_warmup_ratio",
+    "min_lr_ratio": "lr_min_ratio",
+    "min_lr_rate": "lr_min_ratio",
     "max_grad_norm": "grad_clip",
     "betas": "adam_betas",
     "adam_beta1": "adam_betas",
@@ -175,7 +177,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
 }
 # Their values are in other units, or say something else: only the name is given.
 _OTHER_UNITS = {
-    "lr_warmup_ratio", "warmup_ratio", "adam_beta1", "adam_beta2", "use_kl_loss", "disable_kl", "use_peft",
+    "adam_beta1", "adam_beta2", "use_kl_loss", "disable_kl", "use_peft",
     "gradient_accumulation_steps", "ppo_micro_batch_size_per_gpu", "micro_batch_size_per_device_for_update",
     "ppo_mini_batch_size", "global_batch_size", "sgd_minibatch_size", "steps_per_generation", "generation_batch_size",
     "train_batch_size", "train_batch_size_per_learner", "per_device_train_batch_size", "num_rollout_workers",

@@ -197,6 +197,8 @@ class RunOptions(Options):
     vision_lr: float | None = option(None, "learning rate of vision tower and projector; null = lr", ge=0)
     lr_schedule: Literal["constant", "linear", "cosine"] = option("constant", "learning rate schedule")
     lr_warmup_steps: int = option(0, "linear warm-up", unit="optimizer steps", ge=0)
+    lr_warmup_ratio: float = option(0.0, "linear warm-up as a share of total_steps, for lr_warmup_steps 0", ge=0, le=1)
+    lr_min_ratio: float = option(0.0, "where lr_schedule linear or cosine ends, as a share of lr", ge=0, le=1)
     total_steps: int | None = option(None, "planned optimizer steps; null = from stop.training_iteration", ge=1)
     weight_decay: float = option(0.0, "AdamW weight decay", ge=0)
     adam_betas: list[float] = option([0.9, 0.999], "AdamW betas")
@@ -279,7 +281,11 @@ class RunOptions(Options):
                 f"minibatch_size: {self.minibatch_size} is more than num_questions ({self.num_questions}); "
                 "both count seed questions"
             )
-
+        if self.total_steps is None and (self.lr_schedule != "constant" or self.lr_warmup_ratio > 0):
+            raise UserError(
+                "total_steps: the learning rate's schedule needs the planned number of optimizer steps; set it (run files "
+                "know it from stop.training_iteration)"
+            )
         if self.lora is not None:
             for frozen, part in (("freeze_vision_tower", "vision"), ("freeze_projector", "projector")):
                 if getattr(self, frozen) and part in self.lora.target_modules:
@@ -367,6 +373,9 @@ class GRPOOptions(RunOptions):
         False, "stop with an error, instead of reusing wordings, if a question has fewer than num_variants"
     )
     temperature: float = option(1.0, "softmax temperature, in sampler and trainer", gt=0)
+    logprob_temperature: float | None = option(
+        None, "softmax temperature of trainer and reference, if not the sampler's; null = temperature", gt=0
+    )
     top_p: float = option(1.0, "nucleus sampling; below 1 the trainer's policy differs from the sampler's", gt=0, le=1)
     engine: Literal["hf", "vllm"] = option(
         "hf", "what generates: hf is the training model itself, vllm a separate engine"
@@ -442,10 +451,10 @@ class GRPOOptions(RunOptions):
         "schedule of the KL weight over optimizer steps: v_shape as in the equation, linear_increase as in the prose",
         source="O3",
     )
-    kl_min: float = option(0.04, "smallest weight of a KL schedule", ge=0, source="OThink-MR1 4.1")
-    kl_max: float = option(0.1, "largest weight of a KL schedule", ge=0, source="OThink-MR1 4.1")
+    kl_min: float = option(0.04, "smallest weight of a KL schedule", ge=0, source="OThink-MR1 4")
+    kl_max: float = option(0.1, "largest weight of a KL schedule", ge=0, source="OThink-MR1 4")
     kl_turn: float = option(
-        0.3, "w / t: the share of the schedule at which v_shape turns", ge=0, le=0.99, source="OThink-MR1 4.1"
+        0.3, "w / t: the share of the schedule at which v_shape turns", ge=0, le=0.99, source="OThink-MR1 4"
     )
     kl_schedule_steps: int | None = option(
         None, "optimizer steps of the KL schedule (t); null = the planned number", ge=1
@@ -453,7 +462,7 @@ class GRPOOptions(RunOptions):
     rollout_correction: Literal["auto", "none", "truncate", "mask"] = option(
         "auto",
         "importance weight for the gap between sampler and trainer: truncated at the cap, or masked above it; auto = "
-        "truncate if top_p is below 1 or max_staleness is 1, else none",
+        "truncate if top_p is below 1, logprob_temperature set or max_staleness 1, else none",
     )
     rollout_correction_level: Literal["token", "sequence"] = option("token", "level of the rollout correction's weight")
     rollout_correction_cap: float = option(2.0, "cap on the rollout correction's weight", ge=1)
@@ -484,7 +493,8 @@ class GRPOOptions(RunOptions):
         """The rollout correction in effect: `auto` is on where sampler and trainer are known to differ."""
         if self.rollout_correction != "auto":
             return self.rollout_correction
-        return "truncate" if self.top_p < 1 or self.max_staleness else "none"
+        other_policy = self.top_p < 1 or self.logprob_temperature not in (None, self.temperature)
+        return "truncate" if other_policy or self.max_staleness else "none"
 
     @property
     def level(self) -> str:

@@ -52,6 +52,7 @@ class ModelSettings:
     activation_checkpointing: str = NONE
     compile: bool = False
     temperature: float = 1.0
+    logprob_temperature: float | None = None
     prompts: PromptSettings = field(default_factory=PromptSettings)
     seed: int = 0
 
@@ -66,7 +67,7 @@ def load_policy(settings: ModelSettings) -> Policy:
         compile_blocks(model)
     if settings.lora is not None:
         model = _add_lora(model, settings)
-    return Policy(model, processor, settings.prompts, settings.temperature)
+    return Policy(model, processor, settings.prompts, settings.temperature, settings.logprob_temperature)
 
 
 def _freeze(model: Any, settings: ModelSettings) -> None:

@@ -42,13 +42,24 @@ class TokenValues(NamedTuple):
 
 
 class Policy:
-    """A model ready for generation and training; the distribution is softmax(logits / temperature) without banned ids."""
+    """A model ready for generation and training; the distribution is softmax(logits / temperature) without banned ids.
 
-    def __init__(self, model: Any, processor: Any, prompts: PromptSettings, temperature: float = 1.0) -> None:
+    `logprob_temperature` is that of `logprobs`; None where it is the sampler's.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        prompts: PromptSettings,
+        temperature: float = 1.0,
+        logprob_temperature: float | None = None,
+    ) -> None:
         self.model = model
         self.processor = processor
         self.encoder = PromptEncoder(processor, prompts)
         self.temperature = temperature
+        self.logprob_temperature = logprob_temperature
         inner = unwrapped(model)
         if rule := logit_rule(inner):
             raise UserError(f"model: {inner.config.model_type} changes its logits by {rule}, which is not supported")
@@ -88,7 +99,7 @@ class Policy:
 
         With `images` the bank's features are used; its gradients wait there until `release`.
         """
-        return self._forward(packs, self.temperature, images)
+        return self._forward(packs, self.logprob_temperature or self.temperature, images)
 
     def target_logprobs(self, packs: Sequence[PromptPack]) -> Tensor:
         """Log-probs of given targets at temperature 1, for supervised training; flat [N]."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from math import cos, pi
 
 
-def lr_multiplier(step: int, schedule: str, warmup_steps: int, total_steps: int | None) -> float:
+def lr_multiplier(
+    step: int, schedule: str, warmup_steps: int, total_steps: int | None, min_ratio: float = 0.0
+) -> float:
     """Factor on the learning rate for optimizer step `step` (0 = the first): linear warm-up, then the schedule.
 
-    linear and cosine need `total_steps`, fall to 0 there, and stay at 0.
+    linear and cosine need `total_steps`, fall to `min_ratio` there, and stay at it.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -17,7 +19,8 @@ def lr_multiplier(step: int, schedule: str, warmup_steps: int, total_steps: int 
     if total_steps is None:
         raise ValueError(f"a {schedule} schedule needs the planned number of optimizer steps")
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return 1.0 - progress if schedule == "linear" else (1 + cos(pi * progress)) / 2
+    left = 1.0 - progress if schedule == "linear" else (1 + cos(pi * progress)) / 2
+    return min_ratio + (1.0 - min_ratio) * left
 
 
 def kl_weight(step: int, schedule: str, total_steps: int, low: float, high: float, turn: float = 0.3) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -40,7 +41,8 @@ def build_optimizer(model: nn.Module, options: RunOptions) -> MasterWeightsAdamW
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, options: RunOptions, step: int) -> float:
     """Set every group's rate for optimizer step `step` (0 = the first); returns the language model's."""
-    factor = lr_multiplier(step, options.lr_schedule, options.lr_warmup_steps, options.total_steps)
+    warmup = options.lr_warmup_steps or ceil(options.lr_warmup_ratio * (options.total_steps or 0))
+    factor = lr_multiplier(step, options.lr_schedule, warmup, options.total_steps, options.lr_min_ratio)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return options.lr * factor

@@ -99,6 +99,18 @@ def check(method, algo, result):
         assert algo.sampled_groups() == []
 
 
+@pytest.mark.parametrize(("bounds", "missing"), [((0.9, 0.95), [2, 4]), ((0.0, 1.0), [0, 0])])  # no group, every group
+def test_steps_that_selection_leaves_out_are_counted(bounds, missing):
+    low, high = bounds
+    algo = build(
+        "filter and replay", filter_low=low, filter_high=high, max_generation_batches=1, replay_size=0, total_steps=4
+    )
+    results = [algo.train() for _ in missing]
+    assert [result["selection"]["steps_missing"] for result in results] == missing
+    assert algo.learner_group.local_learner.step.optimizer_steps == 4 - missing[-1]
+    algo.stop()
+
+
 def test_a_remote_runner_renders_replayed_prompts(tmp_path):
     """Prompts of replayed completions are rendered in the driver, whoever sampled them."""
     local, remote = build("filter and replay"), build("filter and replay", num_env_runners=1)

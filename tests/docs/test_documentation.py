@@ -84,7 +84,7 @@ def test_options_that_are_named_are_known(page: Path) -> None:
         r"(?<!sharegrpo_rl\.)\b(?:config|warm_start|env_config|lora|model_config)\.[a-z_]+(?:\.[a-z_]+)*\b(?!\()", text
     ):
         path = dotted.removeprefix("config.").split(".")
-        if path[-1] in ("py", "json"):
+        if path[-1] in ("py", "json", "yaml"):
             continue  # a file
         assert path[0] in OPTIONS, f"{page.name}: {dotted}"
         if len(path) > 1 and path[0] in NESTED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import ModuleType
 
@@ -32,3 +33,14 @@ def test_a_value_is_written_as_a_run_file_has_it(script: ModuleType) -> None:
 def test_a_page_without_the_block_is_refused(script: ModuleType) -> None:
     with pytest.raises(ValueError, match="no block"):
         script.filled("text", "options-grpo", "table")
+
+
+def test_every_value_of_a_preset_has_its_source(script: ModuleType) -> None:
+    """docs/algorithms/presets.md: the keys and values of the code, each with the place that it comes from."""
+    text = (script.DOCS / "algorithms" / "presets.md").read_text()
+    for algorithm, presets in script.PRESETS.items():
+        for name, settings in presets.items():
+            _, _, part = text.partition(f"### `{algorithm}: {name}`\n")
+            rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.+) \|$", part.partition("\n#")[0], re.MULTILINE)
+            assert [(key, value) for key, value, _ in rows] == [(k, script.shown(v)) for k, v in settings.items()], name
+            assert all("not verified" in where or re.search(r"\d|ours|the same", where) for _, _, where in rows), name

@@ -81,6 +81,9 @@ def test_courses_of_the_learning_rate():
     assert [lr_multiplier(s, "linear", 2, 6) for s in range(8)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     cosine = [lr_multiplier(s, "cosine", 0, 4) for s in range(6)]
     assert cosine == pytest.approx([(1 + cos(pi * min(s, 4) / 4)) / 2 for s in range(6)], abs=1e-9)
+    to_a_tenth = [lr_multiplier(s, "cosine", 0, 4, 0.1) for s in range(6)]
+    assert to_a_tenth == pytest.approx([0.1 + 0.9 * value for value in cosine], abs=1e-9)
+    assert [lr_multiplier(s, "linear", 0, 4, 0.5) for s in (0, 2, 4, 9)] == [1.0, 0.75, 0.5, 0.5]
     with pytest.raises(ValueError, match="planned number"):
         lr_multiplier(0, "cosine", 0, None)
 

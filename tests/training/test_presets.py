@@ -20,6 +20,7 @@ def options_of(preset):
     same = {
         "lr": 1e-3,
         "lr_warmup_steps": 0,
+        "lr_warmup_ratio": 0.0,
         "lr_schedule": "constant",
         "weight_decay": 0.0,
         "adam_betas": [0.9, 0.999],

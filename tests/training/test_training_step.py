@@ -37,6 +37,28 @@ def test_first_pass_has_ratio_exactly_one(make_policy, tiny):
     assert (metrics["optimizer_steps"], metrics["packs"], metrics["pairs"]) == (1, 4, 12)
 
 
+def test_trainer_and_sampler_may_have_temperatures_of_their_own(make_policy, tiny):
+    """At log-prob temperature 1 the trainer is a policy at temperature 1, whatever the sampler's."""
+    both, plain = make_policy(), make_policy()
+    both.temperature, both.logprob_temperature, plain.temperature = 1.2, 1.0, 1.0
+    pack = some_packs(plain, tiny, 1)
+    torch.testing.assert_close(both.logprobs(pack).logprobs, plain.logprobs(pack).logprobs, rtol=0, atol=0)
+    (sampled,) = HFGenerator(both).generate([pack[0].prompt], 4, [0], Sampling(8))
+    both.logprob_temperature = None
+    again = PromptPack(0, 0, pack[0].prompt, sampled, np.ones(4), np.ones(4, bool))
+    found = torch.tensor(np.concatenate([c.sampler_logprobs for c in sampled]))
+    torch.testing.assert_close(both.logprobs([again]).logprobs.detach(), found, rtol=1e-4, atol=1e-4)
+
+
+def test_a_warm_up_may_be_a_share_of_the_run(make_policy):
+    options = GRPOOptions(lr=1.0, lr_schedule="cosine", lr_warmup_ratio=0.03, lr_min_ratio=0.1, total_steps=200)
+    optimizer = build_optimizer(make_policy().model, options)
+    rates = [set_learning_rate(optimizer, options, step) for step in (0, 5, 6, 199, 200, 300)]
+    assert rates[:3] == pytest.approx([1 / 6, 1.0, 1.0], abs=1e-9)  # 3 % of 200 steps
+    assert rates[4:] == pytest.approx([0.1, 0.1], abs=1e-9)
+    assert 0.1 < rates[3] < 0.11
+
+
 def test_two_minibatches_and_two_epochs_reach_the_clip(make_policy, tiny):
     policy = make_policy()
     options = GRPOOptions(lr=1e-2, minibatch_size=2, num_epochs=2, clip_low=0.1, clip_high=0.1, dual_clip=1.2)
