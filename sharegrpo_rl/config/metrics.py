@@ -26,7 +26,14 @@ _SAMPLING = (
     "truncated_rate",
     "prompt_length_mean",
 )
-_GROUPS = ("valid_advantage_ratio", "valid_reward_ratio", "valid_slot_ratio", "reward_density", "solved_ratio")
+_GROUPS = (
+    "valid_advantage_ratio",
+    "valid_accuracy_ratio",
+    "valid_reward_ratio",
+    "valid_slot_ratio",
+    "reward_density",
+    "solved_ratio",
+)
 _LEARNER = ("policy_loss", "kl", "entropy", "ratio_max_deviation", "grad_norm", "logprob_diff_mean", "logprob_diff_max")
 _OPEN = re.compile(r"evaluation/by_(?:kind|wording)/[^/]+/accuracy")  # kinds and wordings are the data set's
 SMOOTHED = 10  # iterations that a training accuracy is averaged over when no evaluation ranks the checkpoints

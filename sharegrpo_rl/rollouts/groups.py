@@ -173,10 +173,13 @@ def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) ->
 def group_metrics(groups: Sequence[Group], num_variants: int) -> dict[str, Any]:
     """How much the groups can teach; `valid_advantage_ratio`, `reward_density` and `solved_ratio` look at accuracy.
 
-    `tasks` has figures for each task where the groups belong to several, `kinds` for each kind of question.
+    The paper's valid-advantage ratio has two readings, each under its own name: `valid_accuracy_ratio` (the value of
+    `valid_advantage_ratio`) and `valid_reward_ratio`. `tasks` has figures for each task where the groups belong to
+    several, `kinds` for each kind of question.
     """
     return {
         **_kind_metrics(groups),
+        "valid_accuracy_ratio": valid_ratio([g.accuracies for g in groups]),
         "valid_reward_ratio": valid_ratio([g.rewards for g in groups]),
         "valid_slot_ratio": valid_slot_ratio([g.accuracies for g in groups]),
         "shrunk_groups": sum(len(g.slots) < num_variants for g in groups),
