@@ -1,9 +1,12 @@
-"""What an answer is graded against, and the outcome of comparing the two."""
+"""What an answer is graded against, and the outcome of comparing the two: a match, or the grader's own failure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
+
+ErrorKind = Literal["processor time", "wall clock", "crash", "library error", "unexpected"]
 
 _PERCENT = re.compile(r"percent|%", re.I)
 
@@ -30,3 +33,17 @@ class Match:
 
     equal: bool
     reason: str
+
+
+class GraderError(Exception):
+    """The grader itself failed: to be counted by `kind`, never taken for a verdict. Its text is `kind: message`."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind: ErrorKind = kind
+        self.message = message
+
+
+def error_kind(error: str) -> str:
+    """The kind of a grader error from its text."""
+    return error.partition(":")[0]
