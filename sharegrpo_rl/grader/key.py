@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
-ErrorKind = Literal["processor time", "wall clock", "crash", "library error", "unexpected"]
+Kind: TypeAlias = Literal[
+    "text", "option", "verdict", "letter", "name", "moment", "number", "list", "words", "mathematics", "none"
+]
+ErrorKind: TypeAlias = Literal["processor time", "wall clock", "crash", "library error", "unexpected"]
+ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
 
 _PERCENT = re.compile(r"percent|%", re.I)
 
@@ -33,6 +39,11 @@ class Match:
 
     equal: bool
     reason: str
+    kind: Kind = "none"
+
+    def by(self, kind: Kind) -> Match:
+        """The same outcome, found by the given kind of comparison."""
+        return replace(self, kind=kind)
 
 
 class GraderError(Exception):
@@ -44,6 +55,7 @@ class GraderError(Exception):
         self.message = message
 
 
-def error_kind(error: str) -> str:
-    """The kind of a grader error from its text."""
-    return error.partition(":")[0]
+def errors_by_kind(errors: Iterable[str | None]) -> dict[str, int]:
+    """How many of these texts of errors are of each kind; None is no error."""
+    kinds = Counter(error.partition(":")[0] for error in errors if error is not None)
+    return {kind: kinds[kind] for kind in ERROR_KINDS}
