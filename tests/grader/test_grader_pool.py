@@ -20,15 +20,22 @@ from sharegrpo_rl.grader.key import GraderError
 from sharegrpo_rl.grader.symbolic import GraderPool, shared_pool
 
 PYTHON_WORK = "$(x+y+z+w+v)^{39}$"  # the library expands it in Python
-ONE_OPERATION = "$9^{9^{9^{9}}}$"  # a single power of whole numbers
 PATIENCE_SECONDS = 3_600.0
 
 
-@pytest.fixture
-def graders() -> Iterator[GraderPool]:
+@pytest.fixture(scope="module")
+def shared_graders() -> Iterator[GraderPool]:
     made = GraderPool(num_workers=2, deadline=PATIENCE_SECONDS)
     yield made
     made.shutdown()
+
+
+@pytest.fixture
+def graders(shared_graders: GraderPool) -> GraderPool:
+    """Both children started, and nothing known about any pair."""
+    shared_graders.warm_up()
+    shared_graders._cache.clear()
+    return shared_graders
 
 
 def processes(graders: GraderPool) -> list[subprocess.Popen[bytes]]:
@@ -36,7 +43,6 @@ def processes(graders: GraderPool) -> list[subprocess.Popen[bytes]]:
 
 
 def test_work_in_python_ends_at_the_limit_and_the_child_goes_on(graders: GraderPool) -> None:
-    graders.warm_up()
     before = processes(graders)
     with pytest.raises(GraderError, match="processor time") as raised:
         graders.equal("$x^2+1$", PYTHON_WORK)
@@ -47,31 +53,45 @@ def test_work_in_python_ends_at_the_limit_and_the_child_goes_on(graders: GraderP
 
 
 def test_an_error_is_kept_for_its_pair(graders: GraderPool) -> None:
+    before = graders.requests
     for _ in range(5):
         with pytest.raises(GraderError) as raised:
             graders.equal("$x^2+1$", PYTHON_WORK)
         assert raised.value.kind == "processor time"
-    assert graders.requests == 1
+    assert graders.requests == before + 1
 
 
-def test_a_single_long_operation_is_ended_and_others_are_answered_meanwhile(graders: GraderPool) -> None:
-    graders.warm_up()
-    before = {p.pid for p in processes(graders)}
-    with pytest.raises(GraderError) as raised:
-        graders.equal("$1$", ONE_OPERATION)
-    assert raised.value.kind == "processor time"
-    (kept,) = before & {p.pid for p in processes(graders)}
-    # The successor has been started and is not waited for: the other child answers.
-    successor = next(worker for worker in graders._idle if worker is not None and worker.process.pid != kept)
-    if successor.process.poll() is None:
-        os.kill(successor.process.pid, signal.SIGSTOP)
-    assert graders.equal("$x+1$", "$1+x$")
+def test_what_the_kernel_ends_is_replaced_beside_the_next_request(graders: GraderPool) -> None:
+    before = processes(graders)
+    for process in before:
+        os.kill(process.pid, signal.SIGSTOP)
+    raised: list[GraderError] = []
+
+    def ask() -> None:
+        try:
+            graders.equal("$x$", "$x+0$")
+        except GraderError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while len(graders._idle) == 2:
+        thread.join(0.01)
+    (kept,) = processes(graders)
+    (busy,) = (p for p in before if p is not kept)
+    os.kill(busy.pid, signal.SIGXCPU)  # what the kernel sends at the limit of processor time
+    os.kill(busy.pid, signal.SIGCONT)
+    thread.join()
+    assert [error.kind for error in raised] == ["processor time"]
+    (successor,) = (worker for worker in graders._idle if worker is not None and worker.process is not kept)
+    os.kill(successor.process.pid, signal.SIGSTOP)  # it has been started, and is not waited for:
+    os.kill(kept.pid, signal.SIGCONT)
+    assert graders.equal("$x+1$", "$1+x$")  # the other child answers
     assert not successor.is_ready
     os.kill(successor.process.pid, signal.SIGCONT)
 
 
 def test_a_crash_is_tried_once_more(graders: GraderPool) -> None:
-    graders.warm_up()
     victim = processes(graders)[-1]
     victim.kill()
     victim.wait()
@@ -79,25 +99,25 @@ def test_a_crash_is_tried_once_more(graders: GraderPool) -> None:
     assert victim.pid not in {p.pid for p in processes(graders)}
 
 
-def test_a_child_that_cannot_start_is_an_error(graders: GraderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbolic.sys, "executable", "no-such-interpreter")
     with pytest.raises(GraderError, match="cannot be started") as raised:
-        graders.equal("$x$", "$y$")
+        GraderPool().equal("$x$", "$y$")
     assert raised.value.kind == "crash"
 
 
-def test_the_clock_is_the_last_resort(graders: GraderPool) -> None:
-    graders.warm_up()
+def test_the_clock_is_the_last_resort(graders: GraderPool, monkeypatch: pytest.MonkeyPatch) -> None:
     for process in processes(graders):
         os.kill(process.pid, signal.SIGSTOP)  # uses no processor time, and does not come back
-    graders.deadline = 0.1
+    monkeypatch.setattr(graders, "deadline", 0.1)
     with pytest.raises(GraderError, match="deadline") as raised:
         graders.equal("$x$", "$x+0$")
     assert raised.value.kind == "wall clock"
+    for process in processes(graders):
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def test_threads_share_the_workers(graders: GraderPool) -> None:
-    graders.warm_up()
     found: dict[int, bool] = {}
 
     def ask(i: int) -> None:
@@ -137,7 +157,7 @@ def test_a_gold_that_nobody_can_work_out_costs_nothing(gold: str) -> None:
     verdict = grade("<answer>x+1</answer>", gold)
     assert (verdict.score, verdict.error) == (0, None)
     assert shared_pool().requests == before
-    with pytest.raises(UserError, match="row 7: .*too large") as raised:
+    with pytest.raises(UserError, match=r"row 7: .*too large") as raised:
         check_truth(SeedQuestion(id="7", question="", answer=gold))
     assert "\n" not in str(raised.value)
 
