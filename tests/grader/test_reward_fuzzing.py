@@ -305,6 +305,10 @@ MUTATED = 5_000
 MUTATED_SLOW = 200_000
 # Characters whose other case is longer, shorter or in another script; digits and letters of other scripts; joiners.
 STRANGE = "İıſßŉǰΐẞK\u212aÅΩﬁ\u0130\u0345\u1e9e²½Ⅷⅷ①⓪㊿〇零五万億٣۳३๓𝟛𝔸ª\u200b\u200d\u202e\u2028\x1c\x85\ufeff\ud800\U0010ffff"
+DRESSED = [
+    *["<answer>{}</answer>", "<answer>({})</answer>", "<answer>option {}</answer>", "<answer>A, {}</answer>"],
+    *["\\boxed{{{}}}", "\\boxed{{\\text{{{}}}}}", "The answer is {}.", "Answer: {}", "{}"],
+]
 FURTHER = ["accuracy", "key_steps", "step_validity", "key_steps_released", "step_validity_released"]
 
 
@@ -360,6 +364,9 @@ def mutated(text: str, rng: random.Random, other: str) -> str:
 
 def mutated_row(rows: list[dict[str, Any]], rng: random.Random) -> dict[str, Any]:
     row, other = dict(rng.choice(rows)), rng.choice(rows)
+    if rng.random() < 0.1:  # one character, as an answer is dressed
+        row["response"] = rng.choice(DRESSED).format(any_character(rng))
+        return row
     for _ in range(rng.randint(1, 4)):
         name = rng.choice(["response", "response", "response", "gold", "question", "choices", "unit"])
         if name == "choices":
@@ -380,7 +387,7 @@ def bugs_over(number: int, seed: int) -> tuple[Counter[str], list[str]]:
     counts, bugs = Counter[str](), list[str]()
     for _ in range(number):
         row = mutated_row(rows, rng)
-        verdict = grade(extract=rng.choice(EXTRACT_MODES), **row)
+        verdict = grade(extract=rng.choice(("auto", *EXTRACT_MODES)), **row)
         assert verdict.score in (0.0, 1.0)
         assert verdict.error is None or verdict.score == 0.0
         errors = [verdict.error]
