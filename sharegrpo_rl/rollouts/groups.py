@@ -173,7 +173,7 @@ def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) ->
         "num_completions": len(completions),
         "sampled_tokens": int(lengths.sum()),
         "grader_errors": sum(e is not None for e in errors),
-        "grader_errors_by_kind": errors_by_kind(errors),
+        "grader_errors_by_kind": {kind.replace(" ", "_"): n for kind, n in errors_by_kind(errors).items()},
     }
 
 
