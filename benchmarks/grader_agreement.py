@@ -1,6 +1,8 @@
 """The grader against labelled responses, beside math-verify and mathruler on the same rows.
 
-uv run --with mathruler python benchmarks/grader_agreement.py FILE_OR_FOLDER... [--by source] [--by kind] [--alone] [--list]
+uv run --with mathruler --with pylatexenc python benchmarks/grader_agreement.py FILE_OR_FOLDER...
+
+--by source and --by kind print further tables, --list every row on which ours is wrong; --alone leaves the others out.
 
 Each file is what `sharegrpo-rl grade` takes; of a folder every `.jsonl` in it is read. Rows without a label or a gold are
 left out. Labels that a person judged to be wrong are listed in tests/grader/judged_labels.json by file and row; every
@@ -155,6 +157,9 @@ def _answer_part(response: str) -> str:
 PEERS: dict[str, Callable[[Row], bool]] = {"math-verify": math_verify_says, "mathruler": mathruler_says}
 
 
+NEEDED = {"mathruler": ("mathruler", "pylatexenc")}  # which it imports without asking for it
+
+
 def ask_peers(rows: Sequence[Row], names: Sequence[str]) -> dict[str, int]:
     """Let each of them judge every row; how often each raised, which counts as not paid."""
     logging.disable(logging.ERROR)
@@ -205,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rows = list(read(options.paths))
     cost = grade_all(rows)
-    peers = [] if options.alone else [name for name in PEERS if name != "mathruler" or find_spec("mathruler")]
+    peers = [] if options.alone else [name for name in PEERS if all(map(find_spec, NEEDED.get(name, ())))]
     raised = ask_peers(rows, peers)
     graders = ["ours", *peers]
     print(table(rows, graders, "rows", GROUPS, lambda row: row.group))
