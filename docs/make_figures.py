@@ -280,7 +280,7 @@ DECIDED_BY = (  # what the gold is, the kind in the verdict, where it is compare
     ("a number, with or without a unit", "number", "numbers.py"),
     ("several values, a set, an interval, a matrix", "list", "lists.py"),
     ("plain words", "words", "words.py"),
-    ("anything else", "mathematics", "expressions.py, symbolic.py"),
+    ("anything else", "mathematics", "symbolic.py"),
 )
 ENDS = (
     "math-verify in a child process  (math_worker.py)\nat most 2 s of its processor time; equal pairs are asked once",
@@ -298,17 +298,15 @@ def draw_grader(out: Path) -> None:
             axes.text(43, y, text, ha="center", va="center", fontsize=10, bbox=BOX)
         for y, (gold, kind, module) in zip(np.linspace(58.8, 19.4, len(DECIDED_BY)), DECIDED_BY, strict=True):
             axes.text(11, y, gold, va="center", fontsize=10)
-            axes.text(46, y, kind, va="center", fontsize=10, fontweight="bold", color="#0b6e8f")
-            axes.text(60, y, module, va="center", fontsize=10, color="#777777")
+            axes.text(44, y, kind, va="center", fontsize=10, fontweight="bold", color="#0b6e8f")
+            axes.text(61, y, module, va="center", fontsize=10, color="#777777")
         axes.add_patch(plt.Rectangle((8.5, 16.8), 69, 44.5, fill=False, edgecolor="#0b6e8f"))
         for y, text in zip((11.3, 3), ENDS, strict=True):
             axes.text(43, y, text, ha="center", va="center", fontsize=10, bbox=BOX)
         for top, bottom in ((84.3, 81.9), (74.2, 71.4), (63.7, 61.5), (16.6, 13.8), (8.7, 4.8)):
             axes.annotate("", (43, bottom), (43, top), arrowprops={"arrowstyle": "->", "color": "#0b6e8f"})
-        axes.annotate(
-            "", (80, 3), (77.6, 40), arrowprops={"arrowstyle": "-", "color": "#0b6e8f", "connectionstyle": "angle"}
-        )
-        axes.annotate("", (75.5, 3), (80, 3), arrowprops={"arrowstyle": "->", "color": "#0b6e8f"})
+        axes.plot((77.5, 82, 82), (40, 40, 3), color="#0b6e8f", linewidth=1)
+        axes.annotate("", (69.5, 3), (82, 3), arrowprops={"arrowstyle": "->", "color": "#0b6e8f", "shrinkA": 0})
         axes.text(
             44, 15.1, "mathematics, where none of our own rules decides", fontsize=8.5, va="center", color="#777777"
         )
