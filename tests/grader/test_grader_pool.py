@@ -235,7 +235,6 @@ def test_inside_a_ray_actor() -> None:
 EQUAL = [
     "y=3x | 3x-y=0",
     "x^2+y^2=4 | 2x^2+2y^2=8",
-    "(x-1)^2=0 | x-1=0",
     "|x|=y | y=|x|",
     "\\frac{y}{x}=3 | y=3x",
     "y>2 | 2<y",
