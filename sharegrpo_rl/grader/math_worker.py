@@ -13,7 +13,6 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -78,67 +77,9 @@ def equal(gold: str, answer: str, decimals: int) -> bool:
     from math_verify import verify
 
     parsed_gold, parsed_answer = _parsed(gold), _parsed(answer)
-    if not parsed_gold or not parsed_answer or _contradict(parsed_gold[0], parsed_answer[0]):
-        return False
-    return bool(verify(parsed_gold, parsed_answer, float_rounding=decimals, timeout_seconds=None))
-
-
-# ---- Equations that contradict each other: math-verify would solve both for each of their unknowns before it says so.
-
-_PLACES = (0.737, 1.291, 0.419, 2.113, 1.618)  # of the other unknowns; five are more than an answer has
-_STARTS = (0.9 + 0.2j, -1.7 + 0.1j, 3.1 - 0.4j)
-_STEPS = 25
-
-
-def _contradict(gold: Any, answer: Any) -> bool:
-    """Whether two relations are surely unlike: other unknowns, an equation and an inequality, or a solution of the gold's
-    equation that does not solve the answer's."""
-    from sympy import Eq, Float
-    from sympy.core.relational import Relational
-
-    if not isinstance(gold, Relational) or not isinstance(answer, Relational):
-        return False
-    if isinstance(gold, Eq) != isinstance(answer, Eq):
-        return True
-    if not isinstance(gold, Eq):
-        return False
-    sides = (gold.lhs - gold.rhs, answer.lhs - answer.rhs)
-    if sides[0].free_symbols != sides[1].free_symbols:
-        return True
-    return not any(side.has(Float) for side in sides) and _solution_fails(*sides)
-
-
-def _solution_fails(gold: Any, answer: Any) -> bool:
-    unknowns = sorted(gold.free_symbols, key=str)
-    if not 0 < len(unknowns) <= len(_PLACES):
-        return False
-
-    def at(side: Any, x: complex) -> complex:
-        return complex(side.evalf(subs=dict(zip(unknowns, (x, *_PLACES[1:]), strict=False))))
-
-    try:
-        for start in _STARTS:
-            if (root := _root(lambda x: at(gold, x), start)) is not None:
-                return abs(at(answer, root)) > 0.01 * (
-                    1 + abs(at(answer, root + 0.5))
-                )  # multiple roots are found roughly
-    except (ArithmeticError, AttributeError, NotImplementedError, TypeError, ValueError):
-        return False  # no numbers, so that nothing is said: math-verify decides
-    return False
-
-
-def _root(f: Callable[[complex], complex], start: complex) -> complex | None:
-    """A zero near `start` by the secant method; None where it finds none."""
-    a, b = start, start * 1.01 + 0.01
-    at_a, at_b = f(a), f(b)
-    for _ in range(_STEPS):
-        if abs(at_b) < 1e-10:
-            return b
-        if at_a == at_b:
-            return None
-        a, b, at_a = b, b - at_b * (b - a) / (at_b - at_a), at_b
-        at_b = f(b)
-    return None
+    return bool(parsed_gold and parsed_answer) and bool(
+        verify(parsed_gold, parsed_answer, float_rounding=decimals, timeout_seconds=None)
+    )
 
 
 def reply(line: str, timer: _Timer) -> dict[str, Any]:
