@@ -81,7 +81,7 @@ class EvaluationRecord:
     def row(self) -> dict[str, Any]:
         """As a JSON object, a line of predictions.jsonl."""
         values = {**asdict(self), "correct": self.correct}
-        return {name: value for name, value in values.items() if value or name not in OPTIONAL_FIGURES}
+        return {name: value for name, value in values.items() if value or name not in OPTIONAL}
 
 
 def record_of(row: Mapping[str, Any]) -> EvaluationRecord:
@@ -121,7 +121,7 @@ class EvaluationReport:
     def summary(self) -> dict[str, Any]:
         """Everything but the records, ready for JSON; parts that were not requested are left out."""
         figures = {name: value for name, value in vars(self).items() if name != "records"}
-        figures = {name: value for name, value in figures.items() if value or name not in OPTIONAL}
+        figures = {name: value for name, value in figures.items() if value or name not in OPTIONAL_FIGURES}
         return {**figures, "confidence_interval": list(self.confidence_interval)}
 
     def rows(self) -> list[dict[str, Any]]:
