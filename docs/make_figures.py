@@ -3,11 +3,13 @@
 python docs/make_figures.py curve runs/share_grpo-0 runs/share_grpo-1 ... runs/grpo-0 runs/grpo-1 ...
 python docs/make_figures.py rollout runs/share_grpo-0
 python docs/make_figures.py steps runs/cross_task/grpo-d-counting-* runs/cross_task/sft-counting-*
+python docs/make_figures.py grader
 
 `curve` writes docs/images/learning_curve.png: greedy accuracy on held-out questions and reward in training, the mean
 over seeds with a band from the lowest to the highest seed. `rollout` writes docs/images/rollout.png: one training
 question as the exported model of a run is asked it, in each variant, with its completions and their rewards. `steps`
 writes docs/images/accuracy_by_step.png: greedy accuracy by optimizer step, RL and SFT on one axis (OThink-MR1, Figure 1).
+`grader` needs no run and writes docs/images/grader.svg: the way of an answer through the grader.
 """
 
 from __future__ import annotations
@@ -251,20 +253,77 @@ def _printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _save(figure: Any, out: Path) -> None:
+def _save(figure: Any, out: Path, **options: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130, facecolor="white")
+    figure.savefig(out, dpi=130, facecolor="white", **options)
     plt.close(figure)
     print(f"wrote {out}")
 
 
+# ---- the way of an answer through the grader
+
+BOX = {"boxstyle": "round,pad=0.5", "facecolor": "#eef4f7", "edgecolor": "#0b6e8f"}
+FOUND = (
+    "response",
+    "Where is the answer?  (formats.py, prose.py)\ntraining: the run's own format, nothing else\n"
+    "files, evaluation: tags, then boxes, then the end of the prose",
+    "What is it compared as?  (grading.py)\nThe gold decides: the first kind that it is.\n"
+    "Too long or nested too deeply: no comparison.",
+)
+DECIDED_BY = (  # what the gold is, the kind in the verdict, where it is compared
+    ("one of the row's choices", "option", "choices.py"),
+    ("the answer's own text", "text", "text.py"),
+    ("yes or no, true or false", "verdict", "words.py"),
+    ("a letter of options that the row does not list", "letter", "words.py"),
+    ("a value with a name: even, isosceles", "name", "words.py"),
+    ("a time or a date", "moment", "words.py"),
+    ("a number, with or without a unit", "number", "numbers.py"),
+    ("several values, a set, an interval, a matrix", "list", "lists.py"),
+    ("plain words", "words", "words.py"),
+    ("anything else", "mathematics", "symbolic.py"),
+)
+ENDS = (
+    "math-verify in a child process  (math_worker.py)\nat most 2 s of its processor time; equal pairs are asked once",
+    "verdict: score, extracted, reason, kind, and error where the grader failed",
+)
+
+
+def draw_grader(out: Path) -> None:
+    """Boxes from the response down to the verdict, with a row for each kind of comparison."""
+    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "grader"}):
+        figure = plt.figure(figsize=(8.6, 9.0))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 86), ylim=(0, 90))
+        axes.axis("off")
+        for y, text in zip((86, 78, 67.5), FOUND, strict=True):
+            axes.text(43, y, text, ha="center", va="center", fontsize=10, bbox=BOX)
+        for y, (gold, kind, module) in zip(np.linspace(58.8, 19.4, len(DECIDED_BY)), DECIDED_BY, strict=True):
+            axes.text(11, y, gold, va="center", fontsize=10)
+            axes.text(44, y, kind, va="center", fontsize=10, fontweight="bold", color="#0b6e8f")
+            axes.text(61, y, module, va="center", fontsize=10, color="#777777")
+        axes.add_patch(plt.Rectangle((8.5, 16.8), 69, 44.5, fill=False, edgecolor="#0b6e8f"))
+        for y, text in zip((11.3, 3), ENDS, strict=True):
+            axes.text(43, y, text, ha="center", va="center", fontsize=10, bbox=BOX)
+        for top, bottom in ((84.3, 81.9), (74.2, 71.4), (63.7, 61.5), (16.6, 13.8), (8.7, 4.8)):
+            axes.annotate("", (43, bottom), (43, top), arrowprops={"arrowstyle": "->", "color": "#0b6e8f"})
+        axes.plot((77.5, 82, 82), (40, 40, 3), color="#0b6e8f", linewidth=1)
+        axes.annotate("", (69.5, 3), (82, 3), arrowprops={"arrowstyle": "->", "color": "#0b6e8f", "shrinkA": 0})
+        axes.text(
+            44, 15.1, "mathematics, where none of our own rules decides", fontsize=8.5, va="center", color="#777777"
+        )
+        _save(figure, out, metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("curve", "rollout", "steps"))
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("what", choices=("curve", "rollout", "steps", "grader"))
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of finished runs")
     parser.add_argument("--out", type=Path, help="the picture to write")
     options = parser.parse_args()
-    if options.what == "curve":
+    if options.what != "grader" and not options.runs:
+        parser.error("give the folders of finished runs")
+    if options.what == "grader":
+        draw_grader(options.out or IMAGES / "grader.svg")
+    elif options.what == "curve":
         draw_curve([Run.read(folder) for folder in options.runs], options.out or IMAGES / "learning_curve.png")
     elif options.what == "steps":
         draw_steps([Run.read(folder) for folder in options.runs], options.out or IMAGES / "accuracy_by_step.png")

@@ -133,6 +133,7 @@ class Group:
     subtask: str = ""
     task: str = ""
     weights_version: int = 0  # of the weights that sampled it
+    errors: tuple[tuple[str | None, ...], ...] = ()  # [V][N] of the grader; () = there were none
 
     @property
     def accuracies(self) -> NDArray[np.float64]:

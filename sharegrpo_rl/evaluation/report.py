@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.evaluation.sampling import sampling_figures
+from sharegrpo_rl.grader import errors_by_kind
 from sharegrpo_rl.statistics.questions import image_clusters, share_interval
 
 OPTIONAL = ("samples", "categories", "labels")  # left out of a record's row where they are empty
+OPTIONAL_FIGURES = ("by_category", "sampling", "grader_errors_by_kind")  # and these of a report
 
 
 def wording_of(question: SeedQuestion, index: int) -> int:
@@ -114,11 +116,12 @@ class EvaluationReport:
     interval_method: str = "Wilson"
     by_category: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
+    grader_errors_by_kind: dict[str, int] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Everything but the records, ready for JSON; parts that were not requested are left out."""
         figures = {name: value for name, value in vars(self).items() if name != "records"}
-        figures = {name: value for name, value in figures.items() if value or name not in ("by_category", "sampling")}
+        figures = {name: value for name, value in figures.items() if value or name not in OPTIONAL_FIGURES}
         return {**figures, "confidence_interval": list(self.confidence_interval)}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -156,6 +159,7 @@ def make_report(records: Sequence[EvaluationRecord], extractor: str, *, blind: b
         interval_method=method,
         by_category=_by_category(records),
         sampling=_sampling(records, clusters),
+        grader_errors_by_kind={kind: n for kind, n in errors_by_kind(r.error for r in records).items() if n},
     )
 
 

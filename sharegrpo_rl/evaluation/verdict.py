@@ -59,7 +59,7 @@ def grade_sample(rubric: Rubric, question: SeedQuestion, completion: GeneratedTe
     return SampleRecord(
         text=completion.text,
         extracted=verdict.extracted,
-        vote=vote(question, verdict.extracted),
+        vote=vote(question, verdict.extracted) if verdict.error is None else None,
         accuracy=verdict.accuracy,
         format_ok=verdict.format_ok,
         truncated=completion.truncated,

@@ -22,13 +22,14 @@ from sharegrpo_rl.grader.grading import (
     ExtractMode,
     Verdict,
     check_truth,
+    failure,
     grade,
     grade_answer,
     make_key,
     question_key,
     truth_fault,
 )
-from sharegrpo_rl.grader.key import AnswerKey
+from sharegrpo_rl.grader.key import AnswerKey, Kind, errors_by_kind
 from sharegrpo_rl.grader.numbers import Unit, parse_quantity, same_quantity, split_unit
 from sharegrpo_rl.grader.symbolic import shared_pool
 from sharegrpo_rl.grader.text import canonical, content_words, normalized, plain_unicode
@@ -40,12 +41,15 @@ __all__ = [
     "AnswerFormat",
     "AnswerKey",
     "ExtractMode",
+    "Kind",
     "Unit",
     "Verdict",
     "after_thinking",
     "canonical",
     "check_truth",
     "content_words",
+    "errors_by_kind",
+    "failure",
     "find_format",
     "grade",
     "grade_answer",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from sharegrpo_rl.data.types import SeedQuestion
@@ -20,12 +23,12 @@ from sharegrpo_rl.grader.formats import (
     unboxed,
     unclosed_answer,
 )
-from sharegrpo_rl.grader.key import AnswerKey, Match
+from sharegrpo_rl.grader.key import AnswerKey, GraderError, Kind, Match
 from sharegrpo_rl.grader.lists import compare_lists, flipped, parse_list
 from sharegrpo_rl.grader.numbers import Quantity, compare_numbers, is_no_number, parse_quantity, split_unit
 from sharegrpo_rl.grader.prose import announcements, response_text, sentences, settled_moment, settled_value
 from sharegrpo_rl.grader.prose_options import settled_option, settled_verdict
-from sharegrpo_rl.grader.symbolic import GraderError, compare_symbolic, nested_too_deeply
+from sharegrpo_rl.grader.symbolic import compare_symbolic, is_huge, nested_too_deeply
 from sharegrpo_rl.grader.text import MAX_ANSWER_CHARACTERS, canonical, normalized
 from sharegrpo_rl.grader.words import (
     LETTERS,
@@ -46,12 +49,33 @@ EXTRACT_MODES: tuple[ExtractMode, ...] = get_args(ExtractMode)
 
 @dataclass(frozen=True)
 class Verdict:
-    """`score` 0 or 1. With `error` set the grader failed: the score says nothing and the row is counted as an error."""
+    """`score` 0 or 1, and the `kind` of comparison that decided ("none": there was nothing to compare).
+
+    With `error` set the grader failed: the score says nothing and the row is counted as an error. Its text begins with
+    the kind of error.
+    """
 
     score: float
     extracted: str | None
     reason: str
+    kind: Kind = "none"
     error: str | None = None
+
+
+_log = logging.getLogger(__name__)
+_logged: set[str] = set()
+
+
+def failure(error: Exception) -> str:
+    """The text of an exception for `Verdict.error`. A bug of ours is logged with its traceback the first time."""
+    if isinstance(error, GraderError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
+    if where not in _logged:
+        _logged.add(where)
+        _log.error("the grader failed (%s); such rows are counted as grader errors", where, exc_info=error)
+    return str(GraderError("unexpected", f"{where}: {str(error)[:200]}"))
 
 
 def grade(
@@ -74,6 +98,13 @@ def grade(
     key = gold
     if not isinstance(key, AnswerKey):
         key = make_key(key, choices=choices, question=question, answer_type=answer_type, unit=unit, precision=precision)
+    try:
+        return _grade(response, key, extract)
+    except Exception as error:  # whatever it is: one row must not end a run, and is counted
+        return Verdict(0.0, None, "the grader failed", error=failure(error))
+
+
+def _grade(response: str, key: AnswerKey, extract: ExtractMode | AnswerFormat) -> Verdict:
     if not isinstance(extract, str):
         answer = extract.extract(response)
         return Verdict(0.0, None, f"no single {extract.name} answer") if answer is None else grade_answer(answer, key)
@@ -84,22 +115,22 @@ def grade(
         answers = naming or answers[-1:]
     if not answers:
         return Verdict(0.0, None, f"no answer found ({source})")
-    if len(answers) == 1:
-        return grade_answer(answers[0], key)
-    try:
-        match = _compare_several(answers, key)
-    except GraderError as error:
-        return Verdict(0.0, answers[-1], "the grader failed", str(error))
-    return Verdict(float(match.equal), "; ".join(answers)[:400], match.reason)
+    return grade_answer(answers[0], key) if len(answers) == 1 else _grade_answers(answers, key)
 
 
 def grade_answer(answer: str, key: AnswerKey) -> Verdict:
     """Grade an answer that was extracted already."""
+    return _grade_answers((answer,), key)
+
+
+def _grade_answers(answers: tuple[str, ...], key: AnswerKey) -> Verdict:
+    """One answer, or several claims."""
     try:
-        match = _compare(answer, key)
-    except GraderError as error:
-        return Verdict(0.0, answer, "the grader failed", str(error))
-    return Verdict(float(match.equal), answer, match.reason)
+        match = _compare(answers[0], key) if len(answers) == 1 else _compare_several(answers, key)
+    except Exception as error:  # as in `grade`
+        return Verdict(0.0, answers[-1], "the grader failed", error=failure(error))
+    extracted = answers[0] if len(answers) == 1 else "; ".join(answers)[:400]
+    return Verdict(float(match.equal), extracted, match.reason, match.kind)
 
 
 def make_key(
@@ -140,6 +171,13 @@ def check_truth(question: SeedQuestion) -> None:
 
 def truth_fault(question: SeedQuestion) -> str | None:
     """What makes the answer ungradable, in words; None where nothing does."""
+    try:
+        return _truth_fault(question)
+    except Exception as error:  # as in `grade`
+        return f"the answer {str(question.answer)[:60]!r} cannot be read by the grader ({failure(error)})"
+
+
+def _truth_fault(question: SeedQuestion) -> str | None:
     answer, answer_type = question.answer, (question.answer_type or "").lower()
     if not isinstance(answer, str) or not answer.strip():
         return "the answer is empty"
@@ -150,6 +188,8 @@ def truth_fault(question: SeedQuestion) -> str | None:
         return f"the answer {answer[:60]!r} holds nothing that could be compared"
     if gold.count("{") != gold.count("}"):
         return f"the braces of the answer {answer[:60]!r} do not match"
+    if nested_too_deeply(gold) or is_huge(canonical(gold)):
+        return f"the answer {answer[:60]!r} is too large to be worked out"
     if question.choices:
         if named_options(gold, question.choices):
             return None
@@ -224,7 +264,8 @@ def _settled_answer(text: str, key: AnswerKey) -> str | None:
 
 
 # ---- Comparison: same text, options, yes/no, letters, named values, times, numbers with units or lists, words, and
-# mathematics last. `_compare` and what it calls raise GraderError (and nothing else) where the grader itself fails.
+# mathematics last. Where the grader itself fails, `_compare` and what it calls raise GraderError. The kind of a match is
+# the branch of `_compare` that it came from.
 
 _MAX_SHORT_ANSWER = 60
 _MAX_LINES = 8
@@ -258,31 +299,31 @@ def _compare(answer: str, key: AnswerKey) -> Match:
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
     if normalized(answer) and normalized(answer) == normalized(gold):
-        return Match(True, "the same text")
+        return Match(True, "the same text", "text")
     if nested_too_deeply(answer):
         return Match(False, "nested too deeply to be an answer")
     if key.choices and (gold_options := named_options(gold, key.choices)):
-        return _compare_options(answer, key, gold_options)
+        return _compare_options(answer, key, gold_options).by("option")
     if (gold_boolean := parse_boolean(gold)) is not None:
         equal = parse_boolean(answer, verbose=True) is gold_boolean
-        return Match(equal, "the right verdict" if equal else "another verdict or none")
+        return Match(equal, "the right verdict" if equal else "another verdict or none", "verdict")
     if (match := _compare_letters(answer, gold)) is not None:
-        return match
+        return match.by("letter")
     if (name := named_value(gold)) is not None and named_value(answer) == name:
-        return Match(True, f"{name} by another name")
+        return Match(True, f"{name} by another name", "name")
     if (moment := gold_moment(gold, key.question)) is not None:
         equal = same_moment(answer, gold, moment)
-        return Match(equal, "the same moment" if equal else "another moment or none")
+        return Match(equal, "the same moment" if equal else "another moment or none", "moment")
     number = parse_quantity(gold)
     match = compare_lists(answer, gold, key) if number is None else _compare_quantity(answer, key, number)
     if match is not None:
-        return match
+        return match.by("list" if number is None else "number")
     if is_plain_words(gold):
         equal = same_words(answer, gold)
-        return Match(equal, "the same words" if equal else "other words")
+        return Match(equal, "the same words" if equal else "other words", "words")
     if len(canonical(gold)) <= 3 and letters_named(gold) is not None:
-        return Match(False, "no option named")
-    return _compare_mathematics(answer, key, gold)
+        return Match(False, "no option named", "letter")
+    return _compare_mathematics(answer, key, gold).by("mathematics")
 
 
 def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> Match:

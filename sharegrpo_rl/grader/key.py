@@ -1,9 +1,18 @@
-"""What an answer is graded against, and the outcome of comparing the two."""
+"""What an answer is graded against, and the outcome of comparing the two: a match, or the grader's own failure."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
+
+Kind: TypeAlias = Literal[
+    "text", "option", "verdict", "letter", "name", "moment", "number", "list", "words", "mathematics", "none"
+]
+ErrorKind: TypeAlias = Literal["processor time", "wall clock", "crash", "library error", "unexpected"]
+ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
 
 _PERCENT = re.compile(r"percent|%", re.I)
 
@@ -30,3 +39,23 @@ class Match:
 
     equal: bool
     reason: str
+    kind: Kind = "none"
+
+    def by(self, kind: Kind) -> Match:
+        """The same outcome, found by the given kind of comparison."""
+        return replace(self, kind=kind)
+
+
+class GraderError(Exception):
+    """The grader itself failed: to be counted by `kind`, never taken for a verdict. Its text is `kind: message`."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind: ErrorKind = kind
+        self.message = message
+
+
+def errors_by_kind(errors: Iterable[str | None]) -> dict[str, int]:
+    """How many of these texts of errors are of each kind; None is no error."""
+    kinds = Counter(error.partition(":")[0] for error in errors if error is not None)
+    return {kind: kinds[kind] for kind in ERROR_KINDS}

@@ -1,6 +1,7 @@
 """Mathematics that only a computer algebra system can compare: math-verify in child processes, behind guards.
 
-Each request has a hard wall-clock deadline: a child that overruns is killed and replaced.
+A child limits each request by its own processor time, so that no verdict depends on how busy the machine is. One that
+does not come back all the same is killed, and its successor starts beside the next request.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import atexit
 import json
 import math
 import os
-import queue
 import re
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from sharegrpo_rl.grader.key import AnswerKey, Match
+from sharegrpo_rl.grader.key import AnswerKey, GraderError, Match
 from sharegrpo_rl.grader.text import canonical
 
 _MAX_CHARACTERS = 600
@@ -40,6 +41,8 @@ def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
     plain = canonical(answer)
     if not _MATH_SIGN.search(plain) and len(plain) > 1:
         return Match(False, "words where mathematics is expected")
+    if is_huge(canonical(gold)):
+        return Match(False, "the gold is too large to be worked out")
     if len(answer) > _MAX_CHARACTERS or plain.count(":") > _MAX_RATIOS or is_huge(plain):
         return Match(False, "too large to be an answer")
     decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
@@ -72,59 +75,76 @@ def _mathematics(text: str) -> str:
     return f"${body}$"
 
 
-# ---- The child processes.
+# ---- The child processes. Work is limited by processor time, in the child itself; the clock here is the last resort.
 
-DEADLINE_SECONDS = 3.0
-START_SECONDS = 120.0  # a cold import of sympy on a busy machine
+DEADLINE_SECONDS = 300.0  # of waiting; a child's own limit of processor time ends a request long before
+START_SECONDS = 300.0  # a cold import of sympy on a busy machine
 NUM_WORKERS = 2
 _CACHED = 8_192
 _WORKER_FILE = Path(__file__).with_name("math_worker.py")
 
 
-class GraderError(Exception):
-    """The grader itself failed (deadline, crash, library error): to be counted, never taken for a verdict."""
-
-
 class _Worker:
-    """One child process; `ask` is called by one thread at a time."""
+    """One child process, which begins to start at once; `ask` is called by one thread at a time."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER_FILE)],  # by path: the child need not import this package
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(_WORKER_FILE)],  # by path: the child need not import this package
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+            )
+        except OSError as error:
+            raise GraderError("crash", f"math-verify cannot be started: {error}") from error
         self.buffer = b""
-        self.read_line(START_SECONDS)
+        self.is_ready = False
 
-    def read_line(self, seconds: float) -> dict[str, Any]:
-        """Next reply; raises GraderError past the deadline or where the child has died."""
+    def has_reply(self, seconds: float) -> bool:
+        """Whether something can be read, after at most `seconds` of waiting: a reply, or the end of the process."""
         assert self.process.stdout is not None
-        until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self.buffer:
-                if not selector.select(max(0.0, until - time.monotonic())):
-                    raise GraderError(f"math-verify passed its deadline of {seconds:g} s")
-                chunk = os.read(self.process.stdout.fileno(), 65_536)
-                if not chunk:
-                    raise GraderError("the math-verify process died")
-                self.buffer += chunk
+            return bool(selector.select(max(0.0, seconds)))
+
+    def finish_start(self) -> None:
+        """Wait until it has warmed up; raises GraderError where it cannot start."""
+        if not self.is_ready:
+            self._read_line(START_SECONDS)
+            self.is_ready = True
+
+    def _read_line(self, seconds: float) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        until = time.monotonic() + seconds
+        while b"\n" not in self.buffer:
+            if not self.has_reply(until - time.monotonic()):
+                raise GraderError("wall clock", f"math-verify passed its deadline of {seconds:g} s")
+            chunk = os.read(self.process.stdout.fileno(), 65_536)
+            if not chunk:
+                raise self._death()
+            self.buffer += chunk
         line, _, self.buffer = self.buffer.partition(b"\n")
         reply: dict[str, Any] = json.loads(line)
         return reply
 
+    def _death(self) -> GraderError:
+        code = self.process.wait()
+        if code == -signal.SIGXCPU:
+            return GraderError("processor time", "math-verify was ended at its limit of processor time")
+        return GraderError("crash", f"the math-verify process died with exit code {code}")
+
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """The reply; raises GraderError past the deadline or where the child has died."""
+        self.finish_start()
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise GraderError("the math-verify process died") from error
-        return self.read_line(seconds)
+            raise self._death() from error
+        return self._read_line(seconds)
 
     def kill(self) -> None:
         self.process.kill()
@@ -138,64 +158,109 @@ class _Worker:
 
 
 class GraderPool:
-    """Up to `num_workers` children, each started when first needed. Safe to call from any thread."""
+    """`num_workers` children, started together when first needed. Safe to call from any thread."""
 
     def __init__(self, num_workers: int = NUM_WORKERS, deadline: float = DEADLINE_SECONDS) -> None:
         self.deadline = deadline
         self.process_id = os.getpid()
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(num_workers):
-            self._idle.put(None)  # a worker that is not started yet
+        self.requests = 0  # sent to a child so far
         self._num_workers = num_workers
-        self._cache: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
-        self._lock = threading.Lock()
+        self._idle: list[_Worker | None] = [None] * num_workers  # None: not started yet
+        self._changed = threading.Condition()
+        self._cache: OrderedDict[tuple[str, str, int], bool | GraderError] = OrderedDict()
 
     def equal(self, gold: str, answer: str, decimals: int = 6) -> bool:
-        """Whether two spans of LaTeX mean the same; raises GraderError where math-verify gives no verdict."""
+        """Whether two spans of LaTeX mean the same; raises GraderError where math-verify gives no verdict.
+
+        An error is kept like a verdict: the same pair does not do the same work again.
+        """
         key = (gold, answer, decimals)
-        with self._lock:
-            if key in self._cache:
+        with self._changed:
+            found = self._cache.get(key)
+            if found is not None:
                 self._cache.move_to_end(key)
-                return self._cache[key]
-        verdict = self._ask({"gold": gold, "answer": answer, "decimals": decimals})
-        with self._lock:
-            self._cache[key] = verdict
-            if len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
-        return verdict
+        if found is None:
+            try:
+                found = self._ask({"gold": gold, "answer": answer, "decimals": decimals})
+            except GraderError as error:
+                found = error
+            with self._changed:
+                self._cache[key] = found
+                if len(self._cache) > _CACHED:
+                    self._cache.popitem(last=False)
+        if isinstance(found, GraderError):
+            raise GraderError(found.kind, found.message)
+        return found
 
     def warm_up(self) -> None:
         """Start every worker now, so that no later call waits for an import."""
-        for worker in [self._idle.get() for _ in range(self._num_workers)]:
-            self._idle.put(worker or _Worker())
+        workers = [self._take() for _ in range(self._num_workers)]
+        try:
+            for worker in workers:
+                worker.finish_start()
+        finally:
+            for worker in workers:
+                self._put(worker)
 
     def shutdown(self) -> None:
         """Kill the idle workers; the pool stays usable and starts new ones on demand."""
-        workers = []
-        while not self._idle.empty():
-            try:
-                workers.append(self._idle.get_nowait())
-            except queue.Empty:  # another thread was faster
-                break
+        with self._changed:
+            workers, self._idle = self._idle, [None] * len(self._idle)
         for worker in workers:
             if worker is not None:
                 worker.kill()
-            self._idle.put(None)
+
+    def _take(self) -> _Worker:
+        """An idle worker for this thread alone, a started one if there is any."""
+        with self._changed:
+            while not self._idle:
+                self._changed.wait()
+            self._idle = [worker or _Worker() for worker in self._idle]
+            ready = [worker for worker in self._idle if worker is not None and (worker.is_ready or worker.has_reply(0))]
+            worker = ready[-1] if ready else self._idle[0]
+            assert worker is not None
+            self._idle.remove(worker)
+            return worker
+
+    def _put(self, worker: _Worker | None) -> None:
+        with self._changed:
+            self._idle.append(worker)
+            self._changed.notify()
+
+    def _replace(self, worker: _Worker) -> None:
+        """Kill it; its successor starts beside whatever comes next."""
+        worker.kill()
+        try:
+            successor = _Worker()
+        except GraderError:  # the next request tries again, and says so
+            successor = None
+        self._put(successor)
 
     def _ask(self, request: dict[str, Any]) -> bool:
-        worker = self._idle.get()
         try:
-            worker = worker or _Worker()
-            reply = worker.ask(request, self.deadline)
-        except BaseException:  # Ctrl-C too: a worker in the middle of an answer must not be reused; raised again below
-            if worker is not None:
-                worker.kill()
-            self._idle.put(None)
-            raise
-        self._idle.put(worker)
+            reply = self._reply(request)
+        except GraderError as error:
+            if error.kind != "crash":
+                raise
+            reply = self._reply(request)  # the crash may have been no fault of the request's
         if "error" in reply:
-            raise GraderError(f"math-verify: {reply['error']}")
+            raise GraderError(reply["kind"], f"math-verify: {reply['error']}")
         return bool(reply["equal"])
+
+    def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        worker = self._take()
+        try:
+            self.requests += 1
+            reply = worker.ask(request, self.deadline)
+        except GraderError:
+            self._replace(worker)
+            raise
+        except BaseException:  # Ctrl-C: a worker in the middle of an answer must not be reused
+            worker.kill()
+            self._put(None)
+            raise
+        self._put(worker)
+        return reply
 
 
 _shared: GraderPool | None = None

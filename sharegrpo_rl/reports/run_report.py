@@ -9,6 +9,7 @@ from typing import Any
 from sharegrpo_rl.envs.registry import make_env, train_env_config
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.files import storage_errors, write_atomically
+from sharegrpo_rl.grader import errors_by_kind
 from sharegrpo_rl.reports.alarms import RULES, Alarm, find_alarms
 from sharegrpo_rl.reports.methods import Run, display_name, read_run
 from sharegrpo_rl.reports.pages import Table, make_table, picture, render
@@ -19,6 +20,7 @@ from sharegrpo_rl.statistics.formatting import gigabytes, number, percent, perce
 
 MAX_GROUPS = 400  # in the rollout browser; a page with more is slow to open
 MAX_VALUE = 300  # characters of a setting
+MAX_FAILURES = 100  # answers on which the grader failed
 
 
 def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]]:
@@ -37,6 +39,7 @@ def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]
         note=note,
         alarms=alarms,
         accuracy=accuracy_table(run) if run.finished else None,
+        failures=failures_table(run, rollouts),
         curves=draw_panels(run),
         groups=groups,
         filters=filter_choices(groups) if groups else {},
@@ -99,6 +102,30 @@ def accuracy_table(run: Run) -> Table:
     return make_table("Greedy accuracy", columns, list(entries.items()), note)
 
 
+def failures_table(run: Run, rollouts: Sequence[Mapping[str, Any]]) -> Table | None:
+    """The answers on which the grader failed, of the groups that were kept and of the test; None where there are none."""
+    found = [
+        (f"iteration {row['training_iteration']}", completion["error"], group["answer"], completion["text"])
+        for row in rollouts
+        for group in row["groups"]
+        for slot in group["slots"]
+        for completion in slot["completions"]
+        if completion.get("error")
+    ]
+    found += [("test", row["error"], row["gold"], row["text"]) for row in run.predictions or [] if row.get("error")]
+    if not found:
+        return None
+    counts = ", ".join(f"{n} {kind}" for kind, n in errors_by_kind(error for _, error, _, _ in found).items() if n)
+    columns = {
+        "when": lambda item: item[0],
+        "error": lambda item: _cut(item[1]),
+        "right answer": lambda item: _cut(item[2]),
+        "end of the response": lambda item: item[3][-MAX_VALUE:],
+    }
+    note = f"By kind: {counts}. They count as wrong; in training only the groups that were kept are here."
+    return make_table("Answers on which the grader failed", columns, found[-MAX_FAILURES:], note, text=True)
+
+
 def settings_table(run: Run) -> Table:
     """Every option of the run and every package version."""
     settings = run.params["config"] | {f"version of {name}": v for name, v in run.params["versions"].items()}
@@ -131,7 +158,7 @@ def filter_choices(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         "iteration": list(dict.fromkeys(str(g["iteration"]) for g in groups)),
         "kind": sorted({g["subtask"] for g in groups if g["subtask"]}),
         "variant": [str(v) for v in range(max(len(g["slots"]) for g in groups))],
-        "verdict": ["right", "wrong", "cut"],
+        "verdict": ["right", "wrong", "cut", "grader error"],
         "trained": ["native", "shared", "untrained"],
     }
 

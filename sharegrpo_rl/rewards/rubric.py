@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sharegrpo_rl.config.registry import MEASURED, REWARDS, register_reward
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader import AnswerFormat, AnswerKey, Verdict, find_format, grade_answer, question_key
+from sharegrpo_rl.grader import AnswerFormat, AnswerKey, Verdict, failure, find_format, grade, question_key
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 __all__ = ["Rubric", "Score", "grade_completion", "register_reward"]
 
@@ -28,8 +31,7 @@ class Score:
 
 def grade_completion(completion: str, key: AnswerKey, form: AnswerFormat) -> Verdict:
     """Grade by the run's own format: without its answer span the accuracy is 0, which is no error."""
-    answer = form.extract(completion)
-    return Verdict(0.0, None, f"no single {form.name} answer") if answer is None else grade_answer(answer, key)
+    return grade(completion, key, extract=form)
 
 
 def _columns(question: SeedQuestion, count: int) -> dict[str, list[Any]]:
@@ -50,6 +52,15 @@ def _columns(question: SeedQuestion, count: int) -> dict[str, list[Any]]:
     return {name: [value] * count for name, value in {**question.extra, **known}.items() if name != "completions"}
 
 
+def _guarded(rule: Callable[[S], T], argument: S, i: int, errors: list[str | None]) -> T | None:
+    """The rule's value; None where it fails, which is the error of completion `i` unless it has one."""
+    try:
+        return rule(argument)
+    except Exception as error:  # whatever it is: one completion must not end a run, and is counted
+        errors[i] = errors[i] or failure(error)
+        return None
+
+
 class Rubric:
     """Weighs named rewards. Accuracy and format are always measured, whatever their weight."""
 
@@ -67,25 +78,47 @@ class Rubric:
     def score(
         self, completions: Sequence[str], question: SeedQuestion, truncated: Sequence[bool] | None = None
     ) -> list[Score]:
-        """Scores of a question's completions, in order; a truncated completion is never well-formed."""
+        """Scores of a question's completions, in order; a truncated completion is never well-formed.
+
+        Only a user's own reward can raise: where a rule of ours fails, the completion's `error` says so.
+        """
         key, cut = question_key(question), list(truncated or [False] * len(completions))
         verdicts = [grade_completion(completion, key, self.form) for completion in completions]
-        extra = {name: self._further_values(name, completions, question, cut) for name in self._further}
+        errors = [verdict.error for verdict in verdicts]
+        formats = [
+            float(not cut[i] and _guarded(self.form.matches, completion, i, errors) is True)
+            for i, completion in enumerate(completions)
+        ]
+        extra = {name: self._further_values(name, completions, question, cut, errors) for name in self._further}
         scores = []
-        for i, (completion, verdict) in enumerate(zip(completions, verdicts, strict=True)):
-            parts = {"accuracy": verdict.score, "format": float(not cut[i] and self.form.matches(completion))}
+        for i, verdict in enumerate(verdicts):
+            parts = {"accuracy": verdict.score, "format": formats[i]}
             values = {name: values[i] for name, values in extra.items()}
             parts |= {name: value for name, value in values.items() if value is not None}
             total = sum(self.weights.get(name, 0.0) * value for name, value in parts.items())
             unscored = tuple(name for name, value in values.items() if value is None)
-            scores.append(Score(total, parts, verdict.extracted, verdict.error, unscored))
+            scores.append(Score(total, parts, verdict.extracted, errors[i], unscored))
         return scores
 
     def _further_values(
-        self, name: str, completions: Sequence[str], question: SeedQuestion, cut: Sequence[bool]
+        self,
+        name: str,
+        completions: Sequence[str],
+        question: SeedQuestion,
+        cut: Sequence[bool],
+        errors: list[str | None],
     ) -> list[float | None]:
-        columns = {**_columns(question, len(completions)), "truncated": list(cut), "answer_format": self.form.name}
-        values = list(self._further[name](completions=list(completions), **columns))
+        def values_of(completions: Sequence[str], cut: Sequence[bool]) -> list[float | None]:
+            columns = {**_columns(question, len(completions)), "truncated": list(cut), "answer_format": self.form.name}
+            return list(self._further[name](completions=list(completions), **columns))
+
+        def value_of(i: int) -> float | None:
+            return values_of([completions[i]], [cut[i]])[0]
+
+        if name in REWARDS.user_functions:
+            values = values_of(completions, cut)
+        else:
+            values = [_guarded(value_of, i, i, errors) for i in range(len(completions))]
         if len(values) != len(completions):
             raise UserError(f"reward {name!r} returned {len(values)} values for {len(completions)} completions")
         return [None if value is None or not math.isfinite(value) else float(value) for value in values]

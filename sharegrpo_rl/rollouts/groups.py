@@ -21,6 +21,7 @@ from sharegrpo_rl.data.variants import derive_seed, plan_slots
 from sharegrpo_rl.envs.bank_view import BankView
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.grader import errors_by_kind
 from sharegrpo_rl.models.prompts import PromptEncoder, Question
 from sharegrpo_rl.ops.advantages import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
 
@@ -131,7 +132,12 @@ def _group(episodes: list[list[SingleAgentEpisode]]) -> Group:
         subtask=first[0]["subtask"],
         task=first[0]["task"],
         weights_version=min(d["weights_seq_no"] for slot in data for d in slot),
+        errors=tuple(tuple(d["error"] for d in slot) for slot in data) if _has_errors(data) else (),
     )
+
+
+def _has_errors(data: list[list[dict[str, Any]]]) -> bool:
+    return any(d["error"] is not None for slot in data for d in slot)
 
 
 def native_packs(group: Group, advantages: NDArray[np.float64]) -> list[PromptPack]:
@@ -167,6 +173,7 @@ def completion_metrics(groups: Sequence[Group], errors: Sequence[str | None]) ->
         "num_completions": len(completions),
         "sampled_tokens": int(lengths.sum()),
         "grader_errors": sum(e is not None for e in errors),
+        "grader_errors_by_kind": {kind.replace(" ", "_"): n for kind, n in errors_by_kind(errors).items()},
     }
 
 

@@ -116,6 +116,7 @@ def group_entry(group: Group, question: SeedQuestion, packs: Iterable[PromptPack
             "advantages": [advantages.get((id(completion), variant)) for variant in range(len(group.slots))],
             "reward": group.rewards[v, i],
             "parts": {name: part[v, i] for name, part in group.reward_parts.items()},
+            **({"error": group.errors[v][i]} if group.errors and group.errors[v][i] else {}),
         }
 
     entry = {

@@ -246,8 +246,7 @@ class _Training:
                     row = train_iteration(algorithm, iteration)
                 row = as_json({**row, "run_seconds": self.seconds(), **peak_memory()})
                 keep_groups = iteration % interval == 0 or iteration == 1
-                if keep_groups:
-                    self._keep_groups(algorithm, iteration)
+                self._keep_groups(algorithm, iteration, keep_groups)
                 last = self._complete(row) or interruption.code is not None
                 with self._naming_checkpoint(before=iteration):
                     self.folder.save_iteration(
@@ -275,9 +274,15 @@ class _Training:
             iteration = len(self.folder.results) + 1
             raise UserError(f"{self.folder.path}, iteration {iteration}: {error}; {kept}") from error
 
-    def _keep_groups(self, algorithm: TrainableAlgorithm, iteration: int) -> None:
-        """Before the checkpoint: a kill between the two leaves a line too many, which a resumed run takes back."""
-        groups, packs = algorithm.sampled_groups()[:GROUPS_KEPT], algorithm.sampled_packs()
+    def _keep_groups(self, algorithm: TrainableAlgorithm, iteration: int, everything: bool) -> None:
+        """Before the checkpoint: a kill between the two leaves a line too many, which a resumed run takes back.
+
+        In an iteration whose groups are not kept, those are on which the grader failed.
+        """
+        sampled, packs = algorithm.sampled_groups(), algorithm.sampled_packs()
+        failed = [g for g in sampled if g.errors]
+        others = [g for g in sampled if not g.errors] if everything else []
+        groups = [*failed, *others][:GROUPS_KEPT]
         if groups:
             entries = [group_entry(g, algorithm.question(g.question_index), packs) for g in groups]
             self.rollouts.append(iteration, entries)

@@ -225,10 +225,12 @@ def test_metrics_by_hand():
     assert (found["valid_advantage_ratio"], found["valid_slot_ratio"]) == (0.5, 0.25)
     assert (found["reward_density"], found["solved_ratio"]) == (1 / 8, 0.5)
     assert (found["num_groups"], found["shrunk_groups"], found["transformed_slots"]) == (2, 2, 0)
-    made = completion_metrics(groups, [None, "a grader died"])
+    made = completion_metrics(groups, [None, "processor time: more than 2 s", "crash: it died"])
     assert made["reward_mean"] == pytest.approx(1.4 / 8, abs=1e-12)
     assert (made["num_completions"], made["sampled_tokens"], made["truncated_rate"]) == (8, 24, 0.5)
-    assert made["grader_errors"] == 1
+    assert made["grader_errors"] == 2
+    by_kind = {"processor_time": 1, "wall_clock": 0, "crash": 1, "library_error": 0, "unexpected": 0}
+    assert made["grader_errors_by_kind"] == by_kind
 
 
 def test_metrics_of_each_task_where_there_are_several():

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
+from xml.etree.ElementTree import parse
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from sharegrpo_rl import grader
+from sharegrpo_rl.grader import Kind
+from sharegrpo_rl.grader.math_worker import CPU_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +56,22 @@ def test_curve_is_written(script: ModuleType, tmp_path: Path) -> None:
     script.draw_curve([script.Run.read(folder) for folder in folders], out)
     with Image.open(out) as picture:
         assert picture.width > 1000
+
+
+def test_the_graders_picture_names_every_kind_and_is_the_one_in_the_docs(script: ModuleType, tmp_path: Path) -> None:
+    kinds = [kind for _, kind, _ in script.DECIDED_BY]
+    assert sorted(kinds) == sorted(set(get_args(Kind)) - {"none"})
+    text = " ".join((*script.FOUND, *script.ENDS, *(module for _, _, module in script.DECIDED_BY)))
+    for module in re.findall(r"\w+\.py", text):
+        assert (Path(grader.__file__).parent / module).exists()
+    assert f"at most {CPU_SECONDS:g} s" in text
+    script.draw_grader(tmp_path / "grader.svg")
+    shown = [
+        [element.text for element in parse(path).iter("{http://www.w3.org/2000/svg}text")]
+        for path in (tmp_path / "grader.svg", script.IMAGES / "grader.svg")
+    ]
+    assert shown[0] == shown[1]
+    assert len(shown[0]) > 3 * len(kinds)
 
 
 def test_an_unfinished_run_is_refused(script: ModuleType, tmp_path: Path) -> None:

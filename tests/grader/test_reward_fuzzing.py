@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import sys
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sharegrpo_rl.grader import ANSWER_FORMATS, EXTRACT_MODES, grade
+from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.evaluation.verdict import vote
+from sharegrpo_rl.grader import ANSWER_FORMATS, EXTRACT_MODES, grade, shared_pool, truth_fault
+from sharegrpo_rl.rewards.rubric import Rubric
 
 pytestmark = pytest.mark.timeout(3_600)  # thousands of grades, on a machine however busy
 MEGABYTE = 1_000_000
@@ -289,3 +297,126 @@ def test_several_numbers_never_earn_the_reward_of_one(values: list[int], separat
 def test_numbers_are_right_exactly_when_they_are_equal(gold: int, answer: int) -> None:
     for dressed in (f"{answer}", f"{answer}.0", f"${answer}$", f"{answer:,}", f"x = {answer}", f"{answer} cm"):
         assert grade(f"<answer>{dressed}</answer>", str(gold)).score == float(gold == answer)
+
+
+# ---- Rows of the tables of cases, changed at random: no change may bring out an error that is a bug of ours.
+
+MUTATED = 5_000
+MUTATED_SLOW = 200_000
+# Characters whose other case is longer, shorter or in another script; digits and letters of other scripts; joiners.
+STRANGE = "İıſßŉǰΐẞK\u212aÅΩﬁ\u0130\u0345\u1e9e²½Ⅷⅷ①⓪㊿〇零五万億٣۳३๓𝟛𝔸ª\u200b\u200d\u202e\u2028\x1c\x85\ufeff\ud800\U0010ffff"
+DRESSED = [
+    *["<answer>{}</answer>", "<answer>({})</answer>", "<answer>option {}</answer>", "<answer>A, {}</answer>"],
+    *["\\boxed{{{}}}", "\\boxed{{\\text{{{}}}}}", "The answer is {}.", "Answer: {}", "{}"],
+]
+FURTHER = ["accuracy", "key_steps", "step_validity", "key_steps_released", "step_validity_released"]
+
+
+def table_rows() -> list[dict[str, Any]]:
+    """Response, gold, choices and question of each case in `cases/`, in four layouts."""
+    layouts = ["<think>so</think><answer>{}</answer>", "\\boxed{{{}}}", "So the answer is {}.", "{}"]
+    rows: list[dict[str, Any]] = []
+    for path in sorted(Path(__file__).with_name("cases").glob("*.txt")):
+        known: dict[str, Any] = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("=", "!"):
+                rows.append({"response": layouts[len(rows) % 4].format(value), **known})
+            elif name in ("gold", "question", "unit", "answer_type"):
+                known[name] = value
+            elif name == "choices":
+                known[name] = value.split(" | ")
+            elif not line:
+                known = {}
+    return rows
+
+
+def any_character(rng: random.Random) -> str:
+    kind = rng.randrange(4)
+    if kind == 0:
+        return rng.choice(STRANGE)
+    if kind == 1:
+        return chr(rng.randrange(32, 127))
+    return chr(rng.randrange(0x3000 if kind == 2 else sys.maxunicode + 1))
+
+
+def mutated(text: str, rng: random.Random, other: str) -> str:
+    """The text after one change somewhere."""
+    i, j = sorted((rng.randint(0, len(text)), rng.randint(0, len(text))))
+    part = text[i:j]
+    changes: list[Callable[[], str]] = [
+        lambda: any_character(rng),
+        lambda: part + any_character(rng) * rng.randint(1, 40),
+        lambda: "",
+        lambda: part * rng.randint(2, 30),
+        lambda: part.upper(),
+        lambda: part.lower(),
+        lambda: part.swapcase(),
+        lambda: part[::-1],
+        lambda: any_character(rng).join(part),
+        lambda: other[i : j + 1],
+        lambda: rng.choice(PIECES) + part + rng.choice(PIECES),
+        lambda: rng.choice('({[<"«“$|') + part + rng.choice(')}]>"»”$|'),
+        lambda: str(rng.randrange(-(10 ** rng.randint(1, 40)), 10 ** rng.randint(1, 40))),
+    ]
+    return text[:i] + rng.choice(changes)() + text[j:]
+
+
+def mutated_row(rows: list[dict[str, Any]], rng: random.Random) -> dict[str, Any]:
+    row, other = dict(rng.choice(rows)), rng.choice(rows)
+    if rng.random() < 0.1:  # one character, as an answer is dressed
+        row["response"] = rng.choice(DRESSED).format(any_character(rng))
+        return row
+    for _ in range(rng.randint(1, 4)):
+        name = rng.choice(["response", "response", "response", "gold", "question", "choices", "unit"])
+        if name == "choices":
+            choices = list(row.get("choices") or other.get("choices") or [row["gold"], other["gold"]])
+            k = rng.randrange(len(choices))
+            choices[k] = mutated(choices[k], rng, other["gold"])
+            row["choices"] = choices
+        else:
+            row[name] = mutated(str(row.get(name) or other.get(name) or ""), rng, str(other["response"]))
+    row["precision"] = rng.choice([row.get("precision"), None, 0, 3, -1, 400])
+    return row
+
+
+def bugs_over(number: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """How many of the mutated rows ended how, and those on which code of ours failed."""
+    rng, rows = random.Random(seed), table_rows()
+    rubrics = [Rubric(dict.fromkeys(FURTHER, 1.0), name) for name in ANSWER_FORMATS]
+    counts, bugs = Counter[str](), list[str]()
+    for _ in range(number):
+        row = mutated_row(rows, rng)
+        verdict = grade(extract=rng.choice(("auto", *EXTRACT_MODES)), **row)
+        assert verdict.score in (0.0, 1.0)
+        assert verdict.error is None or verdict.score == 0.0
+        errors = [verdict.error]
+        known = {name: value for name, value in row.items() if name not in ("response", "gold", "question")}
+        known["choices"] = tuple(row.get("choices") or ())
+        steps = ((row["gold"],),)
+        question = SeedQuestion("row", row.get("question") or "", row["gold"], key_steps=steps, **known)
+        if rng.random() < 0.2:
+            (score,) = rng.choice(rubrics).score([row["response"]], question)
+            errors += [score.error, truth_fault(question)]
+        if verdict.error is None:
+            vote(question, verdict.extracted)
+        counts[verdict.kind if verdict.error is None else verdict.error.partition(":")[0]] += 1
+        bugs += [f"{error} {row!a}" for error in errors if error and ("unexpected: " in error or "crash: " in error)]
+    return counts, bugs
+
+
+def test_mutated_rows_bring_out_no_bug() -> None:
+    before = shared_pool().requests
+    counts, bugs = bugs_over(MUTATED, seed=18)
+    assert not bugs, "\n".join(bugs[:20])
+    assert counts.total() == MUTATED
+    assert len(counts) > 8  # every kind of comparison is reached
+    assert shared_pool().requests - before < MUTATED / 5  # most rows need no computer algebra
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(36_000)
+def test_very_many_mutated_rows_bring_out_no_bug() -> None:
+    counts, bugs = bugs_over(MUTATED_SLOW, seed=1)
+    assert not bugs, "\n".join(bugs[:20])
+    assert counts.total() == MUTATED_SLOW

@@ -86,6 +86,22 @@ def test_the_page_stands_alone(run: Path) -> None:
     assert all(data.startswith("data:image/png;base64,iVBOR") for pictures in images.values() for data in pictures)
 
 
+def test_answers_on_which_the_grader_failed_are_listed(run: Path) -> None:
+    page, _ = report_run(run)
+    assert "Answers on which the grader failed" not in page.read_text()
+    lines = [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
+    lines[1]["groups"][0]["slots"][0]["completions"][1]["error"] = "processor time: more than 2 s"
+    (run / "rollouts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    rows[2] |= {"error": "unexpected: ValueError at choices.py:118", "text": "<answer>\u0130</answer>"}
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = unescape(report_run(run)[0].read_text())
+    assert "By kind: 1 processor time, 1 unexpected." in text
+    for shown in ("iteration 4", "processor time: more than 2 s", "unexpected: ValueError at choices.py:118"):
+        assert shown in text
+    assert "<answer>\u0130</answer>" in text
+
+
 def test_an_unfinished_run_and_one_without_rollouts(maker: RunMaker) -> None:
     page, _ = report_run(maker.run("GRPO", finished=False))
     assert "Not finished" in page.read_text()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sharegrpo_rl.config.registry import REWARDS, register_reward
 from sharegrpo_rl.data.types import SeedQuestion
+from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.grader import grading
+from sharegrpo_rl.rewards import steps
 from sharegrpo_rl.rewards.rubric import Rubric
 
 QUESTION = SeedQuestion(id="q", question="How many dots?", answer="5", extra={"colour": "red"})
@@ -46,6 +50,42 @@ def test_the_runs_own_format_alone_counts() -> None:
     assert score.error is None
     (score,) = Rubric({"accuracy": 1.0}, "boxed").score(["<think>so</think>\\boxed{5}"], QUESTION)
     assert score.total == 1.0
+
+
+def test_a_rule_of_ours_that_fails_is_an_error_and_a_users_own_stops_the_run(
+    registered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["accuracy", "key_steps", "step_validity"]
+    rubric = Rubric(dict.fromkeys(names, 1.0))
+    question = replace(QUESTION, key_steps=(("five",),))
+
+    def broken(*_: object) -> None:
+        raise ValueError("substring not found")
+
+    monkeypatch.setattr(steps, "step_texts", broken)
+    scores = rubric.score([RIGHT, BARE], question)
+    assert [score.parts["accuracy"] for score in scores] == [1.0, 0.0]
+    assert [score.unscored for score in scores] == [("key_steps",), ()]  # without an answer no step is looked for
+    assert (scores[0].error or "").startswith("unexpected: ValueError at ")
+    assert scores[1].error is None
+
+    register_reward("broken", lambda completions, **columns: broken())
+    with pytest.raises(ValueError, match="substring"):
+        Rubric({"broken": 1.0}).score([RIGHT], QUESTION)
+
+
+def test_an_environment_goes_on_where_the_grader_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("substring not found")
+
+    env = make_env("DrawnShapes-v0", {"max_questions": 4})
+    env.reset(options={"question_index": 0})
+    monkeypatch.setattr(grading, "_compare", broken)
+    _, reward, terminated, _, info = env.step("<think>so</think><answer>5</answer>")
+    assert terminated
+    assert info["error"].startswith("unexpected: ValueError at ")
+    assert info["reward_parts"]["accuracy"] == 0
+    assert reward == pytest.approx(0.1)  # of the format
 
 
 def test_a_truncated_completion_is_not_well_formed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,12 @@ def test_each_completion_has_its_credit_under_each_prompt() -> None:
         ("How many?", None, 0),
         ("Count them.", "rotate_90", 5),
     ]
+
+
+def test_an_answer_on_which_the_grader_failed_says_so() -> None:
+    group = replace(make_group(), errors=((None, "crash: it died"), (None, None)))
+    said = [c for slot in group_entry(group, QUESTION, [])["slots"] for c in slot["completions"]]
+    assert [c.get("error") for c in said] == [None, "crash: it died", None, None]
 
 
 def test_cut_back_and_a_torn_line(tmp_path: Path) -> None:

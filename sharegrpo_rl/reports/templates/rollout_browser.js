@@ -25,7 +25,7 @@
       trained: advantage === null ? "untrained" : prompt === v ? "native" : "shared" }))
       .filter((pair) => pair.advantage !== null || pair.prompt === v)));
 
-  const verdict = (completion) => (completion.parts.accuracy >= 1 ? "right" : "wrong");
+  const verdict = (completion) => (completion.error ? "grader error" : completion.parts.accuracy >= 1 ? "right" : "wrong");
 
   const fits = (wanted, group, pair) => {
     const { completion } = pair;
@@ -48,9 +48,9 @@
   const drawPair = (pair) => {
     const { completion } = pair;
     const facts = [`variant ${pair.sampled}`, pair.trained === "shared" ? `shared with variant ${pair.prompt}` : pair.trained,
-      `${completion.tokens} tokens`, ...(completion.truncated ? ["cut off"] : [])].join(" · ");
+      `${completion.tokens} tokens`, ...(completion.truncated ? ["cut off"] : []), ...(completion.error ? [completion.error] : [])].join(" · ");
     const parts = Object.entries(completion.parts).map(([name, value]) => `${name} ${value}`).join(", ");
-    const reward = make("span", verdict(completion), `reward ${completion.reward.toFixed(2)}`);
+    const reward = make("span", completion.error ? "wrong" : verdict(completion), `reward ${completion.reward.toFixed(2)}`);
     reward.title = parts;
     const credit = pair.advantage === null ? "no credit" : `advantage ${signed(pair.advantage)}`;
     return make("div", `pair ${pair.trained}`, null, make("p", "note", null, reward, ` · ${credit} · ${facts}`),
