@@ -17,6 +17,7 @@ _MAX_TOKENS = 200
 _MAX_DIGITS = 200
 _MAX_BITS = 8_000  # of an exact power
 _LARGEST: int = 10**300  # every value within is a finite float
+_MANY_DIGITS = 10  # with the point: of a decimal that may be rounded
 _FEW_BITS = 200  # of an exact value that may be compared with its rounded decimal
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<frac>\\frac)|(?P<sqrt>\\sqrt)|(?P<pi>\\pi)|(?P<sign>[-+*/^(){}\[\]]))"
@@ -50,16 +51,35 @@ def _parse(text: str) -> tuple[Number, bool] | None:
         return None
 
 
+class Rounded(Fraction):
+    """A decimal that is written with many digits, the last of which is worth `step`: it may stand for another number."""
+
+    step: Fraction
+
+    def __new__(cls, value: Fraction, step: Fraction) -> Rounded:
+        self = super().__new__(cls, value)
+        self.step = step
+        return self
+
+
 def same_number(first: Number, second: Number) -> bool:
-    """Equal; or equal to 1e-9 relative, unless rounding is no excuse: of two whole numbers (a bar code, a population), and
-    of exact numbers with very many digits."""
-    if isinstance(first, Fraction) and isinstance(second, Fraction):
-        whole = first.denominator == second.denominator == 1
-        if first == second or whole or _has_many_digits(first) or _has_many_digits(second):
-            return first == second
+    """Equal; or, where one is a decimal of nine digits or more, equal to it by the digits that are given.
+
+    Whole numbers and fractions are exact, of whatever size; roots and multiples of pi have the precision of a float.
+    """
+    if first == second:
+        return True
+    steps = [number.step for number in (first, second) if isinstance(number, Rounded)]
+    if exact(first) and exact(second):
+        if not steps or _has_many_digits(first) or _has_many_digits(second):
+            return False
+        step = max(steps)  # what has no more digits than the rounded number must equal it
+        return abs(first - second) < step and not (first / step).denominator == (second / step).denominator == 1  # type: ignore[union-attr]
     if not (-_LARGEST <= first <= _LARGEST and -_LARGEST <= second <= _LARGEST):
         return False
-    return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
+    if steps:
+        return abs(float(first) - float(second)) < max(steps)
+    return math.isclose(first, second, rel_tol=1e-12)
 
 
 def exact(value: Number) -> bool:
@@ -110,7 +130,18 @@ class _Parser:
         value = self.sum()
         if self.peek()[0] != "end":
             raise _NotANumber("something follows the expression")
-        return _finite(value)
+        return self.rounded(_finite(value))
+
+    def rounded(self, value: Number) -> Number:
+        """The value as a rounded one where the text is a decimal with many digits and nothing else."""
+        literals = [text for kind, text in self.tokens if kind == "number"]
+        if len(literals) != 1 or any(kind != "number" and text not in "+-" for kind, text in self.tokens):
+            return value
+        digits, _, exponent = literals[0].lower().partition("e")
+        decimals = digits.partition(".")[2]
+        if len(digits.lstrip("0.")) < _MANY_DIGITS or not decimals or not isinstance(value, Fraction):
+            return value
+        return Rounded(value, Fraction(10) ** (int(exponent or 0) - len(decimals)))
 
     def sum(self) -> Number:
         value = self.product()
@@ -329,3 +360,78 @@ def _fraction(top: str | None, part: str) -> Fraction | None:
     if count is None or (top is None and part.lower() not in ("half", "quarter")):
         return None
     return Fraction(count, _DENOMINATORS[part.lower()])
+
+
+# ---- Numbers in other languages' words: `十二`, `四分之三`, `3.5万`, `根号3`, `hai mươi lăm`, `خمسة`, `cinco`.
+
+# A language whose numbers are built as the Chinese ones are: each word with the character that it stands for.
+_LIKE_CHINESE = {
+    "vi": "không零 một一 mốt一 hai二 ba三 bốn四 tư四 năm五 lăm五 sáu六 bảy七 tám八 chín九 mười十 mươi十 trăm百 nghìn千 ngàn千",
+    "ko": "영零 일一 이二 삼三 사四 오五 육六 칠七 팔八 구九 십十 백百 천千 만万 억亿",
+}
+# Any other language: its words for 0, 1, 2, ... (`_` where the word means something else in English).
+_FROM_ZERO = {
+    "ar": "صفر واحد اثنان ثلاثة أربعة خمسة ستة سبعة ثمانية تسعة عشرة",
+    "de": "_ eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+    "es": "cero uno dos tres cuatro cinco seis siete ocho nueve diez _ doce trece catorce quince",
+    "fr": "zéro un deux trois quatre cinq six sept huit neuf dix onze douze",
+    "hi": "शून्य एक दो तीन चार पांच छह सात आठ नौ दस",
+    "pt": "_ um dois três quatro cinco seis sete oito nove dez onze doze",
+    "ru": "ноль один два три четыре пять шесть семь восемь девять десять",
+}
+_OTHER_WORDS = {
+    word: str(i) for words in _FROM_ZERO.values() for i, word in enumerate(words.split()) if word != "_"
+} | {entry[:-1]: entry[-1] for words in _LIKE_CHINESE.values() for entry in words.split() if len(entry) > 2}
+_KOREAN = str.maketrans({entry[0]: entry[1] for entry in _LIKE_CHINESE["ko"].split()})
+_CHINESE_DIGITS = {character: i for i, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
+_CHINESE_SCALES = {"十": 10, "百": 100, "千": 1_000, "万": 10_000, "萬": 10_000, "亿": 10**8, "億": 10**8}
+_RUN = rf"[{''.join(_CHINESE_DIGITS)}十][{''.join(_CHINESE_DIGITS)}{''.join(_CHINESE_SCALES)}]{{0,20}}"
+_ANY_NUMBER = r"(?:\d{1,12}(?:\.\d{1,12})?|\\sqrt\{\d{1,12}\})"
+_CHINESE_SPELLINGS = [
+    (re.compile(r"^(?:负|負|マイナス|마이너스|âm\s|سالب\s)\s*"), "-"),
+    (re.compile(rf"({_RUN})点([{''.join(_CHINESE_DIGITS)}]{{1,12}})"), r"\1.\2"),
+    (re.compile(r"(?:一半|半分|절반)"), "1/2"),
+    (re.compile(r"百分之"), "%"),
+    (re.compile(_RUN), lambda run: str(_chinese_value(run.group()))),
+    (re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([百千万萬亿億])"), lambda match: _scaled(match.group(1), match.group(2))),
+    (re.compile(r"(?:根号|根號|ルート|루트)\s*(\d{1,12})"), r"\\sqrt{\1}"),
+    (re.compile(rf"^(-?)%\s*({_ANY_NUMBER})$"), r"\1\2%"),
+    (re.compile(rf"({_ANY_NUMBER})\s*分之\s*({_ANY_NUMBER})"), r"\2/\1"),
+    (re.compile(rf"^(-?{_ANY_NUMBER})\s*phần\s+({_ANY_NUMBER})$"), r"\1/\2"),
+    (re.compile(rf"^(-?{_ANY_NUMBER})\s*(?:比|対|对|대)\s*({_ANY_NUMBER})$"), r"\1:\2"),
+    (re.compile(r"(?<=\d)\s*又\s*(?=\d|\\frac)"), " "),
+]
+_MAX_FOREIGN = 40
+
+
+def with_foreign_numbers(text: str) -> str | None:
+    """The canonical text with its numbers in digits, where it holds words for some of another language; else None."""
+    if len(text) > _MAX_FOREIGN or text.isascii() and not text.replace(" ", "").isalpha():
+        return None
+    words = [_OTHER_WORDS.get(word, word) for word in text.casefold().split(" ")]
+    plain = "".join(words) if any(word in _CHINESE_SCALES or word in _CHINESE_DIGITS for word in words) else " ".join(words)
+    plain = plain.replace("phần", " phần ").translate(_KOREAN)
+    for pattern, replacement in _CHINESE_SPELLINGS:
+        plain = pattern.sub(replacement, plain)
+    return plain if plain != text else None
+
+
+def _chinese_value(run: str) -> int:
+    """`三百零五` is 305, `二〇一七` is 2017, `十二` is 12."""
+    if all(character in _CHINESE_DIGITS for character in run):
+        return int("".join(str(_CHINESE_DIGITS[character]) for character in run))
+    total = section = digit = 0
+    for character in run:
+        scale = _CHINESE_SCALES.get(character)
+        if scale is None:
+            digit = _CHINESE_DIGITS[character]
+        elif scale < 10_000:
+            section, digit = section + max(digit, 1) * scale, 0
+        else:
+            total, section, digit = (total + section + digit) * scale, 0, 0
+    return total + section + digit
+
+
+def _scaled(number: str, scale: str) -> str:
+    value = Fraction(number) * _CHINESE_SCALES[scale]
+    return str(value.numerator) if value.denominator == 1 else f"{float(value)}"
