@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
+from sharegrpo_rl.grader.text import content_words
+
 _MAX_CHARACTERS = 400
 _MAX_TOKENS = 200
 _MAX_DEPTH = 40
@@ -39,10 +41,11 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "sqrt": cmath.sqrt,
 }
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-_GREEK = set(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi varphi chi"
-    " psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar odot".split()
+_GREEK_WORDS = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau phi "
+    "varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar odot"
 )
+_GREEK = set(_GREEK_WORDS.split())
 _NAMES = "|".join(sorted(_FUNCTIONS, key=len, reverse=True))
 _SUBSCRIPT = r"(?:_(?:\{\s*(?:\\?[A-Za-z0-9]{1,12}\s*,?\s*){1,3}\}|\\[a-zA-Z]{1,12}|[A-Za-z0-9]))?'{0,3}"
 _TOKEN = re.compile(
@@ -154,7 +157,10 @@ def _points(names: set[str]) -> list[dict[str, complex]]:
     ordered = sorted(names)
     points: list[dict[str, complex]] = []
     for i in range(_NUM_POSITIVE + _NUM_MIXED):
-        values = [0.13 + 2.3 * math.fmod((i + 1) * _GOLDEN + (j + 1) * math.sqrt(3 + 2 * j) + 0.37, 1) for j in range(len(ordered))]
+        values = [
+            0.13 + 2.3 * math.fmod((i + 1) * _GOLDEN + (j + 1) * math.sqrt(3 + 2 * j) + 0.37, 1)
+            for j in range(len(ordered))
+        ]
         signs = [-1 if i >= _NUM_POSITIVE and (i + j) % 2 else 1 for j in range(len(ordered))]
         points.append({name: sign * value for name, sign, value in zip(ordered, signs, values, strict=True)})
     return points + [dict.fromkeys(ordered, float(value)) for value in (0, 1, -1)]
@@ -198,28 +204,13 @@ def _evaluated(tree: Tree, point: Point) -> complex:
         return _FUNCTIONS[str(tree[1])](values[0])
     if kind == "!":
         return _factorial(values[0])
-    first, second = values
-    if kind == "+":
-        return first + second
-    if kind == "-":
-        return first - second
-    if kind == "*":
-        return first * second
-    if kind == "/":
-        return first / second
-    if kind == "mod":
-        return _integer(first) % _integer(second)
-    if kind == "binom":
-        return _factorial(first) / _factorial(second) / _factorial(first - second)
-    if kind == "log":
-        return cmath.log(second) / cmath.log(first)
-    if abs(second) > _LARGEST_EXPONENT:
-        raise _Unreadable("too high a power")
-    return _root_or_power(first, second)
+    return _OPERATIONS[str(kind)](*values)
 
 
 def _root_or_power(base: complex, exponent: complex) -> complex:
     """The real root where an odd one of a negative number is taken, as schools write it."""
+    if abs(exponent) > _LARGEST_EXPONENT:
+        raise _Unreadable("too high a power")
     if base.imag == 0 == exponent.imag and base.real < 0 and exponent.real != int(exponent.real):
         inverse = 1 / exponent.real
         if abs(inverse - round(inverse)) < 1e-12 and round(inverse) % 2:
@@ -239,6 +230,18 @@ def _integer(value: complex) -> int:
     if value.imag or value.real != int(value.real):
         raise _Unreadable("no integer")
     return int(value.real)
+
+
+_OPERATIONS: dict[str, Callable[[complex, complex], complex]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "^": _root_or_power,
+    "mod": lambda a, b: _integer(a) % _integer(b),
+    "binom": lambda a, b: _factorial(a) / _factorial(b) / _factorial(a - b),
+    "log": lambda base, z: cmath.log(z) / cmath.log(base),
+}
 
 
 # ---- The reader: a sum of products of signed powers; side by side means times.
@@ -314,7 +317,7 @@ class _Reader:
 
     def starts_factor(self) -> bool:
         kind, text = self.peek()
-        return kind in ("number", "frac", "pi", "function", "name") or text in ("(", "[", "{") and kind == "sign"
+        return kind in ("number", "frac", "pi", "function", "name") or (text in ("(", "[", "{") and kind == "sign")
 
     def signed(self) -> Tree:
         self.depth += 1
@@ -401,3 +404,33 @@ def _named(text: str) -> Tree:
     if text.startswith("\\") and re.match(r"\\([a-zA-Z]+)", text).group(1) not in _GREEK:  # type: ignore[union-attr]
         raise _Unreadable(text)
     return ("name", re.sub(r"[{}\s]", "", text))
+
+
+# ---- Names of values: the left side of `x = 5`.
+
+_GENERIC_NAME = re.compile(r"answer|result|value|total|solution|sum|number|amount|quantity|it\b", re.IGNORECASE)
+_WORD_NAME = re.compile(r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|max|min)[A-Za-z]*[a-z]{2}[a-z]")
+
+
+def same_name(first: str | None, second: str | None) -> bool:
+    """Whether two labels may be of one thing: `AB` and `BA`, `∠B` and `∠ABC`, `S` and `Area`; not `x` and `y`."""
+    if first is None or second is None:
+        return True
+    are_words = [_WORD_NAME.search(name) is not None for name in (first, second)]
+    if all(are_words):
+        words = [set(content_words(name)) for name in (first, second)]
+        return bool(words[0] & words[1]) or any(_GENERIC_NAME.search(name) for name in (first, second))
+    if any(are_words):
+        return True
+    plain, other = (re.sub(r"[{}\s()]|^m(?=∠)", "", name) for name in (first, second))
+    if plain == other or {plain[:1], other[:1]} == {"y", "f"}:
+        return True
+    letters, other_letters = plain.removeprefix("∠"), other.removeprefix("∠")
+    if re.fullmatch(r"[A-Z]{1,3}", letters) and re.fullmatch(r"[A-Z]{1,3}", other_letters):
+        middle = {1, 3} == {len(letters), len(other_letters)} and "∠" in plain + other
+        return (
+            letters[::-1] == other_letters
+            or letters == other_letters
+            or (middle and letters[len(letters) // 2] == other_letters[len(other_letters) // 2])
+        )
+    return plain.partition("_")[0] == other.partition("_")[0] and ("_" in plain) != ("_" in other)

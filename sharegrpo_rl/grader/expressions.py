@@ -282,12 +282,13 @@ _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _VALUES = {word: i for i, word in enumerate(_SMALL)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
 _VALUES |= {"fourty": 40}
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_DENOMINATORS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
-_DENOMINATORS |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "twentieth": 20, "hundredth": 100}
-_DENOMINATORS |= {f"{word}s": value for word, value in _DENOMINATORS.items() if not word.startswith("hal")}
+DENOMINATORS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
+DENOMINATORS |= {"eighth": 8, "ninth": 9, "tenth": 10, "twelfth": 12, "twentieth": 20, "hundredth": 100}
+DENOMINATORS |= {"thousandth": 1_000, "millionth": 1_000_000, "billionth": 1_000_000_000}
+DENOMINATORS |= {f"{word}s": value for word, value in DENOMINATORS.items() if not word.startswith("hal")}
 _WORD = "|".join(sorted([*_VALUES, *_SCALES], key=len, reverse=True))
 _SCALE = "|".join(_SCALES)
-_PART = "|".join(sorted(_DENOMINATORS, key=len, reverse=True))
+_PART = "|".join(sorted(DENOMINATORS, key=len, reverse=True))
 _WORD_RUN = rf"(?:{_WORD})(?:[\s-]{{1,3}}(?:and\s)?(?:{_WORD})){{0,16}}"
 _NUMBER_WORDS = re.compile(
     rf"(?<![\d.,])\d[\d,]{{0,20}}(?:\.\d{{1,20}})?\s?(?:{_SCALE})\b"
@@ -359,7 +360,7 @@ def _fraction(top: str | None, part: str) -> Fraction | None:
     count = 1 if top is None or top.lower() == "a" else words_to_number(top)
     if count is None or (top is None and part.lower() not in ("half", "quarter")):
         return None
-    return Fraction(count, _DENOMINATORS[part.lower()])
+    return Fraction(count, DENOMINATORS[part.lower()])
 
 
 # ---- Numbers in other languages' words: `十二`, `四分之三`, `3.5万`, `根号3`, `hai mươi lăm`, `خمسة`, `cinco`.
@@ -393,7 +394,10 @@ _CHINESE_SPELLINGS = [
     (re.compile(r"(?:一半|半分|절반)"), "1/2"),
     (re.compile(r"百分之"), "%"),
     (re.compile(_RUN), lambda run: str(_chinese_value(run.group()))),
-    (re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([百千万萬亿億])"), lambda match: _scaled(match.group(1), match.group(2))),
+    (
+        re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([百千万萬亿億])"),
+        lambda match: _scaled(match.group(1), match.group(2)),
+    ),
     (re.compile(r"(?:根号|根號|ルート|루트)\s*(\d{1,12})"), r"\\sqrt{\1}"),
     (re.compile(rf"^(-?)%\s*({_ANY_NUMBER})$"), r"\1\2%"),
     (re.compile(rf"({_ANY_NUMBER})\s*分之\s*({_ANY_NUMBER})"), r"\2/\1"),
@@ -406,10 +410,12 @@ _MAX_FOREIGN = 40
 
 def with_foreign_numbers(text: str) -> str | None:
     """The canonical text with its numbers in digits, where it holds words for some of another language; else None."""
-    if len(text) > _MAX_FOREIGN or text.isascii() and not text.replace(" ", "").isalpha():
+    if len(text) > _MAX_FOREIGN or (text.isascii() and not text.replace(" ", "").isalpha()):
         return None
     words = [_OTHER_WORDS.get(word, word) for word in text.casefold().split(" ")]
-    plain = "".join(words) if any(word in _CHINESE_SCALES or word in _CHINESE_DIGITS for word in words) else " ".join(words)
+    plain = (
+        "".join(words) if any(word in _CHINESE_SCALES or word in _CHINESE_DIGITS for word in words) else " ".join(words)
+    )
     plain = plain.replace("phần", " phần ").translate(_KOREAN)
     for pattern, replacement in _CHINESE_SPELLINGS:
         plain = pattern.sub(replacement, plain)
@@ -435,3 +441,87 @@ def _chinese_value(run: str) -> int:
 def _scaled(number: str, scale: str) -> str:
     value = Fraction(number) * _CHINESE_SCALES[scale]
     return str(value.numerator) if value.denominator == 1 else f"{float(value)}"
+
+
+# ---- Words around a number. What may stand there is a closed grammar; everything else makes the number none:
+# (subject verb | lead)? (about)? NUMBER (unit)? (noun phrase)? (is the answer)?
+
+_VERBS = (
+    "is are was were be will equals equal has have had get got gets give gives contain contains show shows make makes"
+)
+_VERBS += " count counted see find found cost costs total totals measure measures need needs left become becomes obtain"
+_LEADS = (
+    "about approximately around roughly exactly only just nearly so thus hence therefore answer result number year in"
+)
+_LEADS += " total solution value it's there's that's i we also ok okay finally choose select option sum"
+_VERBS += " weighs weigh holds hold takes take took lasts requires pays paid earns uses used ate sold bought reads says"
+_VERBS += " displays indicates scored remain remains equalled"
+_MAY_PRECEDE = set(f"{_VERBS} {_LEADS}".split())
+_MEASURES_WORDS = (
+    "total area perimeter volume length width height radius diameter distance value measure count speed cost age "
+    "price answer result circumference mass weight time angle slope probability"
+)
+_MEASURES = set(_MEASURES_WORDS.split())
+# Words that take a statement back, leave it open, or change its value, wherever they stand in it.
+_CHANGING_WORDS = (
+    "not no never neither nor none nobody nothing cannot without hardly barely or either maybe perhaps possibly "
+    "probably if unless but except vs versus rather instead between unknown unsure uncertain guess whether than least "
+    "most more less fewer greater smaller bigger up wrong incorrect false untrue mistaken invalid twice thrice double "
+    "triple half halves squared cubed unlike doubt deny anything isn aren ain wasn weren doesn didn don won couldn "
+    "wouldn shouldn hasn haven any other another previously formerly opposite reciprocal"
+)
+_CHANGES = set(_CHANGING_WORDS.split())
+# Words that may not follow a number, for they change it: scales, parts, operations and comparisons.
+_CHANGING_WORDS_BEHIND = (
+    "thousand million billion trillion quadrillion quintillion lakh crore dozen gross score k factorial times plus "
+    "minus over off power root mod modulo pi sqrt to too so very ish short and is are was were be above below under "
+    "after before beyond past ago by through until negative inverse multiplied divided doubled halved increased "
+    "decreased reversed rounded removed excluded missing rejected off away per cent tens hundreds thousands millions"
+)
+_CHANGES_BEFORE_IT = set(_CHANGING_WORDS_BEHIND.split())
+_CHANGES_BEFORE_IT |= {*DENOMINATORS, *(f"{word}th" for word in _VALUES), *(f"{word}ths" for word in _VALUES)}
+_PREPOSITIONS_WORDS = "in on at of inside from for with around near within among along"
+_PREPOSITIONS = set(_PREPOSITIONS_WORDS.split())
+_AT_ONCE = {"in", "on", "at", "of"}
+_PLAIN_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_CHINESE_LEAD = re.compile(r"^(?:所以|因此|答案?|结果|[一总]?共|计|还?剩|有|为|是|等于|得|大?约|[A-Za-z]的值|[,:\s])*$")
+_NO_CHINESE_NOUN = re.compile(r"[千万亿百十或倍折半多余不以上下左右乘除加减方平立阶]")
+
+
+def changes_meaning(text: str) -> bool:
+    """Whether a word of the text takes a statement back, leaves it open, or changes its value."""
+    return not _CHANGES.isdisjoint(word.casefold() for word in _PLAIN_WORD.findall(text))
+
+
+def may_precede_number(text: str) -> bool:
+    """`The area is about`, `There are`, `Answer:`, an area of: a subject with a verb, or a word that leads to a number."""
+    if not text or _CHINESE_LEAD.match(text):
+        return True
+    words = [word.casefold() for word in _PLAIN_WORD.findall(re.sub(r"'s\b", " is", text))]
+    if not words or _CHANGES & set(words) or re.search(r"[\d<>=*/^+]|n't\b", text):
+        return False
+    while words and words[-1] in ("a", "the", "an", "about", "approximately", "to"):
+        if words.pop() == "to" and (
+            not words or words[-1] not in ("equal", "equals", "up", "comes", "amounts", "adds")
+        ):
+            return False
+    if not words or text.endswith(":"):
+        return True
+    if words[-1] == "of":
+        return len(words) > 1 and words[-2] in _MEASURES
+    return words[-1] in _MAY_PRECEDE
+
+
+def may_follow_number(text: str) -> bool:
+    """`red balls in the box`: a noun phrase, with prepositions behind its first noun, that changes no value."""
+    if not text.isascii() and re.search(r"[\u4e00-\u9fff]", text):
+        return len(text) <= 4 and not _NO_CHINESE_NOUN.search(text)
+    if re.search(r"[^\w\s'.,()-]|\d", text):
+        return False
+    words = [word.casefold() for word in _PLAIN_WORD.findall(text)]
+    if _CHANGES & set(words) or not words or (words[-1].endswith(("ed", "ly")) and len(words[-1]) > 4):
+        return False
+    if words[0] in _PREPOSITIONS and words[0] not in _AT_ONCE:
+        return False
+    noun_words = words[: next((i for i, word in enumerate(words) if word in _PREPOSITIONS), len(words))]
+    return not _CHANGES_BEFORE_IT & set(words) and len(noun_words) <= 4 and len(words) <= 10

@@ -150,7 +150,9 @@ _SIGNS = str.maketrans(
     | {"≤": "<=", "⩽": "<=", "≦": "<=", "⩾": ">=", "≧": ">=", "≥": ">=", "≠": "!=", "、": ",", "。": ".", "\u00a0": " "}
     | {"∞": "\\infty ", "π": "\\pi ", "∪": "\\cup ", "∈": "\\in ", "≈": "\\approx "}
 )
-_NUMBER_SPACE = re.compile(r"(?<=,)\\!\s*(?=\d)|\\!|(?<=\d)\\[,;: ](?=\d{3}(?!\d))")  # 1,\!234 and 1\,234 are one number
+_NUMBER_SPACE = re.compile(
+    r"(?<=,)\\!\s*(?=\d)|\\!|(?<=\d)\\[,;: ](?=\d{3}(?!\d))"
+)  # 1,\!234 and 1\,234 are one number
 _SPACE_MACRO = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad(?![a-zA-Z])|\\(?:thinspace|hspace\{[^{}]*\})|(?<!\\)~")
 _DROPPED = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|boldsymbol|bigl|bigr|Bigl|Bigr|big|Big)(?![a-zA-Z])|\\[()\[\]]|\$"
@@ -219,9 +221,10 @@ _LOOSE_END = re.compile(rf"[;,:?]+$|(?<={_LETTER}{{3}})!+$")
 _LETTERS = re.compile(rf"\\?{_LETTER}+")
 _NEXT_TO_LETTERS = set("+-*/^_=<>|(){}[]\\!'0123456789")
 _PAIRS = re.compile(r"(?:(\w)\1){2,4}")  # AABB, rryy: genotypes
-_SMALL_WORDS = set(
-    "ad ah ai am an as at be by do dj eu ex go he hi if in is it me my no of oh ok on or so to tv uk un up us we".split()
+_TWO_LETTER_WORDS = (
+    "ad ah ai am an as at be by do dj eu ex go he hi if in is it me my no of oh ok on or so to tv uk un up us we"
 )
+_SMALL_WORDS = set(_TWO_LETTER_WORDS.split())
 _ARTICLES = {"a", "an", "the", "is", "are", "was", "be", "it", "its", "of", "to", "at", "in", "on"}
 _SYNONYMS = {"more": "greater", "larger": "greater", "bigger": "greater", "fewer": "less", "smaller": "less"}
 _TOKEN = re.compile(r"[^\W_]+(?:'[a-z]+)?")
