@@ -19,6 +19,7 @@ _MAX_TOKENS = 200
 _MAX_DEPTH = 40
 _MAX_NAMES = 8
 _LARGEST_EXPONENT = 60  # of a power whose value may be trusted
+_LARGEST_EXACT = 1e9  # of a value whose float tells it from its neighbours
 _LONGEST_PRODUCT = 4  # letters side by side; more are a word
 
 _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
@@ -103,6 +104,8 @@ def same_expression(answer: str, gold: str) -> bool | None:
         value, gold_value = _value(tree, {}), _value(gold_tree, {})
         if value is None or gold_value is None:
             return None
+        if max(abs(value), abs(gold_value)) > _LARGEST_EXACT:
+            return None
         return _is_close(value, gold_value, 1e-11) or (None if _is_close(value, gold_value, 1e-5) else False)
     real, all_pairs = [], []
     for point in _points(gold_names):
@@ -179,7 +182,7 @@ def _has_high_powers(tree: Tree) -> bool:
     if tree[0] == "^":
         exponent = tree[2]
         assert isinstance(exponent, tuple)
-        if exponent[0] == "number" and abs(complex(exponent[1])) > _LARGEST_EXPONENT:  # type: ignore[call-overload]
+        if exponent[0] == "number" and abs(complex(exponent[1])) > _LARGEST_EXPONENT:
             return True
     return any(isinstance(part, tuple) and _has_high_powers(part) for part in tree[1:])
 

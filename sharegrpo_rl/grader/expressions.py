@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container
 from fractions import Fraction
 
 Number = Fraction | float
@@ -18,6 +18,7 @@ _MAX_DIGITS = 200
 _MAX_BITS = 8_000  # of an exact power
 _LARGEST: int = 10**300  # every value within is a finite float
 _MANY_DIGITS = 10  # with the point: of a decimal that may be rounded
+_FLOAT_NOISE = Fraction(1, 10**14)  # of 1.8333333333333335
 _FEW_BITS = 200  # of an exact value that may be compared with its rounded decimal
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<frac>\\frac)|(?P<sqrt>\\sqrt)|(?P<pi>\\pi)|(?P<sign>[-+*/^(){}\[\]]))"
@@ -70,11 +71,11 @@ def same_number(first: Number, second: Number) -> bool:
     if first == second:
         return True
     steps = [number.step for number in (first, second) if isinstance(number, Rounded)]
-    if exact(first) and exact(second):
+    if isinstance(first, Fraction) and isinstance(second, Fraction):
         if not steps or _has_many_digits(first) or _has_many_digits(second):
             return False
         step = max(steps)  # what has no more digits than the rounded number must equal it
-        return abs(first - second) < step and not (first / step).denominator == (second / step).denominator == 1  # type: ignore[union-attr]
+        return abs(first - second) < step and not (first / step).denominator == (second / step).denominator == 1
     if not (-_LARGEST <= first <= _LARGEST and -_LARGEST <= second <= _LARGEST):
         return False
     if steps:
@@ -141,7 +142,8 @@ class _Parser:
         decimals = digits.partition(".")[2]
         if len(digits.lstrip("0.")) < _MANY_DIGITS or not decimals or not isinstance(value, Fraction):
             return value
-        return Rounded(value, Fraction(10) ** (int(exponent or 0) - len(decimals)))
+        step = Fraction(10) ** (int(exponent or 0) - len(decimals))
+        return Rounded(value, max(step, abs(value) * _FLOAT_NOISE))
 
     def sum(self) -> Number:
         value = self.product()
@@ -388,7 +390,7 @@ _CHINESE_DIGITS = {character: i for i, character in enumerate("零一二三四�
 _CHINESE_SCALES = {"十": 10, "百": 100, "千": 1_000, "万": 10_000, "萬": 10_000, "亿": 10**8, "億": 10**8}
 _RUN = rf"[{''.join(_CHINESE_DIGITS)}十][{''.join(_CHINESE_DIGITS)}{''.join(_CHINESE_SCALES)}]{{0,20}}"
 _ANY_NUMBER = r"(?:\d{1,12}(?:\.\d{1,12})?|\\sqrt\{\d{1,12}\})"
-_CHINESE_SPELLINGS = [
+_CHINESE_SPELLINGS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"^(?:负|負|マイナス|마이너스|âm\s|سالب\s)\s*"), "-"),
     (re.compile(rf"({_RUN})点([{''.join(_CHINESE_DIGITS)}]{{1,12}})"), r"\1.\2"),
     (re.compile(r"(?:一半|半分|절반)"), "1/2"),
@@ -468,7 +470,7 @@ _CHANGING_WORDS = (
     "probably if unless but except vs versus rather instead between unknown unsure uncertain guess whether than least "
     "most more less fewer greater smaller bigger up wrong incorrect false untrue mistaken invalid twice thrice double "
     "triple half halves squared cubed unlike doubt deny anything isn aren ain wasn weren doesn didn don won couldn "
-    "wouldn shouldn hasn haven any other another previously formerly opposite reciprocal"
+    "wouldn shouldn hasn haven previously formerly opposite reciprocal"
 )
 _CHANGES = set(_CHANGING_WORDS.split())
 # Words that may not follow a number, for they change it: scales, parts, operations and comparisons.
@@ -498,7 +500,7 @@ def may_precede_number(text: str) -> bool:
     if not text or _CHINESE_LEAD.match(text):
         return True
     words = [word.casefold() for word in _PLAIN_WORD.findall(re.sub(r"'s\b", " is", text))]
-    if not words or _CHANGES & set(words) or re.search(r"[\d<>=*/^+]|n't\b", text):
+    if not words or _CHANGES & set(words) or re.search(r"[\d<>=*/^+{}|]|\\in(?![a-z])|n't\b", text):
         return False
     while words and words[-1] in ("a", "the", "an", "about", "approximately", "to"):
         if words.pop() == "to" and (

@@ -198,7 +198,7 @@ _CHINESE_NAMES = "|".join(
 )
 _UNIT_TOKEN = re.compile(
     rf"\s*(?:(?P<name>°\s?[CFT](?![A-Za-z])|{_CHINESE_NAMES}|\\Omega(?![a-z])|[°%$¢€£]|[A-Za-zÀ-ỹμµΩÅ]+)"
-    r"|\^?\s*\{?\s*(?P<power>-?[1-9])\s*\}?(?!\d)|(?P<sign>[-*/().每]|平方|立方))"
+    r"|(?:\^\s*\{?\s*|(?<=[A-Za-z])(?=[23]))(?P<power>-?[1-9])\s*\}?(?![\d.])|(?P<sign>[-*/().每]|平方|立方))"
 )
 _UNIT_START = re.compile(r"[°%$¢€£(*A-Za-zÀ-ỹ一-鿿ぁ-ヿ가-힣\\μµΩÅ]")
 _AREA_WORDS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
@@ -410,7 +410,8 @@ def _split_label(text: str) -> tuple[str | None, str]:
     label = _LABEL.match(text) if ":" in text or "\\approx" in text else None
     if label is None or re.search(r"(?:^|\s)\d+\s*:\s*$", label.group()) or changes_meaning(label.group()):
         return None, text
-    return label.group().rstrip(": ").removesuffix("\\approx").strip(), text[label.end() :]
+    name = label.group().rstrip(": ").removesuffix("\\approx").strip()
+    return (None, text) if _term_value(name) is not None else (name, text[label.end() :])
 
 
 def _term_value(term: str) -> Quantity | None:
@@ -426,8 +427,9 @@ def _is_false_chain(values: list[Quantity | None]) -> bool:
     known = [value for value in values if value is not None]
     for first, second in pairwise(known):
         factor = conversion(first.unit, second.unit)
-        if first.is_percent != second.is_percent:
-            factor = Fraction(1, 100) if first.is_percent else Fraction(100)
+        if first.is_percent != second.is_percent:  # 0.28 + 0.32 = 60%, and 28 + 32 = 60% too
+            share = Fraction(1, 100) if first.is_percent else Fraction(100)
+            factor = share if _about_equal(first.value * share, second.value) else Fraction(1)
         if factor is None or not _about_equal(first.value * factor, second.value):
             return True
     return False
@@ -579,7 +581,12 @@ def compare_numbers(answer: str, key: AnswerKey, gold: Quantity) -> Match | None
         for candidate in candidates
         if candidate is not None
     ):
-        return Match(False, "another number")
+        is_near = (
+            number.unit == gold.unit
+            and not exact(number.value)
+            and math.isclose(number.value, gold.value, rel_tol=1e-5)
+        )
+        return None if is_near and not exact(gold.value) else Match(False, "another number")  # too close for floats
     if not same_name(number.name, gold.name):
         return Match(False, "the value of something else")
     copied = _OPERATOR.search(normalized(answer)[1:]) and normalized(answer) in normalized(key.question)

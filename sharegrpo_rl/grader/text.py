@@ -23,7 +23,8 @@ def canonical(text: str) -> str:
     text = _OLD_STYLE.sub(" ", text)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
-    text = _REPEATING.sub(_repeating_to_fraction, _GLUED_WORD.sub(r" \1 ", text))
+    text = _DOTTED.sub(_repeating_to_fraction, _GLUED_WORD.sub(r" \1 ", text))
+    text = _REPEATING.sub(_repeating_to_fraction, text)
     text = re.sub(r"\s+", " ", text).strip().strip("*_`").strip()
     if not is_amount:
         text = re.sub(r"(?<=[^.])\.$", "", text)
@@ -200,6 +201,7 @@ _SPELLINGS = [
 ]
 _DOLLAR_AMOUNT = re.compile(r"^\s*(?:\\?\$)\s*\d[\d,.]*\s*$")
 _REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\{(\d{1,9})\}(?!\d)")
+_DOTTED = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,6}?)(\d{1,3}?)\3{1,20}\.{3}")  # 0.1666...
 _EMPHASIS = re.compile(r"(?<![\w)\]}*])\*\*(?=[^\s*])([^*\n]{1,200})\*\*")  # x**2 + y**2 holds none
 _COLOR = re.compile(r"\\(?:text)?color\s*\{[^{}]{1,30}\}")
 _SUPERSCRIPT_TAG = re.compile(r"<sup>([^<>]{1,40})</sup>", re.IGNORECASE)
