@@ -425,7 +425,7 @@ def same_name(first: str | None, second: str | None) -> bool:
         return bool(words[0] & words[1]) or any(_GENERIC_NAME.search(name) for name in (first, second))
     if any(are_words):
         return True
-    plain, other = (re.sub(r"[{}\s()]|^m(?=∠)", "", name) for name in (first, second))
+    plain, other = (re.sub(r"\(\s*[a-z]\s*\)$|[{}\s()]|^m(?=∠)", "", name) for name in (first, second))
     if plain == other or {plain[:1], other[:1]} == {"y", "f"}:
         return True
     letters, other_letters = plain.removeprefix("∠"), other.removeprefix("∠")

@@ -18,7 +18,7 @@ _MAX_DIGITS = 200
 _MAX_BITS = 8_000  # of an exact power
 _LARGEST: int = 10**300  # every value within is a finite float
 _MANY_DIGITS = 10  # with the point: of a decimal that may be rounded
-_FLOAT_NOISE = Fraction(1, 10**14)  # of 1.8333333333333335
+_FLOAT_DIGITS, _FLOAT_NOISE = 16, Fraction(1, 10**14)  # 1.8333333333333335 is printed by a float
 _FEW_BITS = 200  # of an exact value that may be compared with its rounded decimal
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|(?P<frac>\\frac)|(?P<sqrt>\\sqrt)|(?P<pi>\\pi)|(?P<sign>[-+*/^(){}\[\]]))"
@@ -143,7 +143,8 @@ class _Parser:
         if len(digits.lstrip("0.")) < _MANY_DIGITS or not decimals or not isinstance(value, Fraction):
             return value
         step = Fraction(10) ** (int(exponent or 0) - len(decimals))
-        return Rounded(value, max(step, abs(value) * _FLOAT_NOISE))
+        is_noisy = len(digits.lstrip("0.")) > _FLOAT_DIGITS and value.denominator > 1
+        return Rounded(value, max(step, abs(value) * _FLOAT_NOISE) if is_noisy else step)
 
     def sum(self) -> Number:
         value = self.product()

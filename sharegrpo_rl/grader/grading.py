@@ -279,7 +279,8 @@ def _compare(answer: str, key: AnswerKey) -> Match:
     gold = gold_answer(key.gold)
     if answer.strip() == gold:
         return Match(True, "the same text")  # even where it is one sign, such as ×
-    answer = _LEAD_IN.sub("", answer.strip(), count=1).removesuffix("**") or answer
+    led_in, count = _LEAD_IN.subn("", answer.strip(), count=1)
+    answer = (led_in.removesuffix("**") if count else answer) or answer
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
     if normalized(answer) and normalized(answer) == normalized(gold):
@@ -415,8 +416,9 @@ def _compare_mathematics(answer: str, key: AnswerKey, gold: str) -> Match:
         return compare_symbolic(answer, key, gold)
     if normalized(value) == normalized(gold_value):
         return Match(True, "the same value by name")
-    match = compare_symbolic(value, key, gold_value)
-    return match if match.equal or name is None or gold_name is None else compare_symbolic(answer, key, gold)
+    if name is None or gold_name is None or normalized(name) == normalized(gold_name):
+        return compare_symbolic(value, key, gold_value)
+    return compare_symbolic(answer, key, gold)
 
 
 def _said_back(answer: str, question: str) -> bool:

@@ -327,8 +327,10 @@ def _compare_matrices(answer: str, gold: str, key: AnswerKey) -> Match | None:
     matrix, gold_matrix = _matrix(answer), _matrix(gold)
     if matrix is None and gold_matrix is None:
         return None
-    if "\\begin" in answer and "\\begin" in gold and None in (matrix, gold_matrix):
-        return None  # a product, which only mathematics can tell
+    if matrix is None and "\\begin" in answer:  # a number times a matrix is for math-verify
+        return None if answer.count("\\begin") == 1 else Match(False, "the calculation is not worked out")
+    if gold_matrix is None and "\\begin" in gold:
+        return None
     rows, gold_rows = (
         _rows(text, is_vector=other is None or 1 in (len(other[1]), len(other[1][0])))
         for text, other in ((answer, gold_matrix), (gold, matrix))

@@ -173,6 +173,7 @@ def _units_by_name() -> tuple[dict[str, Unit], set[str]]:
 
 
 _UNITS, _WITH_PREFIXES = _units_by_name()
+_LONE_LETTERS = {unit for name, unit in _UNITS.items() if len(name) == 1 and name.isupper()}
 
 
 @lru_cache(maxsize=4096)
@@ -203,6 +204,7 @@ _UNIT_TOKEN = re.compile(
 _UNIT_START = re.compile(r"[°%$¢€£(*A-Za-zÀ-ỹ一-鿿ぁ-ヿ가-힣\\μµΩÅ]")
 _AREA_WORDS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _WORD_POWERS = {"squared": 2, "cubed": 3}
+_SOMETHING = re.compile(r"\s*(?:[A-Za-zÀ-ỹ]{2,20}(?:\s[A-Za-z]{2,20}){0,3}|[\u4e00-\u9fff]{1,3})")
 _MAX_UNIT_CHARACTERS = 60
 _CURRENCY = re.compile(r"^\s*(?:[A-Z]{0,2}(?P<dollar>\$)|(?P<name>[€£¥₹]))\s*")
 
@@ -234,7 +236,7 @@ def _unit_expression(text: str, *, stands_apart: bool) -> Unit | None:
     while position < len(text):
         token = _UNIT_TOKEN.match(text, position)
         if token is None or not reader.accepts(token["name"], token["power"], token["sign"]):
-            return reader.by_something_else() if reader.divides and token is not None and token["name"] else None
+            return reader.by_something_else() if reader.divides and _SOMETHING.fullmatch(text, position) else None
         position = token.end()
     return reader.total if reader.is_complete() else None
 
@@ -257,8 +259,8 @@ class _UnitReader:
             return bool(self.total.powers)
         if sign in ("(", ")"):
             was_open, self.is_open = self.is_open, sign == "("
-            self.divides = self.divides and self.is_open
-            return was_open != self.is_open and (sign == ")" or self.divides or not self.total.powers)
+            is_letter = sign == ")" and not self.divides and self.total in _LONE_LETTERS  # (A) is an option
+            return was_open != self.is_open and not is_letter and (sign == ")" or self.divides or not self.total.powers)
         if (name or sign) in _AREA_WORDS:
             self.area = _AREA_WORDS[str(name or sign)]
             return True
@@ -390,7 +392,7 @@ def _first_reading(text: str) -> Quantity | None:
 
 def _split_label(text: str) -> tuple[str | None, str]:
     """`x = 5`, `AB: 5`, `Area = 5` as a name and `5`; of a true chain `a = b = c` the last term."""
-    if "=" in text and not re.search(r"[<>!]=?|\\neq", text):
+    if "=" in text and not re.search(r"[<>]|!=|\\neq", text):
         terms = [term.strip() for term in _EQUALS.split(_without_thousands_commas(text))]
         if re.search(r"[,;]|\b(?:and|or)\b", "=".join(terms[:-1])) or "" in terms:
             return None, text  # several assignments
@@ -459,8 +461,8 @@ def _value_and_unit(text: str) -> Quantity | None:
     body = body.replace(" ", "") if _SPACED_THOUSANDS.match(body) else body
     if (value := evaluate(body)) is not None:
         return Quantity(value, unit, worked_out=not unfinished(body))
-    if unit is not None and unit.dimension != "percent":
-        body_without_unit, other = split_unit(body)  # `5 m s`, `$5 dollars`, `3 cm)`
+    if unit is not None and _CURRENCY.match(text):
+        body_without_unit, other = split_unit(body)  # `$5 dollars`, `$5 per book`
         if other is not None and (value := evaluate(body_without_unit)) is not None:
             return Quantity(value, other)
     amount = re.sub(r"\s+(?:of\s+)?an?$", "", body) if unit is not None else body
