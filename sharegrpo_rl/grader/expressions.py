@@ -500,7 +500,7 @@ def may_precede_number(text: str) -> bool:
     """`The area is about`, `There are`, `Answer:`, an area of: a subject with a verb, or a word that leads to a number."""
     if not text or _CHINESE_LEAD.match(text):
         return True
-    words = [word.casefold() for word in _PLAIN_WORD.findall(re.sub(r"'s\b", " is", text))]
+    words = [word.casefold() for word in _PLAIN_WORD.findall(re.sub(r"'(?:s|re)\b", " is", text))]
     if not words or _CHANGES & set(words) or re.search(r"[\d<>=*/^+{}|]|\\in(?![a-z])|n't\b", text):
         return False
     while words and words[-1] in ("a", "the", "an", "about", "approximately", "to"):
@@ -522,6 +522,8 @@ def may_follow_number(text: str) -> bool:
     if re.search(r"[^\w\s'.,()-]|\d", text):
         return False
     words = [word.casefold() for word in _PLAIN_WORD.findall(text)]
+    if len(words) > 1 and words[0] == "per" and words[1] not in _CHANGES_BEFORE_IT:
+        words = words[1:]
     if _CHANGES & set(words) or not words or (words[-1].endswith(("ed", "ly")) and len(words[-1]) > 4):
         return False
     if words[0] in _PREPOSITIONS and words[0] not in _AT_ONCE:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.grader.algebra import closed_value, same_name
+from sharegrpo_rl.grader.algebra import closed_value, same_expression, same_name
 from sharegrpo_rl.grader.choices import listed_options, named_options, names_a_letter, option_texts
 from sharegrpo_rl.grader.formats import (
     AnswerFormat,
@@ -250,6 +250,8 @@ _LEAD_IN = re.compile(
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
 _ONLY_LETTERS = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$|^\(?[a-h]\)?$")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![a-z])|(?<=[A-Z])[A-Z](?![a-z])")
+_FORMULA = re.compile(r"(?:[A-Z][a-z]?|[()]){1,20}(?:(?:_\{\d{1,3}\}|\d{1,3})(?:[A-Z][a-z]?|[()]){0,20}){1,20}")  # H2O
+_SUBSCRIPT_SIGNS = re.compile(r"[_{}]")
 _NUMBER_IN_BASE = re.compile(r"^\w+_\{?\d+\}?$")
 _TWO_EQUATIONS = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x
 _NAMED = re.compile(
@@ -260,7 +262,8 @@ _OPEN_CALCULATION = re.compile(
     r"\\(?:sum|prod|i{0,2}int|oint|lim|det)(?![a-z])|\\frac\s*\{\s*(?:d|\\partial)\s*\}|(?<![A-Za-z])d/dx"
 )
 _LISTED_OPTIONS = re.compile(r"(?:^|\s)\(?A[.):、]\s.*(?:^|\s)\(?B[.):、]\s", re.DOTALL)
-_OPERATION = re.compile(r"[-+*/^]|\\(?:frac|sqrt|sum|prod|int|lim|log|ln|sin|cos|tan|binom)")
+_MAX_SIDES = 6
+_OPERATION = re.compile(r"[-+*/^]|\\?(?:frac|sqrt|sum|prod|int|lim|log|ln|sin|cos|tan|binom)")
 
 
 def _compare_several(answers: tuple[str, ...], key: AnswerKey) -> Match:
@@ -304,6 +307,9 @@ def _compare_values(answer: str, gold: str, key: AnswerKey) -> Match:
     if (moment := gold_moment(gold, key.question)) is not None:
         equal = same_moment(answer, gold, moment)
         return Match(equal, "the same moment" if equal else "another moment or none")
+    if all(_FORMULA.fullmatch(formula) for formula in map(normalized, (answer, gold))):
+        equal = _SUBSCRIPT_SIGNS.sub("", normalized(answer)) == _SUBSCRIPT_SIGNS.sub("", normalized(gold))
+        return Match(equal, "the same formula" if equal else "another formula")
     number = parse_quantity(gold)
     match = (
         compare_labels(answer, gold)
@@ -358,6 +364,8 @@ def _compare_letters(answer: str, gold: str, key: AnswerKey) -> Match | None:
     is_ordered = gold_order != sorted(gold_order) or ASKS_FOR_ORDER.search(key.question)
     if letters == gold_letters and is_ordered and order != gold_order and len(gold_order) > 1:
         return Match(False, "the right letters in another order")
+    if letters == gold_letters and order != gold_order and letters.isdisjoint("ABCDEFGH"):
+        return Match(False, "another letter")  # r is not R, where neither is an option
     return Match(letters == gold_letters, "the right letter" if letters == gold_letters else "another letter")
 
 
@@ -390,29 +398,50 @@ def _compare_functions(answer: str, gold: Quantity) -> Match | None:
 
 
 def _compare_mathematics(answer: str, key: AnswerKey, gold: str) -> Match:
-    parts = parse_list(answer)
-    plain, plain_gold = canonical(answer), canonical(gold)
-    if parse_list(gold) is None and parts is not None and not parts.opening and parse_quantity(gold) is None:
-        return Match(False, "several answers where one is right")
-    if _TWO_EQUATIONS.search(plain) and not _TWO_EQUATIONS.search(plain_gold):
-        return Match(False, "two equations where one is right")
-    if "=" in plain and "=" not in plain_gold and parse_quantity(plain.partition("=")[0]) is not None:
-        return Match(False, "an equation where an expression is right")
+    if (refusal := _several_or_another_kind(answer, gold)) is not None:
+        return Match(False, refusal)
     reverse = flipped(answer)
     if reverse is not None and normalized(reverse) == normalized(gold):
         return Match(True, "the same relation")
+    plain, plain_gold = canonical(answer), canonical(gold)
     if _NUMBER_IN_BASE.search(plain_gold):
         return Match(False, "another number or base")
+    if "=" in plain and "=" not in plain_gold:
+        answer = plain = _end_of_chain(plain)
     if _OPEN_CALCULATION.search(plain) and not _OPEN_CALCULATION.search(plain_gold):
         return Match(False, "the calculation is not worked out")
     if _said_back(answer, key.question):
         return Match(False, "the question said back")
+    return _compare_by_name(answer, key, gold)
+
+
+def _several_or_another_kind(answer: str, gold: str) -> str | None:
+    """Why the answer is no single expression or equation, where the gold is one."""
+    parts = parse_list(answer)
+    plain, plain_gold = canonical(answer), canonical(gold)
+    if parse_list(gold) is None and parts is not None and not parts.opening and parse_quantity(gold) is None:
+        return "several answers where one is right"
+    if _TWO_EQUATIONS.search(plain) and not _TWO_EQUATIONS.search(plain_gold):
+        return "two equations where one is right"
+    if "=" in plain and "=" not in plain_gold and parse_quantity(plain.partition("=")[0]) is not None:
+        return "an equation where an expression is right"
+    return None
+
+
+def _end_of_chain(plain: str) -> str:
+    """`2x` of `\\frac{d}{dx} x^2 = 2x` and of `x + x = 2x`: the result of a calculation; any other text as it is."""
+    head, _, result = plain.rpartition("=")
+    sides = [side.strip() for side in plain.split("=")]
+    is_true = len(sides) <= _MAX_SIDES and all(same_expression(side, sides[-1]) for side in sides[:-1])
+    return result.strip() if is_true or _OPEN_CALCULATION.search(head) else plain
+
+
+def _compare_by_name(answer: str, key: AnswerKey, gold: str) -> Match:
+    """`y = 2x`, `f(x) = 2x` and `2x` say the same; names that contradict each other make them two equations."""
+    plain, plain_gold = canonical(answer), canonical(gold)
     (name, value), (gold_name, gold_value) = _named(plain), _named(plain_gold)
-    if gold_name is None and "=" in plain_gold:
-        return compare_symbolic(answer, key, gold)
-    if not same_name(name, gold_name) or (gold_name is None and name is not None and not _may_name(name, plain_gold)):
-        return compare_symbolic(answer, key, gold)
-    if (gold_name is not None and "=" in value) or (name is None and gold_name is None):
+    are_equations = gold_name is None and ("=" in plain_gold or (name is not None and not _may_name(name, plain_gold)))
+    if are_equations or name is gold_name is None or (gold_name and "=" in value) or not same_name(name, gold_name):
         return compare_symbolic(answer, key, gold)
     if normalized(value) == normalized(gold_value):
         return Match(True, "the same value by name")

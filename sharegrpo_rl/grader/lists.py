@@ -86,13 +86,11 @@ def _compare_intervals(answer: str, gold: str, key: AnswerKey) -> Match | None:
     intervals, gold_intervals = _union(answer), _union(gold)
     if intervals is None or gold_intervals is None:
         return None
-    if len(intervals) != len(gold_intervals) and all(map(_all_numbers, intervals + gold_intervals)):
-        return Match(False, "other intervals")
     same_interval = partial(_same_list, same_item=partial(_same_item, key=key), order_matters=True)
     if len(intervals) == len(gold_intervals) and _same_in_any_order(intervals, gold_intervals, same_interval):
         return Match(True, "the same intervals")
-    if len(intervals) == len(gold_intervals) == 1 and _all_numbers(intervals[0]) and _all_numbers(gold_intervals[0]):
-        return Match(False, "another interval")
+    if all(map(_all_numbers, intervals + gold_intervals)):
+        return Match(False, "other intervals")
     return None
 
 
@@ -171,7 +169,8 @@ def _same_in_any_order(answers: Sequence[T], golds: Sequence[T], same: Callable[
 _OPEN_END = re.compile(r"(?:\.\.\.|\\[lc]?dots)\W*$")
 _OR_WORD = re.compile(r"\bor\b|或|\\lor|\\vee")
 _AND_WORD = re.compile(r"\band\b|&|和|与|且|\\land|\\wedge")
-_REVERSED_INTERVAL = re.compile(r"^\](?P<inner>[^\[\](){}]*),(?P<last>[^\[\](){}]*)\[$")  # ]-1, 2[
+_REVERSED_START = re.compile(r"^\](?=[^\[\](){}]*,[^\[\](){}]*[\[\]]$)")  # ]-1, 2[
+_REVERSED_END = re.compile(r"(?<=\d)\[$")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _MAX_ITEMS = 64
 _AND = re.compile(r"\s*,?\s*(?:\b(?:and|or)\b|&|\\(?:and|or|text)\b|与|和|或)\s*", re.IGNORECASE)
@@ -218,7 +217,7 @@ def parse_list(text: str) -> ItemList | None:
     """A tuple, interval, set or bare list of two items or more, or a bracketed single item; else None."""
     text = _ASSIGNED_TO.sub("", canonical(text)).strip()
     text = _without_name(_TUPLE_ASSIGNED_TO.sub("", text))
-    text = _REVERSED_INTERVAL.sub(r"(\g<inner>,\g<last>)", _ANGLE_BRACKETS.sub(r"(\1)", text))
+    text = _REVERSED_END.sub(")", _REVERSED_START.sub("(", _ANGLE_BRACKETS.sub(r"(\1)", text)))
     if not text:
         return None
     if not _is_bracketed(text):

@@ -89,7 +89,7 @@ _TABLE: dict[str, str] = {
     "celsius 1": "°C celsius 摄氏度 ℃",
     "fahrenheit 1": "°F fahrenheit",
     "dollar 1": "$ dollar usd USD 美元",
-    "dollar 0.01": "cent ¢ c¢",
+    "dollar 0.01": "cent ¢",
     "euro 1": "€ euro eur",
     "sterling 1": "£ gbp",
     "yuan 1": "¥ yuan 元 RMB",
@@ -560,10 +560,11 @@ _MAX_PHRASE = 200
 _ONLY_NUMBERS = re.compile(r"(?=.*\d)[\d\s.,;:/|&-]+")
 _RELATION = re.compile(r"[<>]|!=|\d\s*_")
 _TO_BETWEEN_NUMBERS = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
+_OUT_OF = re.compile(r"(?<=\d)\s+out\s+of\s+(?=\d)")
 _WORD = re.compile(
     r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|exp|mod|lim|max|min|gcd|lcm)[A-Za-z]{2,}"
 )
-_OPERATOR = re.compile(r"[-+*/^]|\\(?:frac|sqrt)")
+_OPERATOR = re.compile(r"[-+*/^]|\\?(?:frac|sqrt)\{")
 
 
 def compare_numbers(answer: str, key: AnswerKey, gold: Quantity) -> Match | None:
@@ -608,6 +609,8 @@ def _single_number(answer: str, key: AnswerKey, gold: Quantity) -> Quantity | No
     """The one number that an answer states; None for none, for several, or for a hedge."""
     if gold.ratio:
         answer = _TO_BETWEEN_NUMBERS.sub(":", answer)
+    if isinstance(gold.value, Fraction) and gold.value.denominator > 1:
+        answer = _OUT_OF.sub("/", answer)  # 3 out of 4
     number = parse_quantity(answer) or _approximation(answer, key, gold) or decimal_comma(answer)
     if number is None and (reason := REASON.search(answer)):
         number = parse_quantity(answer[: reason.start()])

@@ -28,6 +28,8 @@ def canonical(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip().strip("*_`").strip()
     if not is_amount:
         text = re.sub(r"(?<=[^.])\.$", "", text)
+    if _GOES_ON.search(text):
+        return text
     text = text[:-1] if re.search(r"\d\.$", text) else text.rstrip(".")
     return _LOOSE_END.sub("", text).strip()
 
@@ -219,6 +221,7 @@ _LOOSE_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # the space between two numb
 _BARE_SCRIPT = re.compile(r"([\^_])(-?\d+|[^\W\d_]|\\(?!frac|sqrt|d?frac)[a-zA-Z]+)")
 _NEEDLESS_BRACES = re.compile(r"(?<![\}a-zA-Z^_])\{(\w)\}(?!\{)|^\{([^{}]*)\}$")
 _LETTER = r"[^\W\d_]"
+_GOES_ON = re.compile(r",\s*\.\.\.$")  # a list without an end
 _LOOSE_END = re.compile(rf"[;,:?]+$|(?<={_LETTER}{{3}})!+$")
 _LETTERS = re.compile(rf"\\?{_LETTER}+")
 _NEXT_TO_LETTERS = set("+-*/^_=<>|(){}[]\\!'0123456789")
