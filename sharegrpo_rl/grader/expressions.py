@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from fractions import Fraction
 
 Number = Fraction | float
@@ -63,10 +63,10 @@ class Rounded(Fraction):
         return self
 
 
-def same_number(first: Number, second: Number) -> bool:
+def same_number(first: Number, second: Number, tolerance: float = 1e-12) -> bool:
     """Equal; or, where one is a decimal of nine digits or more, equal to it by the digits that are given.
 
-    Whole numbers and fractions are exact, of whatever size; roots and multiples of pi have the precision of a float.
+    Whole numbers and fractions are exact, of whatever size; roots and multiples of pi have the relative `tolerance` of floats.
     """
     if first == second:
         return True
@@ -80,7 +80,7 @@ def same_number(first: Number, second: Number) -> bool:
         return False
     if steps:
         return abs(float(first) - float(second)) < max(steps)
-    return math.isclose(first, second, rel_tol=1e-12)
+    return math.isclose(first, second, rel_tol=tolerance)
 
 
 def exact(value: Number) -> bool:
@@ -494,6 +494,43 @@ _NO_CHINESE_NOUN = re.compile(r"[千万亿百十或倍折半多余不以上下�
 def changes_meaning(text: str) -> bool:
     """Whether a word of the text takes a statement back, leaves it open, or changes its value."""
     return not _CHANGES.isdisjoint(word.casefold() for word in _PLAIN_WORD.findall(text))
+
+
+_NUMBER = re.compile(r"(?<![A-Za-z\d])(?<!\d\.)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
+_SAYS_IT_IS_IT = re.compile(
+    r"(?:^|\s)(?:is|are|was|were)\s+(?:(?:the|my|our)\s+(?:(?:final|correct|right)\s+)?(?:answer|result|value|solution|total|number)"
+    r"|correct|right|left|visible|shown|present|there|needed|required|remaining)$",
+    re.IGNORECASE,
+)
+_CLAUSES = re.compile(r"[.;!?]\s+|\n+|,\s*(?=(?:so|thus|hence|therefore|which)\b)", re.IGNORECASE)
+
+
+def stated_numbers(text: str) -> Iterator[list[str]]:
+    """For each clause that has a number, or takes one back: the texts that may be its number, likeliest first."""
+    for clause in filter(None, map(str.strip, _CLAUSES.split(text))):
+        if _NUMBER.search(clause) or changes_meaning(clause):
+            yield list(_readings(clause.rstrip(".,:")))
+
+
+def _readings(clause: str) -> Iterator[str]:
+    head, equals, result = clause.rpartition("=")
+    if equals and _NUMBER.search(head) is None and not changes_meaning(head):
+        yield result.strip()
+        clause = result.strip()
+    for gap in re.finditer(r"\s(?=\S)", clause):  # `The answer is 2\\sqrt{3} cm`
+        if _NUMBER.search(clause, 0, gap.start()) is None and may_precede_number(clause[: gap.start()]):
+            yield clause[gap.end() :]
+    match = _NUMBER.search(clause)
+    if match is None or "\\" in clause or _NUMBER.search(clause, match.end()):
+        return
+    before, after = clause[: match.start()].strip(), clause[match.end() :].strip()
+    if re.match(r"[*/^+!_=%-]|[A-Za-z](?![A-Za-z])", after) or not may_precede_number(before.lstrip("(\"'")):
+        return
+    after = _SAYS_IT_IS_IT.sub("", after)
+    for gap in [*re.finditer(r"^|$|\s", after)][::-1]:  # the longest unit first
+        rest = after[gap.start() :].strip()
+        if not rest or may_follow_number(rest):
+            yield f"{match.group()} {after[: gap.start()]}".strip()
 
 
 def may_precede_number(text: str) -> bool:

@@ -32,7 +32,7 @@ from sharegrpo_rl.grader.lists import (
     flipped,
     parse_list,
 )
-from sharegrpo_rl.grader.numbers import Quantity, compare_numbers, is_no_number, parse_quantity, split_unit
+from sharegrpo_rl.grader.numbers import Quantity, compare_numbers, parse_quantity, split_unit
 from sharegrpo_rl.grader.prose import announcements, response_text, sentences, settled_moment, settled_value
 from sharegrpo_rl.grader.prose_options import settled_option, settled_verdict
 from sharegrpo_rl.grader.symbolic import GraderError, compare_symbolic, nested_too_deeply
@@ -254,6 +254,11 @@ _FORMULA = re.compile(r"(?:[A-Z][a-z]?|[()]){1,20}(?:(?:_\{\d{1,3}\}|\d{1,3})(?:
 _SUBSCRIPT_SIGNS = re.compile(r"[_{}]")
 _NUMBER_IN_BASE = re.compile(r"^\w+_\{?\d+\}?$")
 _TWO_EQUATIONS = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x
+_UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_BOUND_LETTERS = re.compile(r"\\(?:int|sum|prod|lim)|=|\\circ")  # letters that a value need not depend on
+_WORD = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|exp|mod|lim|max|min|gcd|lcm)[A-Za-z]{2,}"
+)
 _NAMED = re.compile(
     r"^(?P<name>(?:\\?[A-Za-zΑ-ω]{1,8}|\\frac\{d\^?\{?\w?\}?\s*\w\}\{d\w\^?\{?\w?\}?\})"
     r"(?:_(?:\{[^{}]{1,20}\}|\\?\w{1,8}))?'{0,2}(?:\^\{?-1\}?)?(?:\(\s*[a-z]\s*\))?)\s*=\s*(?=\S)"
@@ -377,9 +382,16 @@ def _compare_quantity(answer: str, key: AnswerKey, gold: Quantity) -> Match | No
     parts = parse_list(answer)
     if parts is not None and len(parts.items) > 1:
         return Match(False, "several answers where one is right")
-    if is_no_number(answer):
+    if _is_no_number(answer):
         return Match(False, "words or unknowns where a number is expected")
     return _compare_functions(answer, gold)
+
+
+def _is_no_number(answer: str) -> bool:
+    """Whether the answer holds a word or an unknown, which mathematics would take for a product of letters."""
+    plain = canonical(answer)
+    unknowns = set(_UNKNOWN.findall(plain)) - {"e", "i"} if not _BOUND_LETTERS.search(plain) else set()
+    return bool(unknowns) or _WORD.search(plain) is not None
 
 
 def _compare_functions(answer: str, gold: Quantity) -> Match | None:

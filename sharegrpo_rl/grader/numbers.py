@@ -16,9 +16,9 @@ from sharegrpo_rl.grader.expressions import (
     evaluate,
     exact,
     may_follow_number,
-    may_precede_number,
     replace_number_words,
     same_number,
+    stated_numbers,
     unfinished,
     with_foreign_numbers,
     words_to_value,
@@ -32,11 +32,8 @@ from sharegrpo_rl.grader.words import MOMENT, REASON
 # "dimensions factor-to-the-base-unit": the names of the unit. A name with `~` takes SI prefixes (km, kilometers). Names
 # of three letters or more may be written in any case and in the plural.
 _TABLE: dict[str, str] = {
-    "length 1": "~m ~meter ~metre 米 メートル 미터 mét metro mètre",
-    "length 0.001": "毫米",
-    "length 0.01": "厘米 公分",
-    "length 0.1": "分米",
-    "length 1000": "千米 公里",
+    "length 1": "~m ~meter ~metre ~米 メートル 미터 mét metro mètre",
+    "length 1000": "公里",
     "length 0.0254": "in inch inches",
     "length 0.3048": "ft foot feet",
     "length 0.9144": "yd yard",
@@ -44,11 +41,9 @@ _TABLE: dict[str, str] = {
     "length 1e-10": "Å angstrom",
     "length^2 10000": "ha hectare 公顷",
     "length^2 4046.8564224": "acre",
-    "length^3 0.001": "~l ~L ~liter ~litre 升 lít",
-    "length^3 0.000001": "毫升 cc",
-    "mass 0.001": "~g ~gram ~gramme 克 グラム",
-    "mass 1": "千克 公斤 キロ",
-    "mass 0.000001": "毫克",
+    "length^3 0.001": "~l ~L ~liter ~litre ~升 lít",
+    "mass 0.001": "~g ~gram ~gramme ~克 グラム",
+    "mass 1": "公斤 キロ",
     "mass 1000": "t ton tonne 吨",
     "mass 0.45359237": "lb lbs pound",
     "mass 0.028349523125": "oz ounce",
@@ -99,33 +94,10 @@ _TABLE: dict[str, str] = {
     "rupee 1": "rupee ₹",
     "unit 1": "unit 单位 個 个 只 人 本 张 条 件 次 岁 つ 명 개",
 }
-_PREFIXES = {
-    "k": 3,
-    "M": 6,
-    "G": 9,
-    "T": 12,
-    "d": -1,
-    "c": -2,
-    "m": -3,
-    "μ": -6,
-    "µ": -6,
-    "u": -6,
-    "n": -9,
-    "p": -12,
-    "h": 2,
-}
-_PREFIX_WORDS = {
-    "kilo": 3,
-    "mega": 6,
-    "giga": 9,
-    "tera": 12,
-    "deci": -1,
-    "centi": -2,
-    "milli": -3,
-    "micro": -6,
-    "nano": -9,
-}
-_PREFIX_WORDS |= {"pico": -12, "hecto": 2}
+_PREFIXES = dict(zip("TGMkhdcmμµunp", (12, 9, 6, 3, 2, -1, -2, -3, -6, -6, -6, -9, -12), strict=True))
+_PREFIXES |= dict(zip("兆千分厘毫微", (6, 3, -1, -2, -3, -6), strict=True))
+_PREFIX_WORDS = {"tera": 12, "giga": 9, "mega": 6, "kilo": 3, "hecto": 2, "deci": -1, "centi": -2, "milli": -3}
+_PREFIX_WORDS |= {"micro": -6, "nano": -9, "pico": -12}
 _NO_UNIT = {"am", "pm", "PM", "AM", "as", "at", "dl", "hA", "cT", "dT", "hs", "ds", "cs"}  # hours and words
 _PHYSICAL = {"length", "mass", "time", "current", "temperature", "amount", "light", "frequency"}
 _MUST_STAND_APART = {"C", "F", "T", "H", "t"}  # `5T` is a product
@@ -194,16 +166,15 @@ def _find_unit(name: str) -> Unit | None:
     return _find_unit(name[:-1]) if name.endswith("s") and len(name) > 3 else None
 
 
-_CHINESE_NAMES = "|".join(
-    sorted((name for name in _UNITS if not name[0].isascii() and len(name) < 5), key=len, reverse=True)
-)
+_NOT_LATIN = sorted((name for name in _UNITS if name[0] > "ỹ" and name[0] not in "Ωμ"), key=len, reverse=True)
 _UNIT_TOKEN = re.compile(
-    rf"\s*(?:(?P<name>°\s?[CFT](?![A-Za-z])|{_CHINESE_NAMES}|\\Omega(?![a-z])|[°%$¢€£]|[A-Za-zÀ-ỹμµΩÅ]+)"
-    r"|(?:\^\s*\{?\s*|(?<=[A-Za-z])(?=[23]))(?P<power>-?[1-9])\s*\}?(?![\d.])|(?P<sign>[-*/().每]|平方|立方))"
+    rf"\s*(?:(?P<name>°\s?[CFT](?![A-Za-z])|[兆千分厘毫微]?(?:{'|'.join(_NOT_LATIN)})"
+    r"|\\Omega(?![a-z])|[°%$¢€£₹]|[A-Za-zÀ-ỹμµΩÅ]+)|(?:\^\s*\{?\s*|(?<=[A-Za-z])(?=[23]))(?P<power>-?[1-9])\s*\}?(?![\d.])|(?P<sign>[-*/().每]|平方|立方))"
 )
 _UNIT_START = re.compile(r"[°%$¢€£(*A-Za-zÀ-ỹ一-鿿ぁ-ヿ가-힣\\μµΩÅ]")
 _AREA_WORDS = {"square": 2, "sq": 2, "平方": 2, "cubic": 3, "cu": 3, "立方": 3}
 _WORD_POWERS = {"squared": 2, "cubed": 3}
+_RATE = Unit((("rate", 1),), Fraction(1))  # by something that is no unit (`km/trip`); it fits every other
 _SOMETHING = re.compile(r"\s*(?:[A-Za-zÀ-ỹ]{2,20}(?:\s[A-Za-z]{2,20}){0,3}|[\u4e00-\u9fff]{1,3})")
 _MAX_UNIT_CHARACTERS = 60
 _CURRENCY = re.compile(r"^\s*(?:[A-Z]{0,2}(?P<dollar>\$)|(?P<name>[€£¥₹]))\s*")
@@ -236,7 +207,8 @@ def _unit_expression(text: str, *, stands_apart: bool) -> Unit | None:
     while position < len(text):
         token = _UNIT_TOKEN.match(text, position)
         if token is None or not reader.accepts(token["name"], token["power"], token["sign"]):
-            return reader.by_something_else() if reader.divides and _SOMETHING.fullmatch(text, position) else None
+            is_rate = reader.divides and reader.total.powers and _SOMETHING.fullmatch(text, position)
+            return reader.total * _RATE if is_rate else None
         position = token.end()
     return reader.total if reader.is_complete() else None
 
@@ -281,21 +253,13 @@ class _UnitReader:
         return True
 
     def accepts_power(self, power: int) -> bool:
-        if self.last is None or (power > 1 and not _may_have_power(self.last)):
+        if self.last is None or (power > 1 and not (_is_physical(self.last) or self.last.dimension == "unit")):
             return False
         self.total, self.last = self.total * self.last ** (power - 1), None
         return True
 
-    def by_something_else(self) -> Unit | None:
-        """A rate by something that is no unit (`km/trip`) fits every other."""
-        return self.total * Unit((("rate", 1),), Fraction(1)) if self.total.powers else None
-
     def is_complete(self) -> bool:
         return bool(self.total.powers) and self.area == 1 and not self.is_open
-
-
-def _may_have_power(unit: Unit) -> bool:
-    return _is_physical(unit) or unit.powers[0][0] == "unit"
 
 
 def _is_physical(unit: Unit) -> bool:
@@ -431,17 +395,10 @@ def _is_false_chain(values: list[Quantity | None]) -> bool:
         factor = conversion(first.unit, second.unit)
         if first.is_percent != second.is_percent:  # 0.28 + 0.32 = 60%, and 28 + 32 = 60% too
             share = Fraction(1, 100) if first.is_percent else Fraction(100)
-            factor = share if _about_equal(first.value * share, second.value) else Fraction(1)
-        if factor is None or not _about_equal(first.value * factor, second.value):
+            factor = share if same_number(first.value * share, second.value, 1e-9) else Fraction(1)
+        if factor is None or not same_number(first.value * factor, second.value, 1e-9):  # roots may be rounded
             return True
     return False
-
-
-def _about_equal(first: Number, second: Number) -> bool:
-    """Equal as floats: steps of a calculation may be rounded where they hold a root or a function."""
-    if exact(first) and exact(second):
-        return same_number(first, second)
-    return math.isclose(first, second, rel_tol=1e-9)
 
 
 def _worked_out_term(terms: list[str]) -> str:
@@ -552,18 +509,12 @@ def _is_close(value: Number, gold: Number, precision: float | None) -> bool:
 
 # ---- An answer against a gold number: percent, ratios, approximations, and short phrases.
 
-_NUMBER = re.compile(r"(?<![A-Za-z\d])(?<!\d\.)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
 _NUMBER_RANGE = re.compile(r"^-?\d+(?:\.\d+)?\s?-\s?\d+(?:\.\d+)?$")
-_UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
-_BOUND_LETTERS = re.compile(r"\\(?:int|sum|prod|lim)|=|\\circ")  # letters that a value need not depend on
 _MAX_PHRASE = 200
 _ONLY_NUMBERS = re.compile(r"(?=.*\d)[\d\s.,;:/|&-]+")
 _RELATION = re.compile(r"[<>]|!=|\d\s*_")
 _TO_BETWEEN_NUMBERS = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
 _OUT_OF = re.compile(r"(?<=\d)\s+out\s+of\s+(?=\d)")
-_WORD = re.compile(
-    r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|exp|mod|lim|max|min|gcd|lcm)[A-Za-z]{2,}"
-)
 _OPERATOR = re.compile(r"[-+*/^]|\\?(?:frac|sqrt)\{")
 
 
@@ -598,13 +549,6 @@ def compare_numbers(answer: str, key: AnswerKey, gold: Quantity) -> Match | None
     return Match(True, "equal numbers")
 
 
-def is_no_number(answer: str) -> bool:
-    """Whether the answer holds a word or an unknown, which mathematics would take for a product of letters."""
-    plain = canonical(answer)
-    unknowns = set(_UNKNOWN.findall(plain)) - {"e", "i"} if not _BOUND_LETTERS.search(plain) else set()
-    return bool(unknowns) or _WORD.search(plain) is not None
-
-
 def _single_number(answer: str, key: AnswerKey, gold: Quantity) -> Quantity | None:
     """The one number that an answer states; None for none, for several, or for a hedge."""
     if gold.ratio:
@@ -629,50 +573,15 @@ def _approximation(answer: str, key: AnswerKey, gold: Quantity) -> Quantity | No
     return next((number for number in numbers if same_quantity(number, gold, precision=key.precision)), numbers[0])
 
 
-_SAYS_IT_IS_IT = re.compile(
-    r"(?:^|\s)(?:is|are|was|were)\s+(?:(?:the|my|our)\s+(?:(?:final|correct|right)\s+)?(?:answer|result|value|solution|total|number)"
-    r"|correct|right|left|visible|shown|present|there|needed|required|remaining)$",
-    re.IGNORECASE,
-)
-_CLAUSES = re.compile(r"[.;!?]\s+|\n+|,\s*(?=(?:so|thus|hence|therefore|which)\b)", re.IGNORECASE)
-
-
 def _number_in_phrase(plain: str) -> Quantity | None:
-    """The one number that a short phrase states (`The area is 12 square units`); None where the grammar does not allow it."""
+    """The one number that a short phrase states (`The area is 12 square units`); None for several or for none."""
     text = replace_number_words(plain)
     if len(text) > _MAX_PHRASE or MOMENT.search(text):
         return None
-    numbers = []
-    for clause in filter(None, map(str.strip, _CLAUSES.split(text))):
-        if not _NUMBER.search(clause) and not changes_meaning(clause):
-            continue
-        numbers.append(_number_in_clause(clause.rstrip(".,:")))
-    found = [number for number in numbers if number is not None]
-    if not found or len(found) < len(numbers) or any(not same_quantity(number, found[0]) for number in found):
-        return None
-    return found[-1]
-
-
-def _number_in_clause(clause: str) -> Quantity | None:
-    head, equals, result = clause.rpartition("=")
-    if equals and _NUMBER.search(head) is None and not changes_meaning(head):
-        return parse_quantity(result) or _number_in_clause(result.strip())
-    words = list(re.finditer(r"\s(?=\S)", clause))
-    for gap in words:  # `The answer is 2\sqrt{3} cm`
-        before = clause[: gap.start()]
-        if _NUMBER.search(before) or not may_precede_number(before):
-            continue
-        if (number := parse_quantity(clause[gap.end() :])) is not None:
-            return number
-    match = _NUMBER.search(clause)
-    if match is None or "\\" in clause or _NUMBER.search(clause, match.end()):
-        return None
-    before, after = clause[: match.start()].strip(), clause[match.end() :].strip()
-    if re.match(r"[*/^+!_=%-]|[A-Za-z](?![A-Za-z])", after) or not may_precede_number(before.lstrip("(\"'")):
-        return None
-    after = _SAYS_IT_IS_IT.sub("", after)
-    for gap in [*re.finditer(r"^|$|\s", after)][::-1]:  # the longest unit first
-        number = _value_and_unit(f"{match.group()} {after[: gap.start()]}".strip())
-        if number is not None and (not after[gap.start() :].strip() or may_follow_number(after[gap.start() :].strip())):
-            return number
-    return None
+    numbers: list[Quantity] = []
+    for candidates in stated_numbers(text):
+        number = next(filter(None, map(parse_quantity, candidates)), None)
+        if number is None or not same_quantity(number, (numbers or [number])[0]):
+            return None
+        numbers.append(number)
+    return numbers[-1] if numbers else None
