@@ -124,20 +124,48 @@ def same_expression(answer: str, gold: str) -> bool | None:
     return all(_is_close(value, gold_value, 1e-9) for value, gold_value in pairs)
 
 
-def same_equation(answer: str, gold: str) -> bool:
-    """Whether two canonical equations are the same but for a constant factor."""
-    trees = [_difference(text) for text in (answer, gold)]
-    if None in trees:
-        return False
-    tree, gold_tree = (tree for tree in trees if tree is not None)
+def same_equation(answer: str, gold: str) -> bool | None:
+    """Whether two canonical equations are the same but for a constant factor; None where that cannot be told here."""
+    tree, gold_tree = _difference(answer), _difference(gold)
+    if tree is None or gold_tree is None:
+        return None
     names = unknowns(gold_tree)
-    if unknowns(tree) != names or not 0 < len(names) <= _MAX_NAMES:
+    if not 0 < len(names) <= _MAX_NAMES:
+        return None
+    if unknowns(tree) != names:
         return False
     pairs = [(_value(tree, point), _value(gold_tree, point)) for point in _points(names)[:-3]]
     ratios = [value / gold_value for value, gold_value in pairs if value is not None and gold_value]
     if len(ratios) < _FEWEST_POINTS or not ratios[0]:
-        return False
-    return all(_is_close(ratio, ratios[0], 1e-9) for ratio in ratios)
+        return None
+    if all(_is_close(ratio, ratios[0], 1e-9) for ratio in ratios):
+        return True
+    return False if _has_other_zeros(tree, gold_tree, names) or _has_other_zeros(gold_tree, tree, names) else None
+
+
+def _has_other_zeros(tree: Tree, other: Tree, names: set[str]) -> bool:
+    """Whether a zero of the one, with one unknown after the other solved for, is none of the other."""
+    for name, point in zip(sorted(names) * 2, _points(names), strict=False):
+        zero = _zero(tree, name, point)
+        value = None if zero is None else _value(other, {**point, name: zero})
+        scale = _value(other, point)
+        if value is not None and scale is not None and abs(value) > 1e-3 * abs(scale) > 0:
+            return True
+    return False
+
+
+def _zero(tree: Tree, name: str, point: Point) -> complex | None:
+    """A value of the unknown at which the tree is zero, by the secant method; None where none is found."""
+    before, now = complex(point[name]), complex(point[name]) + 0.1 + 0.05j
+    value_before = _value(tree, {**point, name: before})
+    for _ in range(_MAX_STEPS):
+        value = _value(tree, {**point, name: now})
+        if value is None or value_before is None or value == value_before:
+            return None
+        before, now, value_before = now, now - value * (now - before) / (value - value_before), value
+        if abs(now - before) <= 1e-12 * max(1.0, abs(now)):
+            return now
+    return None
 
 
 def _difference(text: str) -> Tree | None:
@@ -151,6 +179,7 @@ def _difference(text: str) -> Tree | None:
 # ---- Points and values.
 
 _FEWEST_POINTS = 3
+_MAX_STEPS = 40
 _NUM_POSITIVE, _NUM_MIXED = 5, 5
 _GOLDEN = (math.sqrt(5) - 1) / 2
 

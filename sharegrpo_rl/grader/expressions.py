@@ -479,6 +479,7 @@ _CHANGING_WORDS_BEHIND = (
     "thousand million billion trillion quadrillion quintillion lakh crore dozen gross score k factorial times plus "
     "minus over off power root mod modulo pi sqrt to too so very ish short and is are was were be above below under "
     "after before beyond past ago by through until negative inverse multiplied divided doubled halved increased "
+    "upside dozens lakhs crores billions trillions "
     "decreased reversed rounded removed excluded missing rejected off away per cent tens hundreds thousands millions"
 )
 _CHANGES_BEFORE_IT = set(_CHANGING_WORDS_BEHIND.split())

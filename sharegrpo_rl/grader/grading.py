@@ -257,7 +257,7 @@ _TWO_EQUATIONS = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^
 _UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _BOUND_LETTERS = re.compile(r"\\(?:int|sum|prod|lim)|=|\\circ")  # letters that a value need not depend on
 _WORD = re.compile(
-    r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|log|ln|exp|mod|lim|max|min|gcd|lcm)[A-Za-z]{2,}"
+    r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|(?:log|ln|exp|mod|lim|max|min|gcd|lcm)(?![a-z]{2}))[A-Za-z]{2,}"
 )
 _NAMED = re.compile(
     r"^(?P<name>(?:\\?[A-Za-zΑ-ω]{1,8}|\\frac\{d\^?\{?\w?\}?\s*\w\}\{d\w\^?\{?\w?\}?\})"
@@ -267,6 +267,7 @@ _OPEN_CALCULATION = re.compile(
     r"\\(?:sum|prod|i{0,2}int|oint|lim|det)(?![a-z])|\\frac\s*\{\s*(?:d|\\partial)\s*\}|(?<![A-Za-z])d/dx"
 )
 _LISTED_OPTIONS = re.compile(r"(?:^|\s)\(?A[.):、]\s.*(?:^|\s)\(?B[.):、]\s", re.DOTALL)
+_INEQUALITY = re.compile(r"[<>]")
 _MAX_SIDES = 6
 _OPERATION = re.compile(r"[-+*/^]|\\?(?:frac|sqrt|sum|prod|int|lim|log|ln|sin|cos|tan|binom)")
 
@@ -437,6 +438,8 @@ def _several_or_another_kind(answer: str, gold: str) -> str | None:
         return "two equations where one is right"
     if "=" in plain and "=" not in plain_gold and parse_quantity(plain.partition("=")[0]) is not None:
         return "an equation where an expression is right"
+    if "=" in plain_gold and not _INEQUALITY.search(plain_gold) and _INEQUALITY.search(plain):
+        return "an inequality where an equation is right"
     return None
 
 

@@ -47,8 +47,8 @@ def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
         return Match(False, "too large to be an answer")
     if (equal := same_expression(plain, plain_gold)) is not None:
         return Match(equal, "the same values" if equal else "other values")
-    if same_equation(plain, plain_gold):
-        return Match(True, "the same equation")
+    if (equal := same_equation(plain, plain_gold)) is not None:
+        return Match(equal, "the same equation" if equal else "another equation")
     if not _MATH_SIGN.search(plain) and len(plain) > 1:
         return Match(False, "words where mathematics is expected")
     if plain.count(":") > _MAX_RATIOS or is_huge(plain):
