@@ -140,18 +140,28 @@ def same_equation(answer: str, gold: str) -> bool | None:
         return None
     if all(_is_close(ratio, ratios[0], 1e-9) for ratio in ratios):
         return True
-    return False if _has_other_zeros(tree, gold_tree, names) or _has_other_zeros(gold_tree, tree, names) else None
+    verdicts = {_same_zeros(tree, gold_tree, names), _same_zeros(gold_tree, tree, names)}
+    if False in verdicts:
+        return False
+    return True if verdicts == {True} and len(names) > 1 else None
 
 
-def _has_other_zeros(tree: Tree, other: Tree, names: set[str]) -> bool:
-    """Whether a zero of the one, with one unknown after the other solved for, is none of the other."""
-    for name, point in zip(sorted(names) * 2, _points(names), strict=False):
+def _same_zeros(tree: Tree, other: Tree, names: set[str]) -> bool | None:
+    """Whether the zeros of the one, with one unknown after the other solved for, are zeros of the other, as often."""
+    ordered, num_same = sorted(names), 0
+    for i, point in enumerate(_points(names)[:-3]):
+        name = ordered[i % len(ordered)]
         zero = _zero(tree, name, point)
-        value = None if zero is None else _value(other, {**point, name: zero})
+        values = [] if zero is None else [_value(other, {**point, name: zero + step}) for step in (0, *_STEPS)]
         scale = _value(other, point)
-        if value is not None and scale is not None and abs(value) > 1e-3 * abs(scale) > 0:
-            return True
-    return False
+        if zero is None or None in values or not scale:
+            continue
+        at_zero, near, nearer = (abs(value) for value in values if value is not None)
+        if at_zero > 1e-3 * abs(scale):
+            return False
+        slopes = [abs(_value(tree, {**point, name: zero + step}) or 0) for step in _STEPS]
+        num_same += at_zero < 1e-6 * abs(scale) and math.isclose(near * slopes[1], nearer * slopes[0], rel_tol=0.2)
+    return True if num_same >= _FEWEST_POINTS else None
 
 
 def _zero(tree: Tree, name: str, point: Point) -> complex | None:
@@ -180,6 +190,7 @@ def _difference(text: str) -> Tree | None:
 
 _FEWEST_POINTS = 3
 _MAX_STEPS = 40
+_STEPS = (1e-3, 1e-4)  # from a zero, to see how often it is one
 _NUM_POSITIVE, _NUM_MIXED = 5, 5
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
