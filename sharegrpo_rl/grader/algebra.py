@@ -38,6 +38,7 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "ln": cmath.log,
     "log": cmath.log,
     "lg": cmath.log10,
+    "log10": cmath.log10,
     "exp": cmath.exp,
     "sqrt": cmath.sqrt,
 }
@@ -55,7 +56,10 @@ _TOKEN = re.compile(
     rf"|(?P<name>(?:\\[a-zA-Z]{{1,12}}|[A-Za-z]){_SUBSCRIPT})|(?P<sign>[-+*/^(){{}}\[\]!_]))"
 )
 _WORD = re.compile(rf"(?<![\\A-Za-z_{{])(?!{_NAMES})[A-Za-z]{{{_LONGEST_PRODUCT + 1},}}")
-_INVERSE_OR_AREA = re.compile(r"(?<![\\A-Za-z])a(?:sin|cos|tan)|(?<![A-Za-z\\])[fghFGP]\s*\(")
+_OTHER_FUNCTION = re.compile(
+    r"(?<![\\A-Za-z])(?:a(?:sin|cos|tan)|abs|sgn|sign|floor|ceil|max|min|gcd|lcm|det|arg|gamma|erf|not)"
+    r"|(?<![A-Za-z\\])[fghFGP]\s*\("
+)
 _CLOSERS = {"(": ")", "{": "}", "[": "]"}
 
 Tree = tuple[object, ...]
@@ -69,7 +73,7 @@ class _Unreadable(ValueError):
 @lru_cache(maxsize=4096)
 def read(text: str) -> Tree | None:
     """The tree of a canonical expression; None where it is none."""
-    if not text or len(text) > _MAX_CHARACTERS or _WORD.search(text) or _INVERSE_OR_AREA.search(text):
+    if not text or len(text) > _MAX_CHARACTERS or _WORD.search(text) or _OTHER_FUNCTION.search(text):
         return None
     try:
         return _Reader(text).read()

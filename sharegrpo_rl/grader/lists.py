@@ -34,6 +34,9 @@ def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
     answer, gold = (_condition(text) if _is_relation(text) else text for text in (answer, gold))
     answer_list, gold_list = parse_list(answer), parse_list(gold)
     is_relation = _is_relation(answer) or _is_relation(gold)
+    are_several = gold_list is not None and len(gold_list.items) > 1 and not gold_list.is_ordered and not is_relation
+    if answer_list is None and are_several and parse_quantity(answer) is not None:
+        return Match(False, "one value where several are right")
     if answer_list is None or gold_list is None or is_relation:
         match = _compare_intervals(answer, gold, key)
         if match is not None or answer_list is None or gold_list is None:
@@ -318,6 +321,7 @@ _MATRIX = re.compile(
     r"(?:\{[lcr|\s]{1,20}\})?(?P<body>(?:(?!\\begin|\\end).)*)\\end\{[a-zB]*(?:matrix|array)\}\s*[)\]}|]?$",
     re.DOTALL | re.IGNORECASE,
 )
+_MATRIX_CALL = re.compile(r"^[Mm]atrix\((\[.*\])\)$", re.DOTALL)  # matrix([1,2],[3,4])
 Rows = tuple[tuple[str, ...], ...]
 
 
@@ -350,7 +354,11 @@ def _compare_matrices(answer: str, gold: str, key: AnswerKey) -> Match | None:
 
 def _matrix(text: str) -> tuple[str, Rows] | None:
     """A matrix as (kind, rows): the kind is `|` for a determinant, `‖` for a norm, else ""."""
-    match = _MATRIX.match(canonical(text))
+    plain = canonical(text)
+    if (call := _MATRIX_CALL.match(plain)) is not None:
+        parts = [parse_list(item) for item in (parse_list(f"[{call.group(1)}]") or ItemList(())).items]
+        return None if None in parts else ("", tuple(row.items for row in parts if row is not None))
+    match = _MATRIX.match(plain)
     if match is None:
         return None
     rows = [row.strip() for row in match["body"].split("\\\\")]
