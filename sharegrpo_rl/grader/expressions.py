@@ -479,7 +479,7 @@ _CHANGING_WORDS_BEHIND = (
     "thousand million billion trillion quadrillion quintillion lakh crore dozen gross score k factorial times plus "
     "minus over off power root mod modulo pi sqrt to too so very ish short and is are was were be above below under "
     "after before beyond past ago by through until negative inverse multiplied divided doubled halved increased "
-    "upside dozens lakhs crores billions trillions "
+    "st nd rd th rds ths upside dozens lakhs crores billions trillions "
     "decreased reversed rounded removed excluded missing rejected off away per cent tens hundreds thousands millions"
 )
 _CHANGES_BEFORE_IT = set(_CHANGING_WORDS_BEHIND.split())
@@ -500,7 +500,7 @@ def changes_meaning(text: str) -> bool:
 _NUMBER = re.compile(r"(?<![A-Za-z\d])(?<!\d\.)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?")
 _SAYS_IT_IS_IT = re.compile(
     r"(?:^|\s)(?:is|are|was|were)\s+(?:(?:the|my|our)\s+(?:(?:final|correct|right)\s+)?(?:answer|result|value|solution|total|number)"
-    r"|correct|right|left|visible|shown|present|there|needed|required|remaining)$",
+    r"|correct|right|left|visible|shown|present|there|needed|required|remaining|possible|(?:in|on|at|inside)\s+[a-z\s]{1,40})$",
     re.IGNORECASE,
 )
 _CLAUSES = re.compile(r"[.;!?]\s+|\n+|,\s*(?=(?:so|thus|hence|therefore|which)\b)", re.IGNORECASE)
@@ -526,6 +526,8 @@ def _readings(clause: str) -> Iterator[str]:
         return
     before, after = clause[: match.start()].strip(), clause[match.end() :].strip()
     if re.match(r"[*/^+!_=%-]|[A-Za-z](?![A-Za-z])", after) or not may_precede_number(before.lstrip("(\"'")):
+        return
+    if changes_meaning(after):
         return
     after = _SAYS_IT_IS_IT.sub("", after)
     for gap in [*re.finditer(r"^|$|\s", after)][::-1]:  # the longest unit first
