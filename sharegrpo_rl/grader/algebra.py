@@ -16,8 +16,9 @@ from sharegrpo_rl.grader.text import content_words
 
 _MAX_CHARACTERS = 400
 _MAX_TOKENS = 200
-_MAX_DEPTH = 40
+_MAX_DEPTH = 60
 _MAX_NAMES = 8
+_LARGEST = 1e150  # of a value, so that products and ratios of two stay finite
 _LARGEST_EXPONENT = 60  # of a power whose value may be trusted
 _LARGEST_EXACT = 1e9  # of a value whose float tells it from its neighbours
 _LONGEST_PRODUCT = 4  # letters side by side; more are a word
@@ -139,7 +140,7 @@ def same_equation(answer: str, gold: str) -> bool | None:
     if unknowns(tree) != names:
         return False
     pairs = [(_value(tree, point), _value(gold_tree, point)) for point in _points(names)[:-3]]
-    ratios = [value / gold_value for value, gold_value in pairs if value is not None and gold_value]
+    ratios = [a / b for a, b in pairs if a is not None and b is not None and abs(b) > 1 / _LARGEST]
     if len(ratios) < _FEWEST_POINTS or not ratios[0]:
         return None
     if all(_is_close(ratio, ratios[0], 1e-9) for ratio in ratios):
@@ -174,7 +175,7 @@ def _zero(tree: Tree, name: str, point: Point) -> complex | None:
     value_before = _value(tree, {**point, name: before})
     for _ in range(_MAX_STEPS):
         value = _value(tree, {**point, name: now})
-        if value is None or value_before is None or value == value_before:
+        if value is None or value_before is None or abs(value - value_before) < 1 / _LARGEST:
             return None
         before, now, value_before = now, now - value * (now - before) / (value - value_before), value
         if abs(now - before) <= 1e-12 * max(1.0, abs(now)):
@@ -242,7 +243,7 @@ def _value(tree: Tree, point: Point) -> complex | None:
         value = _evaluated(tree, point)
     except (ArithmeticError, ValueError):
         return None
-    return value if cmath.isfinite(value) else None
+    return value if max(abs(value.real), abs(value.imag)) < _LARGEST else None
 
 
 def _evaluated(tree: Tree, point: Point) -> complex:
@@ -381,10 +382,16 @@ class _Reader:
         return ("-", ("number", 0.0), tree) if sign == "-" else tree
 
     def power(self) -> Tree:
-        base = self.atom()
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise _Unreadable("nested too deeply")
+        tree = self.atom()
         while self.accept("!"):
-            base = ("!", base)
-        return ("^", base, self.exponent()) if self.accept("^") else base
+            tree = ("!", tree)
+        if self.accept("^"):
+            tree = ("^", tree, self.exponent())
+        self.depth -= 1
+        return tree
 
     def exponent(self) -> Tree:
         """What stands behind `^`: a group, or one number, name or macro with its sign."""
@@ -440,7 +447,7 @@ class _Reader:
 
     def bare_argument(self) -> Tree:
         """`2x` of `\\sin 2x \\cos x`: the numbers and names up to the next sign, bracket or function."""
-        tree = self.atom() if self.peek()[0] == "function" else self.power()
+        tree = self.power()
         while self.peek()[0] in ("name", "pi", "frac") or (
             self.peek()[0] == "number" and self.tokens[self.position - 1][0] != "number"
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -156,7 +157,7 @@ def truth_fault(question: SeedQuestion) -> str | None:
     gold = gold_answer(answer)
     if len(gold) > _MAX_GOLD_CHARACTERS:
         return f"the answer has {len(gold)} characters; at most {_MAX_GOLD_CHARACTERS} are allowed"
-    if not canonical(gold):
+    if not canonical(gold) and not (len(gold) == 1 and unicodedata.category(gold).startswith("S")):
         return f"the answer {answer[:60]!r} holds nothing that could be compared"
     if gold.count("{") != gold.count("}"):
         return f"the braces of the answer {answer[:60]!r} do not match"
@@ -250,7 +251,9 @@ _LEAD_IN = re.compile(
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
 _ONLY_LETTERS = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$|^\(?[a-h]\)?$")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![a-z])|(?<=[A-Z])[A-Z](?![a-z])")
-_FORMULA = re.compile(r"(?:[A-Z][a-z]?|[()]){1,20}(?:(?:_\{\d{1,3}\}|\d{1,3})(?:[A-Z][a-z]?|[()]){0,20}){1,20}")  # H2O
+_FORMULA = re.compile(
+    r"(?:[A-Z][a-z]?|[()]){1,20}(?:(?:_\{\d{1,3}\}|\d{1,3}(?!\d))(?:[A-Z][a-z]?|[()]){0,20}){1,20}"
+)  # H2O
 _SUBSCRIPT_SIGNS = re.compile(r"[_{}]")
 _NUMBER_IN_BASE = re.compile(r"^\w+_\{?\d+\}?$")
 _TWO_EQUATIONS = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x

@@ -34,9 +34,9 @@ def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
     answer, gold = (_condition(text) if _is_relation(text) else text for text in (answer, gold))
     answer_list, gold_list = parse_list(answer), parse_list(gold)
     is_relation = _is_relation(answer) or _is_relation(gold)
-    are_several = gold_list is not None and len(gold_list.items) > 1 and not gold_list.is_ordered and not is_relation
-    if answer_list is None and are_several and parse_quantity(answer) is not None:
-        return Match(False, "one value where several are right")
+    if answer_list is None and gold_list is not None and not is_relation and _are_several_numbers(gold_list):
+        only_one = _ONE_EXPRESSION.fullmatch(canonical(answer)) is not None
+        return Match(False, "one value where several are right") if only_one else None
     if answer_list is None or gold_list is None or is_relation:
         match = _compare_intervals(answer, gold, key)
         if match is not None or answer_list is None or gold_list is None:
@@ -48,6 +48,10 @@ def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
     if answer_list.opening and gold_list.opening and answer_list.brackets != gold_list.brackets:
         return Match(False, "other brackets")
     return _compare_assignments(answer_list, gold_list, key) or _compare_items(answer_list, gold_list, key)
+
+
+def _are_several_numbers(parts: ItemList) -> bool:
+    return len(parts.items) > 1 and not parts.is_ordered and _all_numbers(parts)
 
 
 def _compare_items(answer: ItemList, gold: ItemList, key: AnswerKey) -> Match | None:
@@ -170,6 +174,7 @@ def _same_in_any_order(answers: Sequence[T], golds: Sequence[T], same: Callable[
 # ---- Lists, tuples and sets.
 
 _OPEN_END = re.compile(r"(?:\.\.\.|\\[lc]?dots)\W*$")
+_ONE_EXPRESSION = re.compile(r"(?:[\w\s().+*/^{}=-]|\\(?:frac|sqrt|pi)(?![a-z]))+")
 _OR_WORD = re.compile(r"\bor\b|或|\\lor|\\vee")
 _AND_WORD = re.compile(r"\band\b|&|和|与|且|\\land|\\wedge")
 _REVERSED_START = re.compile(r"^\](?=[^\[\](){}]*,[^\[\](){}]*[\[\]]$)")  # ]-1, 2[
