@@ -514,6 +514,7 @@ _MAX_PHRASE = 200
 _ONLY_NUMBERS = re.compile(r"(?=.*\d)[\d\s.,;:/|&-]+")
 _RELATION = re.compile(r"[<>]|!=|\d\s*_")
 _TO_BETWEEN_NUMBERS = re.compile(r"(?<=\d)\s+to\s+(?=\d)")
+_SUBJECT = re.compile(r"^(?:[Tt]he value of )?(?P<name>[B-Zb-z]|[A-Z]{2,3}) (?:is|equals)\b")  # y is 5
 _OUT_OF = re.compile(r"(?<=\d)\s+out\s+of\s+(?=\d)")
 _OPERATOR = re.compile(r"[-+*/^]|\\?(?:frac|sqrt)\{")
 
@@ -558,7 +559,13 @@ def _single_number(answer: str, key: AnswerKey, gold: Quantity) -> Quantity | No
     number = parse_quantity(answer) or _approximation(answer, key, gold) or decimal_comma(answer)
     if number is None and (reason := REASON.search(answer)):
         number = parse_quantity(answer[: reason.start()])
-    return number or _number_in_phrase(canonical(answer))
+    if (
+        number is None
+        and (number := _number_in_phrase(canonical(answer)))
+        and (subject := _SUBJECT.match(canonical(answer)))
+    ):
+        return replace(number, name=subject["name"])
+    return number
 
 
 def _approximation(answer: str, key: AnswerKey, gold: Quantity) -> Quantity | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sharegrpo_rl.grader import grade, parse_quantity, split_unit
-from sharegrpo_rl.grader.algebra import same_expression
+from sharegrpo_rl.grader.algebra import same_equation, same_expression
 from sharegrpo_rl.grader.expressions import evaluate, same_number, with_foreign_numbers
 from sharegrpo_rl.grader.numbers import _TABLE, conversion
 
@@ -76,7 +77,7 @@ RIGHT = {
     "45678910": ["45,\\! 678,\\! 910", "45 678 910", "45{,}678{,}910"],
     "1,310": ["$8,250 - $6,940 = $1,310", "705 + 605 = 1,310"],
     "÷": ["÷"],
-    "n=6": ["6", "n = 6", "6 = n"],
+    "n=6": ["6", "n = 6", "6 = n", "n is 6", "The value of n is 6"],
     "AB = 4": ["BA = 4", "4"],
     "∠B = 50°": ["∠ABC = 50°", "50°", "m∠B=50"],
     "S = 12": ["Area = 12", "The area is 12"],
@@ -118,7 +119,7 @@ WRONG = {
         "\\begin{vmatrix} a & b \\\\ c & d \\end{vmatrix}",
         "a, b, c, d",
     ],
-    "p=8": ["q=8", "8 = q"],
+    "p=8": ["q=8", "8 = q", "q is 8", "The value of q is 8"],
     "PQ = 10": ["RS = 10"],
     "\\sin(t)=\\frac{1}{3}": ["\\cos(t)=\\frac{1}{3}"],
     "m=4, n=6": ["m=6, n=4", "a=6, b=4"],
@@ -191,6 +192,48 @@ def test_a_percentage_where_percent_is_asked_for() -> None:
     assert score("15%", "15", question="What percent is it?") == 1
     assert score("1500%", "15", question="What percent is it?") == 0
     assert score("15%", "0.15", question="What is the probability?") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"),
+    [
+        ("R=\\frac{V}{I}", "V=IR", True),
+        ("y=\\frac{6}{x}", "xy=6", True),
+        ("t=\\frac{v-u}{a}", "v=u+at", True),
+        ("2x+2y=6", "x+y=3", True),
+        ("p=s^2", "s=p^2", False),
+        ("y=\\sqrt{4-x^2}", "x^2+y^2=4", False),
+        ("(x-y)^2=0", "x=y", None),
+        ("y=3x+1", "y=3x-1", False),
+        ("y=X+1", "y=x+1", False),
+        ("words and words", "y=x", None),
+    ],
+)
+def test_equations(answer: str, gold: str, same: bool | None) -> None:
+    assert same_equation(answer, gold) is same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A" + "1" * 300,
+        "sin " * 90 + "x",
+        "x^" * 95 + "x",
+        "-" * 150 + "x",
+        "x" + "!" * 60,
+        "5 " + "m/" * 200,
+        "5" + "千" * 40,
+        "\\frac{" * 15 + "x" + "}{y}" * 15,
+        "1" * 40 + "." + "3" * 300 + "...",
+        "is " * 60 + "7",
+        "1e300" + "x" * 100,
+    ],
+)
+def test_long_runs_take_little_work(text: str, little_work: Callable[[], None]) -> None:
+    for gold in ("x^2+1", "7", "y=x", "CO_2", "5 m"):
+        verdict = grade(f"<answer>{text}</answer>", gold)
+        assert verdict.error is None
+        little_work()
 
 
 # ---- Properties.
