@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -213,22 +214,12 @@ def test_equations(answer: str, gold: str, same: bool | None) -> None:
     assert same_equation(answer, gold) is same
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "A" + "1" * 300,
-        "sin " * 90 + "x",
-        "x^" * 95 + "x",
-        "-" * 150 + "x",
-        "x" + "!" * 60,
-        "5 " + "m/" * 200,
-        "5" + "千" * 40,
-        "\\frac{" * 15 + "x" + "}{y}" * 15,
-        "1" * 40 + "." + "3" * 300 + "...",
-        "is " * 60 + "7",
-        "1e300" + "x" * 100,
-    ],
-)
+LONG_RUNS = ["A" + "1" * 300, "sin " * 90 + "x", "x^" * 95 + "x", "-" * 150 + "x", "x" + "!" * 60, "5 " + "m/" * 200]
+LONG_RUNS += ["5" + "千" * 40, "\\frac{" * 15 + "x" + "}{y}" * 15, "1" * 40 + "." + "3" * 300 + "...", "is " * 60 + "7"]
+LONG_RUNS += ["1e300" + "x" * 100]
+
+
+@pytest.mark.parametrize("text", LONG_RUNS)
 def test_long_runs_take_little_work(text: str, little_work: Callable[[], None]) -> None:
     for gold in ("x^2+1", "7", "y=x", "CO_2", "5 m"):
         verdict = grade(f"<answer>{text}</answer>", gold)
@@ -258,7 +249,7 @@ def test_two_different_fractions_are_never_equal(first: Fraction, second: Fracti
     st.decimals(places=6, allow_nan=False, allow_infinity=False, min_value=-1000, max_value=1000),
     st.integers(-300, 250),
 )
-def test_tolerance_is_relative(value, exponent: int) -> None:
+def test_tolerance_is_relative(value: Decimal, exponent: int) -> None:
     assume(value != 0)
     near, far = evaluate(f"{value}e{exponent}"), evaluate(f"{value * 2}e{exponent}")
     assert near is not None
