@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.grader.algebra import closed_value, same_expression, same_name
 from sharegrpo_rl.grader.choices import listed_options, named_options, names_a_letter, option_texts
 from sharegrpo_rl.grader.formats import (
     AnswerFormat,
@@ -24,8 +27,16 @@ from sharegrpo_rl.grader.formats import (
     unclosed_answer,
 )
 from sharegrpo_rl.grader.key import AnswerKey, GraderError, Kind, Match
-from sharegrpo_rl.grader.lists import compare_lists, flipped, parse_list
-from sharegrpo_rl.grader.numbers import Quantity, compare_numbers, is_no_number, parse_quantity, split_unit
+from sharegrpo_rl.grader.lists import (
+    ASKS_FOR_ORDER,
+    compare_labels,
+    compare_lists,
+    compare_numbered,
+    compare_remainders,
+    flipped,
+    parse_list,
+)
+from sharegrpo_rl.grader.numbers import Quantity, compare_numbers, parse_quantity, split_unit
 from sharegrpo_rl.grader.prose import announcements, response_text, sentences, settled_moment, settled_value
 from sharegrpo_rl.grader.prose_options import settled_option, settled_verdict
 from sharegrpo_rl.grader.symbolic import compare_symbolic, is_huge, nested_too_deeply
@@ -184,7 +195,7 @@ def _truth_fault(question: SeedQuestion) -> str | None:
     gold = gold_answer(answer)
     if len(gold) > _MAX_GOLD_CHARACTERS:
         return f"the answer has {len(gold)} characters; at most {_MAX_GOLD_CHARACTERS} are allowed"
-    if not canonical(gold):
+    if not canonical(gold) and not (len(gold) == 1 and unicodedata.category(gold).startswith("S")):
         return f"the answer {answer[:60]!r} holds nothing that could be compared"
     if gold.count("{") != gold.count("}"):
         return f"the braces of the answer {answer[:60]!r} do not match"
@@ -271,14 +282,38 @@ _MAX_SHORT_ANSWER = 60
 _MAX_LINES = 8
 _LEAD_IN = re.compile(
     r"^(?:(?:so|thus|hence|therefore)\s*,?\s+)?(?:the|my|our)\s+(?:(?:final|correct)\s+)?(?:answer|result|solution)\s+(?:is|:)\s*:?\s*"
-    r"|^(?:所以|因此)?\s*[,，]?\s*(?:最终|正确)?(?:答案|结果)\s*(?:是|为|:|：)+\s*",
+    r"|^[*_#\s]{0,6}(?:(?:the|my|our|final|correct)\s+){0,3}"
+    r"(?:answer|ans\.?|result|solution|antwort|ergebnis|réponse|respuesta|resposta|risposta|ответ|الإجابة|정답|답|答え|答|解"
+    r"|đáp án)"
+    r"(?:\s*[*_]{0,3}\s*[:：]+|\s+(?:là|ist|est|es|é)\s)[*_\s]{0,6}"
+    r"|^(?:所以|因此)?\s*[,，]?\s*(?:最终|正确)?(?:答案|结果)\s*(?:是|为|:|：)+\s*|^【(?:答案|解答)】\s*[:：]?\s*",
     re.IGNORECASE,
 )
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
-_ONLY_LETTERS = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
+_ONLY_LETTERS = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$|^\(?[a-h]\)?$")
+_LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![a-z])|(?<=[A-Z])[A-Z](?![a-z])")
+_FORMULA = re.compile(
+    r"(?:[A-Z][a-z]?|[()]){1,20}(?:(?:_\{\d{1,3}\}|\d{1,3}(?!\d))(?:[A-Z][a-z]?|[()]){0,20}){1,20}"
+)  # H2O
+_SUBSCRIPT_SIGNS = re.compile(r"[_{}]")
 _NUMBER_IN_BASE = re.compile(r"^\w+_\{?\d+\}?$")
 _TWO_EQUATIONS = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x
-_FUNCTION = re.compile(r"^(?:y|[A-Za-z](?:_\{?\w+\}?)?\(\s*[a-z]\s*\))\s*=\s*(?=\S)")
+_UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
+_BOUND_LETTERS = re.compile(r"\\(?:int|sum|prod|lim)|=|\\circ")  # letters that a value need not depend on
+_WORD = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)|(?:log|ln|exp|mod|lim|max|min|gcd|lcm)(?![a-z]{2}))[A-Za-z]{2,}"
+)
+_NAMED = re.compile(
+    r"^(?P<name>(?:\\?[A-Za-zΑ-ω]{1,8}|\\frac\{d\^?\{?\w?\}?\s*\w\}\{d\w\^?\{?\w?\}?\})"
+    r"(?:_(?:\{[^{}]{1,20}\}|\\?\w{1,8}))?'{0,2}(?:\^\{?-1\}?)?(?:\(\s*[a-z]\s*\))?)\s*=\s*(?=\S)"
+)
+_OPEN_CALCULATION = re.compile(
+    r"\\(?:sum|prod|i{0,2}int|oint|lim|det)(?![a-z])|\\frac\s*\{\s*(?:d|\\partial)\s*\}|(?<![A-Za-z])d/dx"
+)
+_LISTED_OPTIONS = re.compile(r"(?:^|\s)\(?A[.):、]\s.*(?:^|\s)\(?B[.):、]\s", re.DOTALL)
+_INEQUALITY = re.compile(r"[<>]")
+_MAX_SIDES = 6
+_OPERATION = re.compile(r"[-+*/^]|\\?(?:frac|sqrt|sum|prod|int|lim|log|ln|sin|cos|tan|binom)")
 
 
 def _compare_several(answers: tuple[str, ...], key: AnswerKey) -> Match:
@@ -295,7 +330,10 @@ def _compare_several(answers: tuple[str, ...], key: AnswerKey) -> Match:
 
 def _compare(answer: str, key: AnswerKey) -> Match:
     gold = gold_answer(key.gold)
-    answer = _LEAD_IN.sub("", answer.strip(), count=1) or answer
+    if answer.strip() == gold:
+        return Match(True, "the same text")  # even where it is one sign, such as ×
+    led_in, count = _LEAD_IN.subn("", answer.strip(), count=1)
+    answer = (led_in.removesuffix("**") if count else answer) or answer
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
     if normalized(answer) and normalized(answer) == normalized(gold):
@@ -307,15 +345,28 @@ def _compare(answer: str, key: AnswerKey) -> Match:
     if (gold_boolean := parse_boolean(gold)) is not None:
         equal = parse_boolean(answer, verbose=True) is gold_boolean
         return Match(equal, "the right verdict" if equal else "another verdict or none", "verdict")
-    if (match := _compare_letters(answer, gold)) is not None:
+    return _compare_values(answer, gold, key)
+
+
+def _compare_values(answer: str, gold: str, key: AnswerKey) -> Match:
+    """Letters, named values, moments, numbers, lists, words and mathematics: the first of these that the gold is."""
+    if (match := _compare_letters(answer, gold, key)) is not None:
         return match.by("letter")
     if (name := named_value(gold)) is not None and named_value(answer) == name:
         return Match(True, f"{name} by another name", "name")
     if (moment := gold_moment(gold, key.question)) is not None:
         equal = same_moment(answer, gold, moment)
         return Match(equal, "the same moment" if equal else "another moment or none", "moment")
+    if all(_FORMULA.fullmatch(formula) for formula in map(normalized, (answer, gold))):
+        equal = _SUBSCRIPT_SIGNS.sub("", normalized(answer)) == _SUBSCRIPT_SIGNS.sub("", normalized(gold))
+        return Match(equal, "the same formula" if equal else "another formula", "name")
     number = parse_quantity(gold)
-    match = compare_lists(answer, gold, key) if number is None else _compare_quantity(answer, key, number)
+    match = (
+        compare_labels(answer, gold)
+        or compare_numbered(answer, gold, key)
+        or compare_remainders(answer, gold)
+        or (compare_lists(answer, gold, key) if number is None else _compare_quantity(answer, key, number))
+    )
     if match is not None:
         return match.by("list" if number is None else "number")
     if is_plain_words(gold):
@@ -351,7 +402,7 @@ def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) 
     return Match(False, "another option" if len(texts) == 1 else "several options named")
 
 
-def _compare_letters(answer: str, gold: str) -> Match | None:
+def _compare_letters(answer: str, gold: str, key: AnswerKey) -> Match | None:
     """A gold that is a letter (or several) of options that the row does not list."""
     if not _ONLY_LETTERS.match(canonical(gold)):
         return None
@@ -359,6 +410,12 @@ def _compare_letters(answer: str, gold: str) -> Match | None:
     letters = letters_named(answer) or letters_before_text(answer) or joined_letters(answer, any_order=True)
     if gold_letters is None or letters is None:
         return None
+    order, gold_order = (_LETTER.findall(canonical(text)) for text in (answer, gold))
+    is_ordered = gold_order != sorted(gold_order) or ASKS_FOR_ORDER.search(key.question)
+    if letters == gold_letters and is_ordered and order != gold_order and len(gold_order) > 1:
+        return Match(False, "the right letters in another order")
+    if letters == gold_letters and order != gold_order and letters.isdisjoint("ABCDEFGH"):
+        return Match(False, "another letter")  # r is not R, where neither is an option
     return Match(letters == gold_letters, "the right letter" if letters == gold_letters else "another letter")
 
 
@@ -370,32 +427,100 @@ def _compare_quantity(answer: str, key: AnswerKey, gold: Quantity) -> Match | No
     parts = parse_list(answer)
     if parts is not None and len(parts.items) > 1:
         return Match(False, "several answers where one is right")
-    return Match(False, "words or unknowns where a number is expected") if is_no_number(answer) else None
+    if _is_no_number(answer):
+        return Match(False, "words or unknowns where a number is expected")
+    return _compare_functions(answer, gold)
+
+
+def _is_no_number(answer: str) -> bool:
+    """Whether the answer holds a word or an unknown, which mathematics would take for a product of letters."""
+    plain = canonical(answer)
+    unknowns = set(_UNKNOWN.findall(plain)) - {"e", "i"} if not _BOUND_LETTERS.search(plain) else set()
+    return bool(unknowns) or _WORD.search(plain) is not None
+
+
+def _compare_functions(answer: str, gold: Quantity) -> Match | None:
+    """`\\ln 2` and the like are numbers; a whole number or a fraction that is left as one is not worked out."""
+    plain = canonical(answer)
+    value = closed_value(plain)
+    if value is None:
+        return Match(False, "the calculation is not worked out") if _OPEN_CALCULATION.search(plain) else None
+    distance = abs(value - float(gold.value))
+    equal = distance <= 1e-9 * abs(value)
+    if not equal and distance <= 1e-5 * abs(value):
+        return None  # too close for floats
+    if equal and gold.worked_out and isinstance(gold.value, Fraction):
+        return Match(False, "the calculation is not worked out")
+    return Match(equal, "equal numbers" if equal else "another number")
 
 
 def _compare_mathematics(answer: str, key: AnswerKey, gold: str) -> Match:
-    parts = parse_list(answer)
-    plain, plain_gold = canonical(answer), canonical(gold)
-    if parse_list(gold) is None and parts is not None and not parts.opening and parse_quantity(gold) is None:
-        return Match(False, "several answers where one is right")
-    if _TWO_EQUATIONS.search(plain) and not _TWO_EQUATIONS.search(plain_gold):
-        return Match(False, "two equations where one is right")
-    if "=" in plain and "=" not in plain_gold and parse_quantity(plain.partition("=")[0]) is not None:
-        return Match(False, "an equation where an expression is right")
+    if (refusal := _several_or_another_kind(answer, gold)) is not None:
+        return Match(False, refusal)
     reverse = flipped(answer)
     if reverse is not None and normalized(reverse) == normalized(gold):
         return Match(True, "the same relation")
+    plain, plain_gold = canonical(answer), canonical(gold)
     if _NUMBER_IN_BASE.search(plain_gold):
         return Match(False, "another number or base")
-    value, gold_value = _function_value(plain), _function_value(plain_gold)
-    if value is None or gold_value is None:
+    if "=" in plain and "=" not in plain_gold:
+        answer = plain = _end_of_chain(plain)
+    if _OPEN_CALCULATION.search(plain) and not _OPEN_CALCULATION.search(plain_gold):
+        return Match(False, "the calculation is not worked out")
+    if _said_back(answer, key.question):
+        return Match(False, "the question said back")
+    return _compare_by_name(answer, key, gold)
+
+
+def _several_or_another_kind(answer: str, gold: str) -> str | None:
+    """Why the answer is no single expression or equation, where the gold is one."""
+    parts = parse_list(answer)
+    plain, plain_gold = canonical(answer), canonical(gold)
+    if parse_list(gold) is None and parts is not None and not parts.opening and parse_quantity(gold) is None:
+        return "several answers where one is right"
+    if _TWO_EQUATIONS.search(plain) and not _TWO_EQUATIONS.search(plain_gold):
+        return "two equations where one is right"
+    if "=" in plain and "=" not in plain_gold and parse_quantity(plain.partition("=")[0]) is not None:
+        return "an equation where an expression is right"
+    if "=" in plain_gold and not _INEQUALITY.search(plain_gold) and _INEQUALITY.search(plain):
+        return "an inequality where an equation is right"
+    return None
+
+
+def _end_of_chain(plain: str) -> str:
+    """`2x` of `\\frac{d}{dx} x^2 = 2x` and of `x + x = 2x`: the result of a calculation; any other text as it is."""
+    head, _, result = plain.rpartition("=")
+    sides = [side.strip() for side in plain.split("=")]
+    is_true = len(sides) <= _MAX_SIDES and all(same_expression(side, sides[-1]) for side in sides[:-1])
+    return result.strip() if is_true or _OPEN_CALCULATION.search(head) else plain
+
+
+def _compare_by_name(answer: str, key: AnswerKey, gold: str) -> Match:
+    """`y = 2x`, `f(x) = 2x` and `2x` say the same; names that contradict each other make them two equations."""
+    plain, plain_gold = canonical(answer), canonical(gold)
+    (name, value), (gold_name, gold_value) = _named(plain), _named(plain_gold)
+    are_equations = gold_name is None and ("=" in plain_gold or (name is not None and not _may_name(name, plain_gold)))
+    if are_equations or name is gold_name is None or (gold_name and "=" in value) or not same_name(name, gold_name):
         return compare_symbolic(answer, key, gold)
     if normalized(value) == normalized(gold_value):
-        return Match(True, "the same function")
-    return compare_symbolic(value, key, gold_value)
+        return Match(True, "the same value by name")
+    if name is None or gold_name is None or normalized(name) == normalized(gold_name):
+        return compare_symbolic(value, key, gold_value)
+    return compare_symbolic(answer, key, gold)
 
 
-def _function_value(plain: str) -> str | None:
-    """The right side of `y = ...` or `f(x) = ...`; None where the text is neither."""
-    match = _FUNCTION.match(plain)
-    return plain[match.end() :] if match and plain.count("=") == 1 else None
+def _said_back(answer: str, question: str) -> bool:
+    """Whether the answer is an expression of the question, which lists no options."""
+    plain = normalized(answer)
+    return bool(_OPERATION.search(plain[1:])) and plain in normalized(question) and not _LISTED_OPTIONS.search(question)
+
+
+def _named(plain: str) -> tuple[str | None, str]:
+    """`y = 2x`, `f(x) = 2x`, `I_{\\max} = q/2`, `\\frac{dy}{dx} = 2x` as a name and a value; (None, text) for any other."""
+    match = _NAMED.match(plain) if plain.count("=") == 1 and not re.search(r"[<>!]", plain) else None
+    return (match["name"], plain[match.end() :]) if match else (None, plain)
+
+
+def _may_name(name: str, plain_gold: str) -> bool:
+    """`y`, `f(x)`, or a letter that the gold does not hold."""
+    return name == "y" or "(" in name or re.search(rf"(?<![A-Za-z\\]){re.escape(name)}", plain_gold) is None

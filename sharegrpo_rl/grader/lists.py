@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from sharegrpo_rl.grader.expressions import Number, evaluate, same_number
+from sharegrpo_rl.grader.algebra import same_expression, same_name
+from sharegrpo_rl.grader.expressions import Number, evaluate, replace_number_words, same_number
 from sharegrpo_rl.grader.key import AnswerKey, Match
-from sharegrpo_rl.grader.numbers import parse_quantity, same_quantity
-from sharegrpo_rl.grader.text import canonical, content_words, normalized
+from sharegrpo_rl.grader.numbers import parse_quantity, same_quantity, split_unit
+from sharegrpo_rl.grader.text import canonical, content_words, normalized, plain_unicode
 
 T = TypeVar("T")
 
-_ASKS_FOR_ORDER = re.compile(
-    r"\b(?:order(?!\s+to\b)|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b", re.I
+ASKS_FOR_ORDER = re.compile(
+    r"\b(?:order(?!\s+to\b)|arrange|sort|rank|sequence|coordinates?|ascending|descending|respectively)\w*\b"
+    r"|\b(?:say|says|spell|spells|reads)\b|顺序|排列|排序|从[大小高低]到|依次",
+    re.I,
 )
 
 
@@ -24,10 +27,22 @@ def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
     """None where answer and gold are not both of several parts, or where only mathematics can tell."""
     if (proportional := _same_ratio(answer, gold)) is not None:
         return Match(proportional, "the same ratio" if proportional else "another ratio")
+    if (match := _compare_matrices(answer, gold, key)) is not None:
+        return match
+    if _OPEN_END.search(plain_unicode(answer)) and not _OPEN_END.search(plain_unicode(gold)):
+        return Match(False, "a list without an end")
     answer, gold = (_condition(text) if _is_relation(text) else text for text in (answer, gold))
     answer_list, gold_list = parse_list(answer), parse_list(gold)
-    if answer_list is None or gold_list is None:
-        return _compare_intervals(answer, gold, key)
+    is_relation = _is_relation(answer) or _is_relation(gold)
+    if answer_list is None and gold_list is not None and not is_relation and _are_several_numbers(gold_list):
+        only_one = _ONE_EXPRESSION.fullmatch(canonical(answer)) is not None
+        return Match(False, "one value where several are right") if only_one else None
+    if answer_list is None or gold_list is None or is_relation:
+        match = _compare_intervals(answer, gold, key)
+        if match is not None or answer_list is None or gold_list is None:
+            return match
+    if _joined_otherwise(answer, gold) and (is_relation or not _all_numbers(gold_list)):
+        return Match(False, "`or` is not `and`")
     if gold_list.needs_brackets and not answer_list.opening and key.answer_type != "list":
         return Match(False, "a list where an interval is right")
     if answer_list.opening and gold_list.opening and answer_list.brackets != gold_list.brackets:
@@ -35,9 +50,15 @@ def compare_lists(answer: str, gold: str, key: AnswerKey) -> Match | None:
     return _compare_assignments(answer_list, gold_list, key) or _compare_items(answer_list, gold_list, key)
 
 
+def _are_several_numbers(parts: ItemList) -> bool:
+    return len(parts.items) > 1 and not parts.is_ordered and _all_numbers(parts)
+
+
 def _compare_items(answer: ItemList, gold: ItemList, key: AnswerKey) -> Match | None:
     same_item = partial(_same_item, key=key)
-    order_matters = _ASKS_FOR_ORDER.search(key.question) is not None
+    order_matters = ASKS_FOR_ORDER.search(key.question) is not None
+    if gold.opening == "{" and not answer.is_ordered and len(answer.items) > len(gold.items):
+        answer = replace(answer, items=_without_repeats(answer.items, same_item))  # in a set they change nothing
     if _same_list(answer, gold, same_item, order_matters=order_matters):
         return Match(True, "equal parts")
     if order_matters and _same_list(answer, gold, same_item, order_matters=False):
@@ -75,8 +96,8 @@ def _compare_intervals(answer: str, gold: str, key: AnswerKey) -> Match | None:
     same_interval = partial(_same_list, same_item=partial(_same_item, key=key), order_matters=True)
     if len(intervals) == len(gold_intervals) and _same_in_any_order(intervals, gold_intervals, same_interval):
         return Match(True, "the same intervals")
-    if len(intervals) == len(gold_intervals) == 1 and _all_numbers(intervals[0]) and _all_numbers(gold_intervals[0]):
-        return Match(False, "another interval")
+    if all(map(_all_numbers, intervals + gold_intervals)):
+        return Match(False, "other intervals")
     return None
 
 
@@ -85,11 +106,47 @@ def _same_item(answer: str, gold: str, key: AnswerKey) -> bool:
         return True
     number, gold_number = parse_quantity(answer), parse_quantity(gold)
     if number is not None and gold_number is not None:
-        return same_quantity(number, gold_number, precision=key.precision)
+        same = same_quantity(number, gold_number, precision=key.precision)
+        return same and same_name(number.name, gold_number.name) and _same_nouns(answer, gold)
     inner, gold_inner = parse_list(answer), parse_list(gold)
     if inner is not None and gold_inner is not None:
         return _same_list(inner, gold_inner, partial(_same_item, key=key), order_matters=False)
+    if (same_value := same_expression(canonical(answer), canonical(gold))) is not None:
+        return same_value
     return bool(content_words(answer)) and content_words(answer) == content_words(gold)
+
+
+def _same_nouns(answer: str, gold: str) -> bool:
+    """`3 blue` is not `3 red`; a number without a noun fits both."""
+    nouns, gold_nouns = (
+        [
+            word.rstrip("s")
+            for word in content_words(replace_number_words(split_unit(canonical(text))[0]))
+            if len(word) > 2
+        ]
+        for text in (answer, gold)
+    )
+    nouns, gold_nouns = ([word for word in words if word.isalpha() and word != "sqrt"] for words in (nouns, gold_nouns))
+    return not nouns or not gold_nouns or "=" in answer + gold or nouns == gold_nouns
+
+
+def _without_repeats(items: Sequence[str], same_item: Callable[[str, str], bool]) -> tuple[str, ...]:
+    kept: list[str] = []
+    for item in items:
+        if not any(same_item(item, other) for other in kept):
+            kept.append(item)
+    return tuple(kept)
+
+
+def _joined_otherwise(answer: str, gold: str) -> bool:
+    """Whether one says `or` and the other `and`."""
+    (any_of, all_of), (gold_any_of, gold_all_of) = (
+        (_OR_WORD.search(text) is not None, _AND_WORD.search(text) is not None)
+        for text in map(canonical, (answer, gold))
+    )
+    return (any_of and not all_of and gold_all_of and not gold_any_of) or (
+        all_of and not any_of and gold_any_of and not gold_all_of
+    )
 
 
 def _same_list(answer: ItemList, gold: ItemList, same_item: Callable[[str, str], bool], *, order_matters: bool) -> bool:
@@ -116,6 +173,12 @@ def _same_in_any_order(answers: Sequence[T], golds: Sequence[T], same: Callable[
 
 # ---- Lists, tuples and sets.
 
+_OPEN_END = re.compile(r"(?:\.\.\.|\\[lc]?dots)\W*$")
+_ONE_EXPRESSION = re.compile(r"(?:[\w\s().+*/^{}=-]|\\(?:frac|sqrt|pi)(?![a-z]))+")
+_OR_WORD = re.compile(r"\bor\b|或|\\lor|\\vee")
+_AND_WORD = re.compile(r"\band\b|&|和|与|且|\\land|\\wedge")
+_REVERSED_START = re.compile(r"^\](?=[^\[\](){}]*,[^\[\](){}]*[\[\]]$)")  # ]-1, 2[
+_REVERSED_END = re.compile(r"(?<=\d)\[$")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _MAX_ITEMS = 64
 _AND = re.compile(r"\s*,?\s*(?:\b(?:and|or)\b|&|\\(?:and|or|text)\b|与|和|或)\s*", re.IGNORECASE)
@@ -137,6 +200,7 @@ class ItemList:
     items: tuple[str, ...]
     opening: str = ""
     closing: str = ""
+    is_quoted: bool = False  # names, not numbers: ["a", "b"]
 
     @property
     def brackets(self) -> str:
@@ -149,7 +213,7 @@ class ItemList:
 
     @property
     def may_be_interval(self) -> bool:
-        return self.is_ordered and len(self.items) == 2
+        return self.is_ordered and len(self.items) == 2 and not self.is_quoted
 
     @property
     def needs_brackets(self) -> bool:
@@ -161,14 +225,17 @@ def parse_list(text: str) -> ItemList | None:
     """A tuple, interval, set or bare list of two items or more, or a bracketed single item; else None."""
     text = _ASSIGNED_TO.sub("", canonical(text)).strip()
     text = _without_name(_TUPLE_ASSIGNED_TO.sub("", text))
-    text = _ANGLE_BRACKETS.sub(r"(\1)", text)
+    text = _REVERSED_END.sub(")", _REVERSED_START.sub("(", _ANGLE_BRACKETS.sub(r"(\1)", text)))
     if not text:
         return None
     if not _is_bracketed(text):
         items = _split_items(text)
         return ItemList(items) if items and len(items) > 1 else None
     items = _split_items(text[1:-1])
-    return ItemList(items, text[0], text[-1]) if items and (len(items) > 1 or text[0] in "[{") else None
+    if not items or (len(items) == 1 and text[0] not in "[{"):
+        return None
+    is_quoted = all(item[0] in "'\"" and item[-1] == item[0] for item in items)
+    return ItemList(tuple(item.strip("'\"") for item in items) if is_quoted else items, text[0], text[-1], is_quoted)
 
 
 def _without_name(text: str) -> str:
@@ -250,6 +317,137 @@ def _assignments(parts: ItemList) -> dict[str, str] | None:
     matches = [_ASSIGNMENT.match(item.strip()) for item in parts.items]
     values = {match.group(1): match.group(2).strip() for match in matches if match}
     return values if len(values) == len(parts.items) > 1 else None
+
+
+# ---- Matrices and vectors.
+
+_MATRIX = re.compile(
+    r"^(?:[A-Za-z]\w*\s*=\s*)?(?P<bracket>[(\[{|]?)\s*\\begin\{(?P<kind>[pbBvV]?|small)(?:matrix|array)\}"
+    r"(?:\{[lcr|\s]{1,20}\})?(?P<body>(?:(?!\\begin|\\end).)*)\\end\{[a-zB]*(?:matrix|array)\}\s*[)\]}|]?$",
+    re.DOTALL | re.IGNORECASE,
+)
+_MATRIX_CALL = re.compile(r"^[Mm]atrix\((\[.*\])\)$", re.DOTALL)  # matrix([1,2],[3,4])
+Rows = tuple[tuple[str, ...], ...]
+
+
+def _compare_matrices(answer: str, gold: str, key: AnswerKey) -> Match | None:
+    """Entry by entry; a vector may be written as a column, a row of brackets, or `<1, 2>`. None where neither is one."""
+    matrix, gold_matrix = _matrix(answer), _matrix(gold)
+    if matrix is None and gold_matrix is None:
+        return None
+    if matrix is None and "\\begin" in answer:  # a number times a matrix is for math-verify
+        return None if answer.count("\\begin") == 1 else Match(False, "the calculation is not worked out")
+    if gold_matrix is None and "\\begin" in gold:
+        return None
+    rows, gold_rows = (
+        _rows(text, is_vector=other is None or 1 in (len(other[1]), len(other[1][0])))
+        for text, other in ((answer, gold_matrix), (gold, matrix))
+    )
+    kinds = {found[0] for found in (matrix, gold_matrix) if found is not None}
+    if rows is None or gold_rows is None or len(kinds) > 1:
+        return Match(False, "no such matrix")
+    if None in (matrix, gold_matrix) and len(rows) == len(gold_rows[0]) and len(gold_rows) == 1:
+        rows = tuple(zip(*rows, strict=False))  # (1, 2) as a row
+    elif None in (matrix, gold_matrix) and len(rows) == 1 and len(gold_rows) == len(rows[0]):
+        rows = tuple((entry,) for entry in rows[0])
+    if [len(row) for row in rows] != [len(row) for row in gold_rows]:
+        return Match(False, "a matrix of another shape")
+    pairs = zip((e for row in rows for e in row), (e for row in gold_rows for e in row), strict=True)
+    equal = all(_same_item(entry, gold_entry, key) for entry, gold_entry in pairs)
+    return Match(equal, "the same matrix" if equal else "another matrix")
+
+
+def _matrix(text: str) -> tuple[str, Rows] | None:
+    """A matrix as (kind, rows): the kind is `|` for a determinant, `‖` for a norm, else ""."""
+    plain = canonical(text)
+    if (call := _MATRIX_CALL.match(plain)) is not None:
+        parts = [parse_list(item) for item in (parse_list(f"[{call.group(1)}]") or ItemList(())).items]
+        return None if None in parts else ("", tuple(row.items for row in parts if row is not None))
+    match = _MATRIX.match(plain)
+    if match is None:
+        return None
+    rows = [row.strip() for row in match["body"].split("\\\\")]
+    kind = {"v": "|", "V": "‖"}.get(match["kind"], "|" if match["bracket"] == "|" else "")
+    return kind, tuple(tuple(entry.strip() for entry in row.split("&")) for row in rows if row)
+
+
+def _rows(text: str, *, is_vector: bool) -> Rows | None:
+    """The rows of a matrix, of `[[1, 2], [3, 4]]`, or of a bracketed list that stands for a vector."""
+    if (matrix := _matrix(text)) is not None:
+        return matrix[1] or None
+    parts = parse_list(text)
+    if parts is None or not parts.opening:
+        return None
+    inner = [parse_list(item) for item in parts.items]
+    if all(inner):
+        return tuple(row.items for row in inner if row is not None)
+    return (parts.items,) if is_vector and parts.is_ordered else None
+
+
+# ---- Numbered parts: `(1) 5 (2) 3`.
+
+_MARKS = [
+    *([f"({i})" for i in range(1, 10)], [f"({letter})" for letter in "abcdefgh"]),
+    *(["(i)", "(ii)", "(iii)", "(iv)", "(v)"], [f"{i}) " for i in range(1, 10)], [f"{i}. " for i in range(1, 10)]),
+]
+_CIRCLED = {chr(0x2460 + i): f"({i + 1})" for i in range(9)}
+
+
+def compare_numbered(answer: str, gold: str, key: AnswerKey) -> Match | None:
+    """Part by part, where the gold's are numbered; an answer may leave the numbers out. None for any other gold."""
+    gold_parts = _numbered_parts(gold)
+    if gold_parts is None:
+        return None
+    parts = _numbered_parts(answer)
+    if parts is None:
+        bare = parse_list(answer)
+        parts = () if bare is None else bare.items
+    equal = len(parts) == len(gold_parts) and all(
+        _same_item(part, gold_part, key) for part, gold_part in zip(parts, gold_parts, strict=True)
+    )
+    return Match(equal, "the same parts by number" if equal else "other parts")
+
+
+def _numbered_parts(text: str) -> tuple[str, ...] | None:
+    plain = canonical("".join(_CIRCLED.get(character, character) for character in text))
+    for marks in _MARKS:
+        if not plain.startswith(marks[0]):
+            continue
+        parts, rest = [], plain[len(marks[0]) :]
+        for mark in marks[1:]:
+            part, found, rest = rest.partition(mark)
+            parts.append(part.strip(" ;,."))
+            if not found:
+                break
+        return tuple(parts) if len(parts) > 1 and all(parts) else None
+    return None
+
+
+_REMAINDER = re.compile(
+    r"^(\d{1,12})\s*(?:余|餘|あまり|余り|\.{3,6}|r|R|dư|rest|(?:with\s+)?(?:a\s+)?remainder(?:\s+of)?)\s*(\d{1,12})$"
+)
+
+
+def compare_remainders(answer: str, gold: str) -> Match | None:
+    """`6余2` is `6 remainder 2`; None where the gold is no quotient with a remainder."""
+    found, gold_found = (_REMAINDER.match(canonical(text).replace(",", "")) for text in (answer, gold))
+    if gold_found is None:
+        return None
+    equal = found is not None and found.groups() == gold_found.groups()
+    return Match(equal, "the same quotient and remainder" if equal else "another quotient or remainder")
+
+
+def compare_labels(answer: str, gold: str) -> Match | None:
+    """Circled numbers `①③` as a set of labels; None where the gold is something else."""
+    gold_labels, labels = _labels(gold), _labels(answer)
+    if gold_labels is None or (len(gold_labels) == 1 and labels is None):
+        return None
+    return Match(labels == gold_labels, "the same labels" if labels == gold_labels else "other labels")
+
+
+def _labels(text: str) -> frozenset[str] | None:
+    plain = re.sub(r"[\s,，、;；.。和与]", "", text)
+    return frozenset(plain) if plain and all(character in _CIRCLED for character in plain) else None
 
 
 # ---- Ratios of three terms or more.

@@ -21,6 +21,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from sharegrpo_rl.grader.algebra import same_equation, same_expression
 from sharegrpo_rl.grader.key import AnswerKey, GraderError, Match
 from sharegrpo_rl.grader.text import canonical
 
@@ -32,22 +33,42 @@ _HUGE_NUMBER = re.compile(
     r"|[)\]]\s*\}?\s*\^\s*[{(]?\s*(?:[4-9]\d|\d{3,})|\^\s*\{?\d+\}?\s*!"
 )
 _MAX_RATIOS = 8
+_LONE_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _POWER_IN_EXPONENT = re.compile(r"\^\s*[{(]?\s*\(?(\d{1,12})\s*\^\s*[{(]?\s*(\d{1,12})")
 _LARGEST_EXPONENT = 10_000
 
 
 def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
-    """math-verify in a child process; raises GraderError where it gives no verdict."""
-    plain = canonical(answer)
+    """By values where both are expressions or equations, else math-verify in a child process.
+
+    Raises GraderError where that gives no verdict.
+    """
+    plain, plain_gold = canonical(answer), canonical(gold)
+    if len(answer) > _MAX_CHARACTERS:
+        return Match(False, "too large to be an answer")
+    if (equal := same_expression(plain, plain_gold)) is not None:
+        return Match(equal, "the same values" if equal else "other values")
+    if (equal := same_equation(plain, plain_gold)) is not None:
+        return Match(equal, "the same equation" if equal else "another equation")
     if not _MATH_SIGN.search(plain) and len(plain) > 1:
         return Match(False, "words where mathematics is expected")
-    if is_huge(canonical(gold)):
+    if is_huge(plain_gold):
         return Match(False, "the gold is too large to be worked out")
-    if len(answer) > _MAX_CHARACTERS or plain.count(":") > _MAX_RATIOS or is_huge(plain):
+    if plain.count(":") > _MAX_RATIOS or is_huge(plain):
         return Match(False, "too large to be an answer")
+    if _letters_differ_in_case(plain, plain_gold):
+        return Match(False, "other letters")  # math-verify does not tell V from v
     decimals = 6 if key.precision is None else max(0, min(12, int(key.precision)))
     equal = shared_pool().equal(_mathematics(gold), _mathematics(answer), decimals)
     return Match(equal, "math-verify: equal" if equal else "math-verify: not equal")
+
+
+def _letters_differ_in_case(plain: str, plain_gold: str) -> bool:
+    """Whether letters that stand alone are the same in lower case only, or a letter stands there in both cases."""
+    letters, gold_letters = (set(_LONE_LETTER.findall(text)) for text in (plain, plain_gold))
+    if len({letter.lower() for letter in gold_letters}) < len(gold_letters):
+        return True
+    return letters != gold_letters and {c.lower() for c in letters} == {c.lower() for c in gold_letters}
 
 
 def is_huge(plain: str) -> bool:
