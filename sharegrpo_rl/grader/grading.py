@@ -19,21 +19,33 @@ from sharegrpo_rl.grader.formats import (
     tagged_answers,
     unboxed,
     unclosed_answer,
+    undressed,
 )
 from sharegrpo_rl.grader.key import AnswerKey, Match
 from sharegrpo_rl.grader.lists import compare_lists, flipped, parse_list
 from sharegrpo_rl.grader.numbers import Quantity, compare_numbers, is_no_number, parse_quantity, split_unit
-from sharegrpo_rl.grader.prose import announcements, response_text, sentences, settled_moment, settled_value
+from sharegrpo_rl.grader.prose import (
+    announcements,
+    first_clause,
+    is_one_phrase,
+    response_text,
+    sentences,
+    settled_moment,
+    settled_value,
+)
 from sharegrpo_rl.grader.prose_options import settled_option, settled_verdict
 from sharegrpo_rl.grader.symbolic import GraderError, compare_symbolic, nested_too_deeply
 from sharegrpo_rl.grader.text import MAX_ANSWER_CHARACTERS, canonical, normalized
 from sharegrpo_rl.grader.words import (
     LETTERS,
+    formula,
     gold_moment,
     is_plain_words,
     joined_letters,
+    labelled_text,
     letters_before_text,
     letters_named,
+    lists_options,
     named_value,
     parse_boolean,
     same_moment,
@@ -206,19 +218,25 @@ def _settled_answer(text: str, key: AnswerKey) -> str | None:
     text = response_text(text)
     if not text:
         return None
-    gold = gold_answer(key.gold)
+    gold = undressed(gold_answer(key.gold))
     if key.choices:
         return settled_option(text, key.choices, key.question)
-    if gold_moment(gold, key.question) is not None:
+    if (moment := gold_moment(gold, key.question)) is not None and moment.kind in ("time", "date"):
         return settled_moment(text)
     if parse_boolean(gold) is not None:
         verdict = settled_verdict(text, key.question)
         return None if verdict is None else ("yes" if verdict else "no")
     if len(gold) <= 4 and letters_named(gold) is not None:
-        return settled_option(text, tuple(f"option {i}" for i in range(len(LETTERS))), key.question)
+        return settled_option(text, _UNLISTED_OPTIONS, key.question, things=True)
+    announced = announcements(text)
+    if labelled_text(gold) is not None:
+        return (
+            first_clause(announced[-1].tail).rstrip(".")
+            if announced
+            else settled_option(text, _UNLISTED_OPTIONS, key.question)
+        )
     is_numeric = parse_quantity(gold) is not None
-    if not is_numeric and parse_list(gold) is None and is_plain_words(gold):
-        announced = announcements(text)
+    if not is_numeric and is_plain_words(gold) and (parse_list(gold) is None or is_one_phrase(text)):
         return announced[-1].tail if announced else sentences(text)[-1]
     return settled_value(text, key.question, numeric=is_numeric)
 
@@ -228,9 +246,10 @@ def _settled_answer(text: str, key: AnswerKey) -> str | None:
 
 _MAX_SHORT_ANSWER = 60
 _MAX_LINES = 8
-_LEAD_IN = re.compile(
-    r"^(?:(?:so|thus|hence|therefore)\s*,?\s+)?(?:the|my|our)\s+(?:(?:final|correct)\s+)?(?:answer|result|solution)\s+(?:is|:)\s*:?\s*"
-    r"|^(?:所以|因此)?\s*[,，]?\s*(?:最终|正确)?(?:答案|结果)\s*(?:是|为|:|：)+\s*",
+_UNLISTED_OPTIONS = tuple(f"option {i}" for i in range(len(LETTERS)))
+_ORDER_OF_LETTERS = re.compile(
+    r"\b(?:order(?!\s+to\b)|arrange|sort|rank|sequence|ascending|descending|say|says|read|reads|spell|written|initials)\w*\b"
+    r"|顺序|排序|排列",
     re.IGNORECASE,
 )
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
@@ -254,25 +273,19 @@ def _compare_several(answers: tuple[str, ...], key: AnswerKey) -> Match:
 
 def _compare(answer: str, key: AnswerKey) -> Match:
     gold = gold_answer(key.gold)
-    answer = _LEAD_IN.sub("", answer.strip(), count=1) or answer
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
+    if answer.strip() == gold or (normalized(answer) and normalized(answer) == normalized(gold)):
+        return Match(True, "the same text")
+    answer, gold = undressed(answer), undressed(gold)
     if normalized(answer) and normalized(answer) == normalized(gold):
         return Match(True, "the same text")
     if nested_too_deeply(answer):
         return Match(False, "nested too deeply to be an answer")
     if key.choices and (gold_options := named_options(gold, key.choices)):
         return _compare_options(answer, key, gold_options)
-    if (gold_boolean := parse_boolean(gold)) is not None:
-        equal = parse_boolean(answer, verbose=True) is gold_boolean
-        return Match(equal, "the right verdict" if equal else "another verdict or none")
-    if (match := _compare_letters(answer, gold)) is not None:
+    if (match := _compare_named(answer, gold, key)) is not None:
         return match
-    if (name := named_value(gold)) is not None and named_value(answer) == name:
-        return Match(True, f"{name} by another name")
-    if (moment := gold_moment(gold, key.question)) is not None:
-        equal = same_moment(answer, gold, moment)
-        return Match(equal, "the same moment" if equal else "another moment or none")
     number = parse_quantity(gold)
     match = compare_lists(answer, gold, key) if number is None else _compare_quantity(answer, key, number)
     if match is not None:
@@ -283,6 +296,36 @@ def _compare(answer: str, key: AnswerKey) -> Match:
     if len(canonical(gold)) <= 3 and letters_named(gold) is not None:
         return Match(False, "no option named")
     return _compare_mathematics(answer, key, gold)
+
+
+def _compare_named(answer: str, gold: str, key: AnswerKey) -> Match | None:
+    """A gold that is a verdict, a letter, a value with a name, a moment or a formula; None for any other."""
+    if (gold_boolean := parse_boolean(gold)) is not None:
+        equal = parse_boolean(answer, verbose=True) is gold_boolean
+        return Match(equal, "the right verdict" if equal else "another verdict or none")
+    if (match := _compare_letters(answer, gold, key)) is not None:
+        return match
+    if (labelled := labelled_text(gold)) is not None:
+        return _compare_labelled(answer, *labelled, key)
+    if (name := named_value(gold)) is not None and named_value(answer) == name:
+        return Match(True, f"{name} by another name")
+    if (moment := gold_moment(gold, key.question)) is not None:
+        equal = same_moment(answer, moment)
+        if equal or moment.kind in ("time", "date"):  # `May` and `Sun` are words too
+            return Match(equal, "the same moment" if equal else "another moment or none")
+    if (compound := formula(gold)) is not None and (other := formula(answer)) is not None:
+        return Match(other == compound, "the same formula" if other == compound else "another formula")
+    return None
+
+
+def _compare_labelled(answer: str, letter: str, text: str, key: AnswerKey) -> Match:
+    """A gold such as `B. 4/3`: by its text, or by its letter where the question lists the options; both must agree."""
+    labelled = labelled_text(answer)
+    if labelled is not None and labelled[0] != letter:
+        return Match(False, "another letter")
+    if labelled is None and (letters := letters_named(answer)) is not None and lists_options(key.question):
+        return Match(letters == {letter}, "the right letter" if letters == {letter} else "another letter")
+    return _compare(answer if labelled is None else labelled[1], replace(key, gold=text))
 
 
 def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> Match:
@@ -310,7 +353,7 @@ def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) 
     return Match(False, "another option" if len(texts) == 1 else "several options named")
 
 
-def _compare_letters(answer: str, gold: str) -> Match | None:
+def _compare_letters(answer: str, gold: str, key: AnswerKey) -> Match | None:
     """A gold that is a letter (or several) of options that the row does not list."""
     if not _ONLY_LETTERS.match(canonical(gold)):
         return None
@@ -318,6 +361,9 @@ def _compare_letters(answer: str, gold: str) -> Match | None:
     letters = letters_named(answer) or letters_before_text(answer) or joined_letters(answer, any_order=True)
     if gold_letters is None or letters is None:
         return None
+    in_order = [[c for c in canonical(text) if c in gold_letters] for text in (answer, gold)]
+    if letters == gold_letters and _ORDER_OF_LETTERS.search(key.question) and in_order[0] != in_order[1]:
+        return Match(False, "another order")
     return Match(letters == gold_letters, "the right letter" if letters == gold_letters else "another letter")
 
 

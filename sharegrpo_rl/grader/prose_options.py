@@ -15,17 +15,29 @@ from sharegrpo_rl.grader.prose import (
     without_listed_options,
 )
 from sharegrpo_rl.grader.text import canonical, content_words
-from sharegrpo_rl.grader.words import LETTERS, parse_boolean
+from sharegrpo_rl.grader.words import DECLINED, LETTERS, is_plain_words, parse_boolean
 
 _MARKED_LETTER = re.compile(
-    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选)\s*\(?([A-Z])(?![A-Za-z])\)?|^\W*([A-Z])\s*[).:、]\s+\S"
+    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选)\s*[\"'“]?\(?([A-Z])(?![A-Za-z])\)?|^\W*([A-Z])\s*[).:、]\s+\S"
     r"|(?<!angle )\b([A-Z])\s+is\s+(?:selected|chosen|correct|the\s+(?:(?:correct|right|best)\s+)?(?:answer|option|choice|one))\b"
     r"|\b(?:[Cc]hoose|[Ss]elect|[Pp]ick)\s+\(?([B-Z]\b|A(?=\s*[,.;)]|$))"
     r"|\b(?:must|should|would|has\s+to)\s+be\s+([A-Z])(?=\s*[,.;]|$)"
+    r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\b[^.;:()]{1,120}?\bis\s+\**([A-Z])\**(?=\s*(?:[,.;(]|$))"
+    r"|:\s*\**\(?([A-Z])\)?\**\W*$"
+    r"|([A-Z])\s*(?:选项|项)(?:是)?(?:正确|符合)"
 )
+_NAMED_THING = re.compile(  # where the options are things in a picture
+    r"\b(?:[Bb]ox|[Pp]oint|[Ii]mage|[Pp]icture|[Pp]hoto|[Ff]igure|[Oo]bject|[Pp]erson|[Pp]attern|[Ss]hape|[Cc]urve|[Pp]ath)\s+[\"'“(]*([A-Z])(?![A-Za-z'])"
+)
+_MORE_LETTERS = re.compile(r"\s*[)）]?\s*(?:,|/|\bor\b|\band\b|和|或|与)\s*[(（]?([A-Z])(?![A-Za-z])")
+_TAKEN_BACK = re.compile(
+    r"^\W*[A-Z]\W*\s*(?:is\s+(?:not|wrong|incorrect|false)|isn't|नहीं|不是|不对|错|が?[は]?(?:ではあり|ではな|じゃな)|[이가은는]?\s*아[니닙]|не\b|không\b|nicht\b|pas\b)"
+)
+_CONTRAST = re.compile(r"\b(?:on the other hand|in contrast|by contrast|whereas|while|however)\b", re.IGNORECASE)
 _LETTER_AT_START = re.compile(
     r"^[\s\"'*_(\[（{$]*(?:\\(?:text|textbf|mathrm|boxed)\s*\{\s*)*\(?\s*([A-Z])\s*[)\]）}]*(?=$|[\s.,:;\"'*)（(。，\\$-])"
 )
+_LEFT_OPEN = re.compile(r"\banswer\s*(?:\([^()]{1,40}\)\s*)?is\s+(?:not\b|un)", re.IGNORECASE)
 _NONE_OF_THEM = re.compile(r"\W*(?:none|not)\b", re.IGNORECASE)
 _ALTERNATIVE = re.compile(
     r"\s*(?:[,;/|&]|\b(?:or|and|but)\b|或|和)\s*(?:(?:maybe|possibly|perhaps|also|either|both)\b\s*)*"
@@ -33,14 +45,19 @@ _ALTERNATIVE = re.compile(
 _MAX_BARE_ANSWER = 300
 
 
-def settled_option(text: str, choices: tuple[str, ...], question: str) -> str | None:
-    """The option's letter, or a text that names none of them or several; None where the prose settles on nothing."""
+def settled_option(text: str, choices: tuple[str, ...], question: str, *, things: bool = False) -> str | None:
+    """The option's letter, or a text that names none of them or several; None where the prose settles on nothing.
+
+    `things`: the options are things with letters in a picture, so that `point C` names one.
+    """
     text = without_listed_options(text)
     announced = announcements(text)
     if len(text) <= _MAX_BARE_ANSWER and not announced and (named := named_options(text, choices)):
         return _label(named) if len(named) == 1 else text
     for announcement in reversed(announced):
         tail = announcement.tail
+        if _TAKEN_BACK.match(tail):
+            return None
         if named := _announced_options(tail, choices):
             return ", ".join(LETTERS[i] for i in sorted(named))
         if refuses(tail) or _NONE_OF_THEM.match(tail):
@@ -48,17 +65,37 @@ def settled_option(text: str, choices: tuple[str, ...], question: str) -> str | 
         if _LETTER_AT_START.match(tail) and not _is_yes_no(choices):  # a letter that is no option
             return tail
     parts = sentences(text)
-    letter = _letter_in_sentences(parts, choices)
+    letter = _letter_in_sentences(parts, choices, things=things or all(map(_is_thing, choices)))
     if letter is not None:
         return letter
-    if parts and all(parse_quantity(choice) is not None for choice in choices):
-        value = settled_value(text, question, numeric=True)
+    return _settled_by_text(text, parts, choices, question)
+
+
+def _settled_by_text(text: str, parts: list[str], choices: tuple[str, ...], question: str) -> str | None:
+    """The option that prose settles on by what it says: by its value, or by its words where it is made of words."""
+    numeric = [parse_quantity(choice) is not None for choice in choices]
+    worded = [not number and is_plain_words(choice) for number, choice in zip(numeric, choices, strict=True)]
+    has_values = any(numeric) or not all(is_words or _is_thing(c) for is_words, c in zip(worded, choices, strict=True))
+    if parts and has_values and (any(numeric) or not _NEGATION.search(parts[-1])):
+        value = settled_value(text, question, numeric=any(numeric))
         named = by_text(value, choices) if value else NO_OPTIONS
-        return _label(named) if named else value
-    named = _mentioned_option(parts, choices, question)
+        if named or all(numeric):
+            return _label(named) if len(named) == 1 else value
+    if is_value(text):
+        return None
+    named = _mentioned_option(parts, choices, worded, question)
     if not named and _is_yes_no(choices) and (verdict := _stated_verdict(parts, question)) is not None:
         named = frozenset(i for i, choice in enumerate(choices) if parse_boolean(choice) is verdict)
     return _label(named) if named else None
+
+
+def is_value(text: str) -> bool:
+    """Whether a text is a number or mathematics without a word, which names an option only by being equal to it."""
+    return parse_quantity(text) is not None or not re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|[^\W\d_A-Za-z]{2,}", text)
+
+
+def _is_thing(choice: str) -> bool:
+    return re.fullmatch(r"(?:[Bb]ox|[Pp]oint|[Ii]mage|[Pp]icture|[Ff]igure)?\s*\(?[A-Z]\)?", choice.strip()) is not None
 
 
 def settled_verdict(text: str, question: str) -> bool | None:
@@ -66,6 +103,8 @@ def settled_verdict(text: str, question: str) -> bool | None:
     for announcement in reversed(announcements(text)):
         if (verdict := parse_boolean(first_clause(announcement.tail), verbose=True)) is not None:
             return verdict
+    if _LEFT_OPEN.search(text) or DECLINED.search((sentences(text) or [""])[-1]):
+        return None
     return _stated_verdict(sentences(text), question)
 
 
@@ -115,22 +154,31 @@ def _options_at_start(tail: str, choices: tuple[str, ...]) -> Indices:
 
 
 def _option_at_start(plain: str, choices: tuple[str, ...]) -> tuple[Indices, str]:
-    """The longest option that the text begins with, and the rest of the text."""
+    """The longest option that the text begins with, and the rest of the text; a value must end where the option does."""
     longest, rest = NO_OPTIONS, ""
     for index, choice in enumerate(choices):
         option = canonical(choice).casefold()
-        match = re.match(rf"(?:the\s+|a\s+)?{re.escape(option)}(?!\w)", plain) if option else None
+        end = (
+            r"(?!\w)"
+            if is_plain_words(choice)
+            else r"(?=\s*(?:$|[,;:]|\.(?!\d)|\((?=[a-z]{3})|(?:because|since|so|and|or)\b))"
+        )
+        match = re.match(rf"(?:the\s+|a\s+)?{re.escape(option)}{end}", plain) if option else None
         if match and (not longest or len(plain) - match.end() < len(rest)):
             longest, rest = frozenset({index}), plain[match.end() :]
     return longest, rest
 
 
-def _letter_in_sentences(parts: list[str], choices: tuple[str, ...]) -> str | None:
+def _letter_in_sentences(parts: list[str], choices: tuple[str, ...], *, things: bool) -> str | None:
     """The one letter in the last sentence with letters (`the path in (A) is the longest`), or a line of its own."""
     for part in reversed(parts):
         if len(part) <= 120 and len(named := named_options(part, choices)) == 1:
             return _label(named)
-        letters = _marked_letters(part)
+        letters = _marked_letters(part) or (_things_named(part) if things else set())
+        if letters and DECLINED.search(part):
+            return None
+        if len(letters) == 1 and _CONTRAST.search(part) and len(parts) > 1:
+            continue  # what the one that was chosen is held against
         if len(letters) > 1:
             return None
         if letters:
@@ -140,7 +188,17 @@ def _letter_in_sentences(parts: list[str], choices: tuple[str, ...]) -> str | No
 
 
 def _marked_letters(sentence: str) -> set[str]:
-    return {next(group for group in match.groups() if group) for match in _MARKED_LETTER.finditer(sentence)}
+    """Letters that a sentence marks as options, with those joined to them: `option A or B` has two."""
+    letters = set()
+    for match in _MARKED_LETTER.finditer(sentence):
+        letters.add(next(group for group in match.groups() if group))
+        if more := _MORE_LETTERS.match(sentence, match.end()):
+            letters.add(more.group(1))
+    return letters
+
+
+def _things_named(sentence: str) -> set[str]:
+    return set(_NAMED_THING.findall(sentence))
 
 
 # ---- An option, or a yes or no, in the words of a sentence.
@@ -153,14 +211,14 @@ _COMPARISON = re.compile(r"\b(\w+)\s+(?:[a-z]+\s+)?than\b.*$", re.IGNORECASE)
 _DENIAL = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b)\s+(?:\w+\s+){0,3}$", re.IGNORECASE)
 
 
-def _mentioned_option(parts: list[str], choices: tuple[str, ...], question: str) -> Indices:
-    """The one option whose words the last sentence with any holds; one inside a longer option gives way to it."""
+def _mentioned_option(parts: list[str], choices: tuple[str, ...], worded: list[bool], question: str) -> Indices:
+    """The one option of words that the last sentence with any holds; one inside a longer option gives way to it."""
     if _is_yes_no(choices) or (parts and refuses(parts[-1])):
         return NO_OPTIONS
     for part in reversed(parts):
         if refuses(part):
             continue
-        mentioned = _options_in(part, choices)
+        mentioned = [i for i in _options_in(part, choices) if worded[i]]
         if len(mentioned) > 1:
             single = _singled_out(part, mentioned, choices, question)
             return frozenset(single) if len(single) == 1 else NO_OPTIONS
