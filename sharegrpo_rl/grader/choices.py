@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from sharegrpo_rl.grader.key import AnswerKey
 from sharegrpo_rl.grader.lists import compare_lists, flipped, parse_list
@@ -35,7 +36,8 @@ _ALTERNATIVES = re.compile(
     re.I,
 )
 _NAME = re.compile(r"^([A-Za-z∠△]\w{0,8}(?:\([^()=]{1,8}\))?)\s*=")
-_STRUCTURE = re.compile(r"[,;<>≤≥∪(\[{]|\\(?:leq?|geq?|lt|gt|cup|in)(?![a-z])")
+_OR = re.compile(r"\bor\b|或")
+_STRUCTURE = re.compile(r"[,;<>≤≥∪(\[{&和与]|\band\b|\\(?:leq?|geq?|lt|gt|cup|in)(?![a-z])")
 _NONE_OF_THEM = re.compile(
     r"(?:none|neither|not\s+any|no\s+(?:correct\s+)?(?:option|answer|choice))"
     r"(?:\s+(?:of\s+)?(?:the\s+|these\s*|them\s*|those\s*)?(?:above|options|choices|answers|others|given)?)?"
@@ -135,6 +137,7 @@ def _indices(flags: Iterable[bool]) -> Indices:
 # ---- An option by its text.
 
 
+@lru_cache(maxsize=4096)
 def by_text(text: str, choices: tuple[str, ...]) -> Indices:
     """Indices of the options whose text this is: typed the same, or the same value, relation, list, verdict, or words.
 
@@ -154,7 +157,7 @@ def by_text(text: str, choices: tuple[str, ...]) -> Indices:
     if (ratio := parse_quantity(_TO.sub(":", text))) is not None and ratio.ratio:  # `3 to 7` for 3:7
         offered = [parse_quantity(choice) for choice in choices]
         return _indices(other is not None and other.ratio and same_quantity(ratio, other) for other in offered)
-    for same_kind in (same_phrase, _same_structure, _same_verdict, _both_none, _same_but_filler):
+    for same_kind in (_same_words, _same_structure, _same_verdict, _both_none, _same_but_filler):
         if same := _indices(same_kind(text, choice) for choice in choices):
             return same
     return NO_OPTIONS
@@ -177,11 +180,17 @@ def _is_that_number(text: str, number: Quantity, choice: str) -> bool:
     return len(set(names)) < 2
 
 
+def _same_words(text: str, choice: str) -> bool:
+    return re.search(r"[^\W\d_]{2}", text) is not None and same_phrase(text, choice)
+
+
 def _same_structure(text: str, choice: str) -> bool:
     """Equal lists, intervals and inequalities, or a relation turned round."""
     if (turned := flipped(text)) is not None and normalized(turned) == normalized(choice):
         return True
     if not _STRUCTURE.search(text) or not _STRUCTURE.search(choice):
+        return False
+    if (_OR.search(text) is None) != (_OR.search(choice) is None):
         return False
     match = compare_lists(text, choice, AnswerKey(choice))
     return match is not None and match.equal

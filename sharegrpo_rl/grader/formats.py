@@ -360,10 +360,21 @@ CUES: dict[str, str] = {
     "Italian": _cue("risposta|soluzione|risultato", "corretta|giusta|esatta|finale", "è|sarebbe"),
     "Dutch": _cue("antwoord|oplossing", "juiste|correcte|uiteindelijke", "is|luidt"),
     "Polish": _cue("odpowiedź|odpowiedzią|wynik", "poprawna|prawidłowa|ostateczna|poprawną", "to|jest"),
+    "Swedish, Danish, Norwegian": _cue("svar|svaret", "rätt|rätta|korrekta|rigtige|riktige", "är|er"),
+    "Czech, Slovak": _cue("odpověď|odpoveď|výsledek", "správná|správna|konečná", "je"),
+    "Romanian": _cue("răspuns|răspunsul", "corect|final", "este|e"),
+    "Ukrainian": _cue("відповідь", "правильна|остаточна", "це|є|—|–"),
+    "Greek": _cue("απάντηση", "σωστή|τελική", "είναι"),
+    "Hebrew": _cue("התשובה|תשובה", "הנכונה|הסופית", "היא"),
+    "Persian": _cue("پاسخ|جواب", "صحیح|درست|نهایی", "برابر است با"),
+    "Thai": r"คำตอบ(?:ที่ถูกต้อง)?\s*(?:คือ|:)\s*",
     "Turkish": _cue("cevap|yanıt|sonuç", "doğru|nihai", "şudur"),
     "Indonesian": _cue("jawaban|jawabannya", "yang|benar|tepat|akhir", "adalah|ialah"),
     "Russian": _cue("ответ|ответом", "правильный|верный|правильным|окончательный|итоговый", "это|является|будет|—|–"),
-    "Vietnamese": _cue("đáp án|đáp số|kết quả|câu trả lời", "đúng|chính xác|cuối cùng|cần tìm|cần chọn", "là|chọn"),
+    "Vietnamese": (
+        _cue("đáp án|phương án|đáp số|kết quả|câu trả lời", "đúng|chính xác|cuối cùng|cần tìm|cần chọn", "là|chọn")
+        + r"|(?<!\w)chọn\s+(?:(?:đáp án|phương án|câu)\s+)?(?:đúng\s+)?(?=[A-H](?!\w))"
+    ),
     "Arabic": _cue("الإجابة|الاجابة|الجواب|إجابة", "الصحيحة|الصحيح|النهائية|النهائي", "هي|هو"),
     "Hindi": r"(?:उत्तर|जवाब)\s*(?:है\s*)?(?:[:=-]\s*|(?=[^\s\u0900-\u097f]))[*_]*\s*",
     "Japanese": r"(?:【\s*(?:答え?|正解|解答)\s*】\s*[:：]?|(?:答え|正解|解答|回答)\s*(?:は|:|：))\s*[:：、]?\s*",
@@ -373,6 +384,7 @@ CUES: dict[str, str] = {
         r"|(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|:|：)+\s*"
         r"|(?:所以|因此|故|应|应该|正确|本题)\s*(?:选(?!项)择?|答案)\s*(?:是|为|:|：)?\s*"
     ),
+    "a heading": r"(?:^|(?<=\n))[#*_ ]{0,6}(?:final\s+)?answer[*_ ]*:?[*_ ]*\n\s*",
     "the last line of a solution": r"(?:^|(?<=\n))####\s*(?=[^\n]{1,60}\s*$)",
 }
 """What leads to an answer, by language. A new language is one line."""

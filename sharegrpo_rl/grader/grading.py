@@ -230,11 +230,10 @@ def _settled_answer(text: str, key: AnswerKey) -> str | None:
         return settled_option(text, _UNLISTED_OPTIONS, key.question, things=True)
     announced = announcements(text)
     if labelled_text(gold) is not None:
-        return (
-            first_clause(announced[-1].tail).rstrip(".")
-            if announced
-            else settled_option(text, _UNLISTED_OPTIONS, key.question)
-        )
+        if announced:
+            return first_clause(announced[-1].tail).rstrip(".")
+        written_out = _WRITTEN_OUT.search(sentences(text)[-1])
+        return written_out.group() if written_out else settled_option(text, _UNLISTED_OPTIONS, key.question)
     is_numeric = parse_quantity(gold) is not None
     if not is_numeric and is_plain_words(gold) and (parse_list(gold) is None or is_one_phrase(text)):
         return announced[-1].tail if announced else sentences(text)[-1]
@@ -253,6 +252,8 @@ _ORDER_OF_LETTERS = re.compile(
     re.IGNORECASE,
 )
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
+_WRITTEN_OUT = re.compile(r"\(?(?<![A-Za-z])[A-H][.)]\s+\S.*$", re.DOTALL)
+_DENIED_LETTER = re.compile(r"\b(?:not|isn't|never)\s+\(?([A-Z])(?![A-Za-z])")
 _ONLY_LETTERS = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
 _NUMBER_IN_BASE = re.compile(r"^\w+_\{?\d+\}?$")
 _TWO_EQUATIONS = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x
@@ -275,15 +276,16 @@ def _compare(answer: str, key: AnswerKey) -> Match:
     gold = gold_answer(key.gold)
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
-    if answer.strip() == gold or (normalized(answer) and normalized(answer) == normalized(gold)):
+    if answer.strip() == gold and not key.choices:
         return Match(True, "the same text")
     answer, gold = undressed(answer), undressed(gold)
+    gold_options = named_options(gold, key.choices)
+    if gold_options:  # where options fall together, case and signs tell them apart
+        return _compare_options(answer, key, gold_options)
     if normalized(answer) and normalized(answer) == normalized(gold):
         return Match(True, "the same text")
     if nested_too_deeply(answer):
         return Match(False, "nested too deeply to be an answer")
-    if key.choices and (gold_options := named_options(gold, key.choices)):
-        return _compare_options(answer, key, gold_options)
     if (match := _compare_named(answer, gold, key)) is not None:
         return match
     number = parse_quantity(gold)
@@ -329,6 +331,8 @@ def _compare_labelled(answer: str, letter: str, text: str, key: AnswerKey) -> Ma
 
 
 def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> Match:
+    if nested_too_deeply(answer):
+        return Match(False, "nested too deeply to be an answer")
     named = named_options(answer, key.choices)
     if not named:
         letters = set(_LONE_CAPITAL.findall(answer)) & set(LETTERS[: len(key.choices)])
@@ -347,6 +351,8 @@ def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) 
         named = named_options(settled, key.choices) if settled else named
     if not named:
         return Match(False, "no option named")
+    if named & named_options(", ".join(_DENIED_LETTER.findall(answer)), key.choices):
+        return Match(False, "an option that is taken back")
     texts = option_texts(named, key.choices)
     if texts == option_texts(gold_options, key.choices):
         return Match(True, "the right option" if len(gold_options) == 1 else "the right options")

@@ -75,6 +75,7 @@ def _settled_by_text(text: str, parts: list[str], choices: tuple[str, ...], ques
     """The option that prose settles on by what it says: by its value, or by its words where it is made of words."""
     numeric = [parse_quantity(choice) is not None for choice in choices]
     worded = [not number and is_plain_words(choice) for number, choice in zip(numeric, choices, strict=True)]
+    verdicts = [parse_boolean(choice) for choice in choices]
     has_values = any(numeric) or not all(is_words or _is_thing(c) for is_words, c in zip(worded, choices, strict=True))
     if parts and has_values and (any(numeric) or not _NEGATION.search(parts[-1])):
         value = settled_value(text, question, numeric=any(numeric))
@@ -83,9 +84,11 @@ def _settled_by_text(text: str, parts: list[str], choices: tuple[str, ...], ques
             return _label(named) if len(named) == 1 else value
     if is_value(text):
         return None
-    named = _mentioned_option(parts, choices, worded, question)
-    if not named and _is_yes_no(choices) and (verdict := _stated_verdict(parts, question)) is not None:
-        named = frozenset(i for i, choice in enumerate(choices) if parse_boolean(choice) is verdict)
+    sayable = [is_words and verdict is None for is_words, verdict in zip(worded, verdicts, strict=True)]
+    named = _mentioned_option(parts, choices, sayable, question)
+    if not named and verdicts.count(True) == verdicts.count(False) == 1:
+        verdict = _stated_verdict(parts, question)
+        named = NO_OPTIONS if verdict is None else frozenset({verdicts.index(verdict)})
     return _label(named) if named else None
 
 
@@ -137,6 +140,8 @@ def _announced_options(tail: str, choices: tuple[str, ...]) -> Indices:
 def _alternatives(clause: str, choices: tuple[str, ...]) -> Indices:
     """Options that a clause offers at its start, one after the other: `60, 120`, `B, but maybe C`, `yes and no`."""
     alternatives = NO_OPTIONS
+    if parse_quantity(clause) is not None:  # `6/5` is one value
+        return NO_OPTIONS
     for piece in filter(None, _ALTERNATIVE.split(clause)):
         named = named_options(piece.strip(), choices)
         if not named and parse_quantity(piece) is not None:
@@ -161,7 +166,7 @@ def _option_at_start(plain: str, choices: tuple[str, ...]) -> tuple[Indices, str
         end = (
             r"(?!\w)"
             if is_plain_words(choice)
-            else r"(?=\s*(?:$|[,;:]|\.(?!\d)|\((?=[a-z]{3})|(?:because|since|so|and|or)\b))"
+            else r"(?=\s*(?:$|[,;]|:\s|\.(?!\d)|\((?=[a-z]{3})|(?:because|since|so|and|or)\b))"
         )
         match = re.match(rf"(?:the\s+|a\s+)?{re.escape(option)}{end}", plain) if option else None
         if match and (not longest or len(plain) - match.end() < len(rest)):
@@ -208,13 +213,17 @@ _QUESTION_STEMS = {"do", "doe", "did", "ther", "hav", "has"}
 _NEGATION = re.compile(r"\b(?:not|no|n't|never|neither|nor|none)\b|n't\b", re.IGNORECASE)
 _CONCLUSION = re.compile(r"[,;]\s*(?:and\s+)?(?:so|therefore|thus|hence)\b", re.IGNORECASE)
 _COMPARISON = re.compile(r"\b(\w+)\s+(?:[a-z]+\s+)?than\b.*$", re.IGNORECASE)
+_DENIED_AFTER = re.compile(
+    r"\w*\W+(?:\w+\s+)?(?:is|are|was|were)(?:n't|\s+(?:not|wrong|incorrect|false))\b", re.IGNORECASE
+)
 _DENIAL = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b)\s+(?:\w+\s+){0,3}$", re.IGNORECASE)
 
 
 def _mentioned_option(parts: list[str], choices: tuple[str, ...], worded: list[bool], question: str) -> Indices:
     """The one option of words that the last sentence with any holds; one inside a longer option gives way to it."""
-    if _is_yes_no(choices) or (parts and refuses(parts[-1])):
-        return NO_OPTIONS
+    if parts and refuses(parts[-1]):  # an option may say so
+        refusing = [i for i in _options_in(parts[-1], choices) if worded[i] and refuses(choices[i])]
+        return frozenset(refusing) if len(refusing) == 1 else NO_OPTIONS
     for part in reversed(parts):
         if refuses(part):
             continue
@@ -251,7 +260,9 @@ def _is_denied(part: str, choice: str) -> bool:
     """`it is not on the left` does not say left."""
     first_word = next(iter(content_words(choice)), "")
     mention = re.search(rf"\b{re.escape(_stem(first_word))}", part, re.IGNORECASE)
-    return mention is not None and not _NEGATION.search(choice) and _DENIAL.search(part[: mention.start()]) is not None
+    if mention is None or _NEGATION.search(choice):
+        return False
+    return bool(_DENIAL.search(part[: mention.start()]) or _DENIED_AFTER.match(part, mention.end()))
 
 
 def _stated_verdict(parts: list[str], question: str) -> bool | None:

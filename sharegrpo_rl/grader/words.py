@@ -49,6 +49,8 @@ _CONTRACTIONS = (
     (re.compile(r"(?<=[a-z])n't\b", re.IGNORECASE), " not"),
     (re.compile(r"\b([A-Za-z])\.([A-Za-z])\b(?:\.([A-Za-z])\b)?(?:\.([A-Za-z])\b)?\.?"), r"\1\2\3\4"),  # U.S.A.
     (re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])"), " "),
+    (re.compile(r"(?<=[\d)\]])!(?!=)"), " factorial"),
+    (re.compile(r"!="), "≠"),
     (re.compile(r"^(?:[它这那]\s*)?[是为](?=[^\W\d_]{2})|(?<=[\u4e00-\u9fff])的$"), ""),
 )
 _TOKEN = re.compile(r"[^\W_]+(?:'[a-z]+)?|[^\w\s]")
@@ -136,7 +138,7 @@ def _without_kind(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def is_plain_words(gold: str) -> bool:
     """Whether the gold is a word or phrase, without digits or mathematics."""
-    plain = canonical(gold)
+    plain = _contracted(canonical(gold))
     return not re.search(r"[\\\d^_=<>+*/|()\[\]]", plain) and bool(re.search(r"[^\W\d_]{2}", plain))
 
 
