@@ -149,8 +149,8 @@ def by_text(text: str, choices: tuple[str, ...]) -> Indices:
         same = _indices(spelling(choice) == wanted for choice in choices) if wanted else NO_OPTIONS
         if same:
             return same if len(option_texts(same, choices)) == 1 else NO_OPTIONS
-    if not _plain(text):
-        return NO_OPTIONS
+    if not _plain(text):  # a sign, or nothing
+        return _indices(_same_verdict(text, choice) for choice in choices)
     if (number := parse_quantity(text)) is not None:
         same = _indices(_is_that_number(text, number, choice) for choice in choices)
         return same or _rounded(text, number, choices)

@@ -376,7 +376,7 @@ CUES: dict[str, str] = {
         + r"|(?<!\w)chọn\s+(?:(?:đáp án|phương án|câu)\s+)?(?:đúng\s+)?(?=[A-H](?!\w))"
     ),
     "Arabic": _cue("الإجابة|الاجابة|الجواب|إجابة", "الصحيحة|الصحيح|النهائية|النهائي", "هي|هو"),
-    "Hindi": r"(?:उत्तर|जवाब)\s*(?:है\s*)?(?:[:=-]\s*|(?=[^\s\u0900-\u097f]))[*_]*\s*",
+    "Hindi": r"(?:(?:सही|अंतिम)\s+)?(?:उत्तर|जवाब)\s*(?:है\s*)?(?:[:=-]\s*|(?=[^\s\u0900-\u097f]))[*_]*\s*",
     "Japanese": r"(?:【\s*(?:答え?|正解|解答)\s*】\s*[:：]?|(?:答え|正解|解答|回答)\s*(?:は|:|：))\s*[:：、]?\s*",
     "Korean": r"(?:정답|답안|답변|(?<![가-힣])답)\s*(?:은|는|:|：|】)\s*[:：]?\s*",
     "Chinese": (
@@ -390,15 +390,15 @@ CUES: dict[str, str] = {
 """What leads to an answer, by language. A new language is one line."""
 ANNOUNCEMENT = re.compile("|".join(CUES.values()), re.IGNORECASE)
 _LEAD_IN = re.compile(
-    r"^[\s*_#>]*(?:(?:so|thus|hence|therefore|also|donc|portanto|所以|因此|よって|따라서|इसलिए)\s*[,，、]?\s*)?"
-    r"(?:(?:the|my|our|die|la|el|le|a|o|il|het|यह|सही|अंतिम)\s+)?"
+    r"^[\s*_#>]*(?:(?:so|thus|hence|therefore|also|daher|donc|portanto|por tanto|quindi|поэтому|vậy"
+    r"|所以|因此|よって|したがって|따라서|इसलिए)\s*[,，、]?\s*)?(?:(?!no\s|not\s|non\s)[^\W\d_]{1,3}\s+)?"
     r"(?:(?:(?:final|correct)\s+)*(?:answer|result|solution)\s*[*_]*\s*(?:is\b|:|=)(?!=)[\s:*_]*"
-    r"|最终\s*(?:答案|结果)\s*[是为:：]+\s*|结果\s*[是为:：]+\s*|"
+    r"|(?:最终)?\s*(?:答案|结果)\s*[是为:：]+\s*|"
     + "|".join(cue for language, cue in CUES.items() if language != "English")
     + ")",
     re.IGNORECASE,
 )
-COPULA_BEHIND = re.compile(r"\s*(?:です|でした|である|だ|입니다|이다|예요|이에요|है|हैं)\s*[।。.!]*\s*$")
+COPULA_BEHIND = re.compile(r"\s*(?:(?:です|でした|である|だ|입니다|이다|예요|이에요|है|हैं)\s*[।。.!]*|।)\s*$")
 _OPENING_MARK = re.compile(r"<s>|<bos>|<\|(?:begin_of_text|startoftext|assistant)\|>|<eo[he]>", re.IGNORECASE)
 _CLOSING_MARK = re.compile(
     r"</s>|<eo[as]>|<end_of_turn>|\[/?INST\]|<｜end▁of▁sentence｜>"
@@ -427,7 +427,7 @@ def undressed(answer: str) -> str:
     text = text if value is None else value
     bare = _LEAD_IN.sub("", text, count=1).strip()
     if text[: len(text) - len(bare)].count("**") % 2:
-        bare = bare.removesuffix("**")
+        bare = re.sub(r"\*\*(?=\.?$)", "", bare)
     return COPULA_BEHIND.sub("", bare) or text or answer
 
 

@@ -199,6 +199,7 @@ _RATIO_EXPLAINED = re.compile(
     r"(\d\s*:\s*\d+)\s*[,(]?\s*(?:which\s+means|meaning|that\s+is|i\.e\.|or\b|so\s+for).*$", re.DOTALL
 )
 _VERB_OR_SIGN = re.compile(r"[=:]|\b(?:is|are|was|were|be|has|have|equals?|shows?)\b", re.IGNORECASE)
+_CONDITION_BEHIND = re.compile(r"\s*,?\s*(?:for|where|with|if|when|such\s+that)\b", re.IGNORECASE)
 _CONTEXT_CHARACTERS = 60
 _MAX_LINE_CHARACTERS = 60
 _MAX_VALUE_CHARACTERS = 200
@@ -383,6 +384,13 @@ def settled_moment(text: str) -> str | None:
 def _settled_expression(text: str) -> str | None:
     """The last mathematics (joined: `$1$ and $2$`), else what the verb of the last sentence leads to, if that is short."""
     spans = list(_MATH_SPAN.finditer(text))
+    if (
+        spans
+        and spans[0].start() == 0
+        and _CONDITION_BEHIND.match(text, spans[0].end())
+        and is_one_phrase(text[spans[0].end() :])
+    ):
+        return text  # `$f(x) = ...$ for some $a$`
     if spans:
         joined = [spans.pop()]
         while spans and _JOINED_SPANS.fullmatch(text[spans[-1].end() : joined[0].start()]):

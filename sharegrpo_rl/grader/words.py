@@ -133,7 +133,7 @@ def _plurals(word: str) -> tuple[str, ...]:
 
 
 def _without_kind(words: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for word in words if word not in _KIND_NOUNS)
+    return tuple(word for word in words if word.removesuffix("s") not in _KIND_NOUNS)
 
 
 def is_plain_words(gold: str) -> bool:
