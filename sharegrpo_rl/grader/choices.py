@@ -62,8 +62,9 @@ def named_options(text: str, options: Sequence[str]) -> Indices:
     choices = tuple(options)
     stripped = text.strip()
     is_label = len(stripped) == 1 and stripped in LETTERS[: len(choices)]
-    if not is_label and (exact := _indices(choice.strip() == stripped for choice in choices)):
-        return exact
+    for exactly in (stripped, stripped.rstrip(".")) if not is_label else ():
+        if exact := _indices(choice.strip() == exactly for choice in choices):
+            return exact
     if own := _letter_with_its_text(text, choices):
         return own
     letters = letters_named(text)

@@ -349,7 +349,8 @@ CUES: dict[str, str] = {
         r"(?:(?:is|would\s+be|should\s+be|must\s+be|will\s+be|becomes)\b|:|=|-(?=\s*\(?[A-Za-z]\)?\W*(?:\n|$)))"
         r"\s*(?:therefore|thus|then|indeed|clearly|given\s+by)?\s*,?\s*:?\s*(?:\*|__)*\s*"
         r"|\ban\s+answer\s+of\s+|\b(?:selected|chosen)(?:\s+(?:option|choice|answer))?\s*:\s*(?:\*|__)*\s*"
-        r"|\bI\s+(?:would\s+)?(?:choose|select|pick)\s+(?=\(?[B-Zb-z]\)?\s*(?:[.,;\n]|$))"
+        r"|\bI(?:'d|'ll|'m|\s+would|\s+will|\s+am)?\s+(?:choose|select|pick|go(?:ing)?\s+with)\s+(?:option\s+)?"
+        r"(?=\(?[B-Zb-z]\)?\s*(?:[.,;\n]|$))"
     ),
     "German": _cue("antwort|lösung|ergebnis", "richtige|korrekte|endgültige|finale", "ist|lautet|wäre"),
     "French": _cue("réponse|solution|résultat", "bonne|correcte|exacte|finale|final", "est|serait"),
@@ -376,29 +377,33 @@ CUES: dict[str, str] = {
         + r"|(?<!\w)chọn\s+(?:(?:đáp án|phương án|câu)\s+)?(?:đúng\s+)?(?=[A-H](?!\w))"
     ),
     "Arabic": _cue("الإجابة|الاجابة|الجواب|إجابة", "الصحيحة|الصحيح|النهائية|النهائي", "هي|هو"),
-    "Hindi": r"(?:(?:सही|अंतिम)\s+)?(?:उत्तर|जवाब)\s*(?:है\s*)?(?:[:=-]\s*|(?=[^\s\u0900-\u097f]))[*_]*\s*",
+    "Hindi": r"(?:(?:सही|अंतिम)\s+)?(?:उत्तर|जवाब|विकल्प)\s*(?:है\s*)?(?:[:=-]\s*|(?=[^\s\u0900-\u097f]))[*_]*\s*",
     "Japanese": r"(?:【\s*(?:答え?|正解|解答)\s*】\s*[:：]?|(?:答え|正解|解答|回答)\s*(?:は|:|：))\s*[:：、]?\s*",
     "Korean": r"(?:정답|답안|답변|(?<![가-힣])답)\s*(?:은|는|:|：|】)\s*[:：]?\s*",
     "Chinese": (
         r"[【\[]\s*(?:正确|最终|参考)?答案\s*[】\]]\s*[:：]?\s*(?:故?选择?\s*)?"
-        r"|(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|:|：)+\s*"
+        r"|正确的(?:选项|答案)?\s*是\s*|我选择?\s*(?=[A-H])|(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|:|：)+\s*"
         r"|(?:所以|因此|故|应|应该|正确|本题)\s*(?:选(?!项)择?|答案)\s*(?:是|为|:|：)?\s*"
     ),
     "a heading": r"(?:^|(?<=\n))[#*_ ]{0,6}(?:final\s+)?answer[*_ ]*:?[*_ ]*\n\s*",
     "the last line of a solution": r"(?:^|(?<=\n))####\s*(?=[^\n]{1,60}\s*$)",
 }
 """What leads to an answer, by language. A new language is one line."""
-ANNOUNCEMENT = re.compile("|".join(CUES.values()), re.IGNORECASE)
+_OPTION_NOUN = (  # between a cue and a letter: `the answer is option B`
+    r"(?:(?:(?:die|der|la|l'|a|o|the)\s*)?(?:option|opción|opção|letra|lettre|lettera|buchstabe|вариант|选项|選択肢|विकल्प"
+    r"|phương án|câu|pilihan)\s*(?=[(（]?[A-Z][^\w]|[(（]?[A-Z]$|[(（]?[A-Z](?:です|だ|で)))?"
+)
+ANNOUNCEMENT = re.compile(f"(?:{'|'.join(CUES.values())}){_OPTION_NOUN}", re.IGNORECASE)
 _LEAD_IN = re.compile(
     r"^[\s*_#>]*(?:(?:so|thus|hence|therefore|also|daher|donc|portanto|por tanto|quindi|поэтому|vậy"
     r"|所以|因此|よって|したがって|따라서|इसलिए)\s*[,，、]?\s*)?(?:(?!no\s|not\s|non\s)[^\W\d_]{1,3}\s+)?"
     r"(?:(?:(?:final|correct)\s+)*(?:answer|result|solution)\s*[*_]*\s*(?:is\b|:|=)(?!=)[\s:*_]*"
     r"|(?:最终)?\s*(?:答案|结果)\s*[是为:：]+\s*|"
     + "|".join(cue for language, cue in CUES.items() if language != "English")
-    + ")",
+    + f"){_OPTION_NOUN}",
     re.IGNORECASE,
 )
-COPULA_BEHIND = re.compile(r"\s*(?:(?:です|でした|である|だ|입니다|이다|예요|이에요|है|हैं)\s*[।。.!]*|।)\s*$")
+COPULA_BEHIND = re.compile(r"\s*(?:번)?(?:(?:です|でした|である|だ|입니다|이다|예요|이에요|है|हैं)\s*[।。.!]*|।)\s*$")
 _OPENING_MARK = re.compile(r"<s>|<bos>|<\|(?:begin_of_text|startoftext|assistant)\|>|<eo[he]>", re.IGNORECASE)
 _CLOSING_MARK = re.compile(
     r"</s>|<eo[as]>|<end_of_turn>|\[/?INST\]|<｜end▁of▁sentence｜>"

@@ -33,7 +33,7 @@ from sharegrpo_rl.grader.prose import (
     settled_moment,
     settled_value,
 )
-from sharegrpo_rl.grader.prose_options import settled_option, settled_verdict
+from sharegrpo_rl.grader.prose_options import is_value, settled_option, settled_verdict
 from sharegrpo_rl.grader.symbolic import GraderError, compare_symbolic, nested_too_deeply
 from sharegrpo_rl.grader.text import MAX_ANSWER_CHARACTERS, canonical, normalized
 from sharegrpo_rl.grader.words import (
@@ -252,6 +252,8 @@ _ORDER_OF_LETTERS = re.compile(
     re.IGNORECASE,
 )
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
+_EXPRESSION = re.compile(r"(?<![A-Za-z])[a-zA-Z](?![A-Za-z])|\\[a-z]")
+_LETTER_AND_DIGIT = re.compile(r"(?<![A-Za-z\\_])[A-Za-z]\d")  # `x2` may be a power or a product
 _WRITTEN_OUT = re.compile(r"\(?(?<![A-Za-z])[A-H][.)]\s+\S.*$", re.DOTALL)
 _DENIED_LETTER = re.compile(r"\b(?:not|isn't|never)\s+\(?([A-Z])(?![A-Za-z])")
 _ONLY_LETTERS = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$")
@@ -333,6 +335,8 @@ def _compare_labelled(answer: str, letter: str, text: str, key: AnswerKey) -> Ma
 def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> Match:
     if nested_too_deeply(answer):
         return Match(False, "nested too deeply to be an answer")
+    if answer.endswith("?") and answer not in key.choices:
+        return Match(False, "a question")
     named = named_options(answer, key.choices)
     if not named:
         letters = set(_LONE_CAPITAL.findall(answer)) & set(LETTERS[: len(key.choices)])
@@ -350,13 +354,30 @@ def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) 
         settled = settled_option(answer, key.choices, key.question)
         named = named_options(settled, key.choices) if settled else named
     if not named:
-        return Match(False, "no option named")
+        equal = is_value(answer) and _equals_only(answer, key, gold_options)
+        return Match(equal, "equals the right option" if equal else "no option named")
     if named & named_options(", ".join(_DENIED_LETTER.findall(answer)), key.choices):
         return Match(False, "an option that is taken back")
     texts = option_texts(named, key.choices)
     if texts == option_texts(gold_options, key.choices):
         return Match(True, "the right option" if len(gold_options) == 1 else "the right options")
     return Match(False, "another option" if len(texts) == 1 else "several options named")
+
+
+def _equals_only(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> bool:
+    """Whether an expression equals the right option and no other."""
+    if len(gold_options) != 1 or not _EXPRESSION.search(answer) or _LETTER_AND_DIGIT.search(answer):
+        return False
+    gold, *others = sorted(range(len(key.choices)), key=lambda i: i not in gold_options)
+    return _equals(answer, key, gold) and not any(_equals(answer, key, i) for i in others)
+
+
+def _equals(answer: str, key: AnswerKey, index: int) -> bool:
+    offered = canonical(key.choices[index])
+    if not _EXPRESSION.search(offered) or parse_quantity(offered) is not None or is_plain_words(offered):
+        return False
+    value = offered if "=" in answer else _function_value(offered) or offered
+    return _compare_mathematics(answer, AnswerKey(value, question=key.question), value).equal
 
 
 def _compare_letters(answer: str, gold: str, key: AnswerKey) -> Match | None:

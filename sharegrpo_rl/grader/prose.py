@@ -26,6 +26,7 @@ _NEXT_QUESTION = re.compile(
     r"\n\s*#*\s*(?:Question|Human|User|Problem|Q)\s*(?:\d+\s*)?:|\.\./"
     r"|\[asy\]|\bHint: Please answer",
 )
+_JSON_AT_END = re.compile(r"(\{[^{}]*\})\s*(?:```)?\s*$")
 _SPACE_RUN = re.compile(r"[^\S\n]{3,}")
 _LINE_RUN = re.compile(r"\n(?:[^\S\n]{0,2}\n){2,}")
 _DISPLAYED_MATH = re.compile(r"\s*(?:\\\[[^\]]{1,400}?\\\]|\$\$[^$]{1,400}\$\$)(?=[\s.])")
@@ -75,7 +76,8 @@ def response_text(text: str) -> str:
     if len(text) > _MAX_CHARACTERS:
         text = text[: _MAX_CHARACTERS // 4] + "\n" + text[-3 * _MAX_CHARACTERS // 4 :]
     text = unicodedata.normalize("NFC", without_marks(text))
-    if (answer := json_answer(text)) is not None:
+    json_part = _JSON_AT_END.search(text[-_MAX_TAIL:])
+    if (answer := json_answer(json_part.group(1) if json_part else text)) is not None:
         return answer
     text = _LINE_RUN.sub("\n\n", _SPACE_RUN.sub("  ", text.replace("\r\n", "\n")))
     for match in _NEXT_QUESTION.finditer(text):
@@ -166,6 +168,9 @@ _MORE_VALUES = re.compile(
     r"|\s+is\s+(?:wrong|not|incorrect)\b",
     re.IGNORECASE,
 )
+_CHANGED_BEHIND = re.compile(
+    r"\s+(?:squared|cubed|factorial|trillion|tenths|hundredths|to\s+the\s+power)\b", re.IGNORECASE
+)
 _OPEN_RANGE = re.compile(
     r"^\W*(?:at\s+(?:least|most)|(?:more|less|fewer|greater|bigger|smaller|larger|higher|lower)\s+than|over\b|under\b|up\s+to"
     r"|between\b|from\b|not\b|either\b|nearly\b.*\bor\b|anything\b|if\b|one\s+of\b)|^[^\d]{0,12}(?:[<>≤≥±]|\\pm|\\leq?\b|\\geq?\b)",
@@ -175,7 +180,9 @@ _UNKNOWN_BEFORE = re.compile(r"(?:^|[^A-Za-z\\])[B-Zb-z]\)?\s*$")
 _UNKNOWN_AND_SIGN_BEFORE = re.compile(r"(?:^|[^A-Za-z\\])[B-Zb-z]\)?\s*[-+*/]\s*$")
 _SIGN_AND_UNKNOWN_AFTER = re.compile(r"\s*[-+*]\s*\(?[B-Zb-z](?![A-Za-z])")
 _HEDGE_BEFORE = re.compile(
-    r"(?:±|\\pm|[<>]=?|!=|\b(?:at\s+(?:least|most)|up\s+to|over|under|between|but|either|perhaps|maybe))\s*$",
+    r"(?:±|\\pm|[<>]=?|!=|\b(?:at\s+(?:least|most)|up\s+to|over|under|between|but|either|perhaps|maybe"
+    r"|(?:half|twice|double|triple|thrice|(?:square|cube)\s+root|opposite|negative|reciprocal|inverse|square|cube"
+    r"|third|quarter|fifth|tenth)(?:\s+of)?))\s*$",
     re.IGNORECASE,
 )
 _WORDS = re.compile(
@@ -322,7 +329,9 @@ def _with_joined_values(plain: str, match: re.Match[str]) -> str:
     """The value; after `at least` or `±`, or before `or 6`, all of that, which no comparison takes for one number."""
     if hedge := _HEDGE_BEFORE.search(_before(plain, match)):
         return (hedge.group() + plain[match.start() :])[:_MAX_VALUE_CHARACTERS]
-    if _MORE_VALUES.match(plain[match.end() : match.end() + _CONTEXT_CHARACTERS]):
+    if _CHANGED_BEHIND.match(plain, match.end()) or _MORE_VALUES.match(
+        plain[match.end() : match.end() + _CONTEXT_CHARACTERS]
+    ):
         return plain[match.start() :][:_MAX_VALUE_CHARACTERS]
     return _as_written(match)
 

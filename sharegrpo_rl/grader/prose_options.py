@@ -18,12 +18,13 @@ from sharegrpo_rl.grader.text import canonical, content_words
 from sharegrpo_rl.grader.words import DECLINED, LETTERS, is_plain_words, parse_boolean
 
 _MARKED_LETTER = re.compile(
-    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选)\s*[\"'“]?\(?([A-Z])(?![A-Za-z])\)?|^\W*([A-Z])\s*[).:、]\s+\S"
+    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选择?)\s*[\"'“]?\(?([A-Z])(?![A-Za-z])\)?|^\W*([A-Z])\s*[).:、]\s+\S"
     r"|(?<!angle )\b([A-Z])\s+is\s+(?:selected|chosen|correct|the\s+(?:(?:correct|right|best)\s+)?(?:answer|option|choice|one))\b"
     r"|\b(?:[Cc]hoose|[Ss]elect|[Pp]ick)\s+\(?([B-Z]\b|A(?=\s*[,.;)]|$))"
     r"|\b(?:must|should|would|has\s+to)\s+be\s+([A-Z])(?=\s*[,.;]|$)"
     r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\b[^.;:()]{1,120}?\bis\s+\**([A-Z])\**(?=\s*(?:[,.;(]|$))"
     r"|:\s*\**\(?([A-Z])\)?\**\W*$"
+    r"|^\W*(?:[Ss]o\s*,?\s+)?[Ii]t(?:'s|\s+is)\s+([A-Z])\W*$"
     r"|([A-Z])\s*(?:选项|项)(?:是)?(?:正确|符合)"
 )
 _NAMED_THING = re.compile(  # where the options are things in a picture
@@ -52,7 +53,8 @@ def settled_option(text: str, choices: tuple[str, ...], question: str, *, things
     """
     text = without_listed_options(text)
     announced = announcements(text)
-    if len(text) <= _MAX_BARE_ANSWER and not announced and (named := named_options(text, choices)):
+    is_asking = text.rstrip().endswith("?")
+    if len(text) <= _MAX_BARE_ANSWER and not announced and not is_asking and (named := named_options(text, choices)):
         return _label(named) if len(named) == 1 else text
     for announcement in reversed(announced):
         tail = announcement.tail
@@ -64,7 +66,7 @@ def settled_option(text: str, choices: tuple[str, ...], question: str, *, things
             return None
         if _LETTER_AT_START.match(tail) and not _is_yes_no(choices):  # a letter that is no option
             return tail
-    parts = sentences(text)
+    parts = [part for part in sentences(text) if not part.endswith("?")]
     letter = _letter_in_sentences(parts, choices, things=things or all(map(_is_thing, choices)))
     if letter is not None:
         return letter
@@ -80,7 +82,7 @@ def _settled_by_text(text: str, parts: list[str], choices: tuple[str, ...], ques
     if parts and has_values and (any(numeric) or not _NEGATION.search(parts[-1])):
         value = settled_value(text, question, numeric=any(numeric))
         named = by_text(value, choices) if value else NO_OPTIONS
-        if named or all(numeric):
+        if named or all(numeric) or (value and not any(worded) and is_value(value)):
             return _label(named) if len(named) == 1 else value
     if is_value(text):
         return None
@@ -162,7 +164,7 @@ def _option_at_start(plain: str, choices: tuple[str, ...]) -> tuple[Indices, str
     """The longest option that the text begins with, and the rest of the text; a value must end where the option does."""
     longest, rest = NO_OPTIONS, ""
     for index, choice in enumerate(choices):
-        option = canonical(choice).casefold()
+        option = "" if parse_boolean(choice) is not None else canonical(choice).casefold()
         end = (
             r"(?!\w)"
             if is_plain_words(choice)
@@ -216,7 +218,10 @@ _COMPARISON = re.compile(r"\b(\w+)\s+(?:[a-z]+\s+)?than\b.*$", re.IGNORECASE)
 _DENIED_AFTER = re.compile(
     r"\w*\W+(?:\w+\s+)?(?:is|are|was|were)(?:n't|\s+(?:not|wrong|incorrect|false))\b", re.IGNORECASE
 )
-_DENIAL = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b)\s+(?:\w+\s+){0,3}$", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b|\b(?:anything|all|everything)\s+but\b|\b(?:other|rather)\s+than\b|\bexcept\b)\s+(?:\w+\s+){0,3}$",
+    re.IGNORECASE,
+)
 
 
 def _mentioned_option(parts: list[str], choices: tuple[str, ...], worded: list[bool], question: str) -> Indices:
@@ -241,8 +246,17 @@ def _mentioned_option(parts: list[str], choices: tuple[str, ...], worded: list[b
 def _options_in(part: str, choices: tuple[str, ...]) -> list[int]:
     stems = [_stems(choice) - _AUXILIARY_STEMS for choice in choices]
     part_stems = _stems(part)
-    present = [i for i, needed in enumerate(stems) if needed and needed <= part_stems]
+    in_order = [_stem(word) for word in content_words(part)]
+    present = [
+        i for i, needed in enumerate(stems) if needed and needed <= part_stems and _follow(choices[i], needed, in_order)
+    ]
     return [i for i in present if not any(stems[i] < stems[j] for j in present)]
+
+
+def _follow(choice: str, needed: set[str], in_order: list[str]) -> bool:
+    """Whether the words of an option follow one another in a sentence as they do in the option."""
+    rest = iter(in_order)
+    return all(stem in rest for stem in map(_stem, content_words(choice)) if stem in needed)
 
 
 def _singled_out(part: str, mentioned: list[int], choices: tuple[str, ...], question: str) -> list[int]:
