@@ -281,6 +281,8 @@ def _compare(answer: str, key: AnswerKey) -> Match:
     if answer.strip() == gold and not key.choices:
         return Match(True, "the same text")
     answer, gold = undressed(answer), undressed(gold)
+    if answer.endswith(("?", "？")) and not gold.endswith(("?", "？")) and answer not in key.choices:
+        return Match(False, "a question")
     gold_options = named_options(gold, key.choices)
     if gold_options:  # where options fall together, case and signs tell them apart
         return _compare_options(answer, key, gold_options)
@@ -335,8 +337,6 @@ def _compare_labelled(answer: str, letter: str, text: str, key: AnswerKey) -> Ma
 def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> Match:
     if nested_too_deeply(answer):
         return Match(False, "nested too deeply to be an answer")
-    if answer.endswith("?") and answer not in key.choices:
-        return Match(False, "a question")
     named = named_options(answer, key.choices)
     if not named:
         letters = set(_LONE_CAPITAL.findall(answer)) & set(LETTERS[: len(key.choices)])

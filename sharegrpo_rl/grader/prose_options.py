@@ -29,6 +29,7 @@ _MARKED_LETTER = re.compile(
 )
 _NAMED_THING = re.compile(  # where the options are things in a picture
     r"\b(?:[Bb]ox|[Pp]oint|[Ii]mage|[Pp]icture|[Pp]hoto|[Ff]igure|[Oo]bject|[Pp]erson|[Pp]attern|[Ss]hape|[Cc]urve|[Pp]ath)\s+[\"'“(]*([A-Z])(?![A-Za-z'])"
+    r"|(?:^|[,.;]\s)([A-Z])\s+is\s+(?!not\b|less\b)[a-z]"
 )
 _MORE_LETTERS = re.compile(r"\s*[)）]?\s*(?:,|/|\bor\b|\band\b|和|或|与)\s*[(（]?([A-Z])(?![A-Za-z])")
 _TAKEN_BACK = re.compile(
@@ -36,7 +37,7 @@ _TAKEN_BACK = re.compile(
 )
 _CONTRAST = re.compile(r"\b(?:on the other hand|in contrast|by contrast|whereas|while|however)\b", re.IGNORECASE)
 _LETTER_AT_START = re.compile(
-    r"^[\s\"'*_(\[（{$]*(?:\\(?:text|textbf|mathrm|boxed)\s*\{\s*)*\(?\s*([A-Z])\s*[)\]）}]*(?=$|[\s.,:;\"'*)（(。，\\$-])"
+    r"^[\s\"'*_(\[（{$「『]*(?:\\(?:text|textbf|mathrm|boxed)\s*\{\s*)*\(?\s*([A-Z])\s*[)\]）}」』]*(?=$|[\s.,:;\"'*)（(。，\\$-])"
 )
 _LEFT_OPEN = re.compile(r"\banswer\s*(?:\([^()]{1,40}\)\s*)?is\s+(?:not\b|un)", re.IGNORECASE)
 _NONE_OF_THEM = re.compile(r"\W*(?:none|not)\b", re.IGNORECASE)
@@ -205,7 +206,7 @@ def _marked_letters(sentence: str) -> set[str]:
 
 
 def _things_named(sentence: str) -> set[str]:
-    return set(_NAMED_THING.findall(sentence))
+    return {next(filter(None, match.groups())) for match in _NAMED_THING.finditer(sentence)}
 
 
 # ---- An option, or a yes or no, in the words of a sentence.

@@ -38,7 +38,7 @@ _KIND_NOUNS = {"color", "shape", "object", "one", "answer", "side", "direction",
 _VERB = re.compile(r"\b(?:is|are|was|were|ist|est|es|это)\b(?:\s+\w+\s+(?=on\b|in\b|at\b))?|(?<!\w)é(?!\w)|:")
 _NOT_SO = re.compile(
     r"\b(?:no|not|neither|nor|never|none|nothing|nobody|nowhere|hardly|barely|doubt|den(?:y|ies)|false|wrong|untrue"
-    r"|incorrect|unlikely|whether|if|unless|until|without|except|seems?|might|may|could|that|which|who|kein\w*|nicht|pas"
+    r"|incorrect|unlikely|whether|if|unless|until|without|except|seems?|might|may|could|that|which|who|what|how|why|wish|hope|opposite|kein\w*|nicht|pas"
     r"|ne|não|нет|не)\b|不|没|非",
     re.IGNORECASE,
 )
@@ -167,7 +167,8 @@ _LEAD = (
     rf"{_NOUN}?\s*(?:letter\s+)?(?:is|would\s+be|should\s+be|:|为|是|故?选|故?应?选择?)?\s*{_NOUN}?\s*:?\s*"
 )
 _ALONE = re.compile(
-    rf"^{_LEAD}[\(\[（{{<\"']*\s*([A-Za-z])\s*[\)\]）}}>\"']*\s*(?:选项|项|option|choice)?\s*[.:,;。!]?$", re.IGNORECASE
+    rf"^{_LEAD}[\(\[（{{<\"'「『]*\s*([A-Za-z])\s*[\)\]）}}>\"'」』]*\s*(?:选项|项|option|choice)?\s*[.:,;。!]?$",
+    re.IGNORECASE,
 )
 _WITH_REST = (
     re.compile(
@@ -289,7 +290,7 @@ def parse_boolean(text: str, *, verbose: bool = False) -> bool | None:
     words = _BOOLEANS if verbose else _CERTAIN
     if (sign := text.strip(" $.")) in words:
         return words[sign]
-    plain = canonical(text).strip(" .!\"'()*。！").casefold()
+    plain = _contracted(canonical(text)).strip(" .!\"'()*。！「」『』").casefold()
     if plain in words:
         return words[plain]
     if not verbose or _OR_ANOTHER.match(plain) or DECLINED.search(plain):
