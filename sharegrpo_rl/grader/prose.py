@@ -11,7 +11,7 @@ from collections.abc import Set
 from typing import NamedTuple
 
 from sharegrpo_rl.grader.expressions import replace_number_words
-from sharegrpo_rl.grader.formats import ANNOUNCEMENT, COPULA_BEHIND, json_answer, without_marks
+from sharegrpo_rl.grader.formats import COPULA_BEHIND, announcing, json_answer, without_marks
 from sharegrpo_rl.grader.numbers import parse_quantity
 from sharegrpo_rl.grader.text import canonical, content_words, plain_unicode
 from sharegrpo_rl.grader.words import DAY_OF_MONTH, MOMENT, REASON
@@ -61,13 +61,13 @@ class Announcement(NamedTuple):
 def announcements(text: str) -> list[Announcement]:
     """Every `the answer is` with what follows it on its line or the next, in order."""
     kept = []
-    for match in list(ANNOUNCEMENT.finditer(text))[-_MAX_ANNOUNCEMENTS:]:
+    for match in announcing(text)[-_MAX_ANNOUNCEMENTS:]:
         tail = text[match.end() : match.end() + _MAX_TAIL].lstrip(" \t\r\n*#>")
         line = COPULA_BEHIND.sub("", tail.partition("\n")[0].strip())
         if "\n" in match.group() and len(line) > _MAX_NEXT_LINE:
             continue
         if line and not _NO_ANSWER_FOLLOWS.match(line):
-            kept.append(Announcement(line, match["final"] is not None, match.start()))
+            kept.append(Announcement(line, match.groupdict().get("final") is not None, match.start()))
     return kept
 
 
