@@ -21,7 +21,9 @@ _MAX_NEXT_LINE = 60  # an answer on the line after `the answer is:` is short
 _MAX_ANNOUNCEMENTS = 16  # the last ones of a text that repeats itself
 _MAX_TAIL = 400
 _MAX_SENTENCES = 200
-_LISTED_OPTION = re.compile(r"^\W*\(?([A-Z]{1,2})\)[\s.:]*(?:\S|$)|^\W*([A-Z])[.)]\s+\S|^\d+\.\s*\(([A-Z])\)")
+_LISTED_OPTION = re.compile(
+    r"^\W*\(?([A-Z]{1,2})\)[\s.:]*(?:\S|$)|^\W*([A-Z])[.)]\s+\S|^\d+\.\s*\(([A-Z])\)|^\W*\(([A-Z]{1,2})$"
+)
 _NEXT_QUESTION = re.compile(
     r"\n\s*#*\s*(?:Question|Human|User|Problem|Q)\s*(?:\d+\s*)?:|\.\./"
     r"|\[asy\]|\bHint: Please answer",
@@ -165,7 +167,7 @@ _AGAIN = r"(?:maybe|perhaps|possibly|even|about|[A-Za-z]\s*=|[-(\[{$€£±\s])*
 _MORE_VALUES = re.compile(
     rf"{_JOINED}{_AGAIN}\d|\s*,\s*[-$€£]?\d[\d.]*\s*(?:°|%|[a-z]{{1,2}}\b)?\s*(?:$|[,.;)\]}}]|and\b|or\b)|\s+[(\[]?\d"
     r"|\s*[<>]=?\s*[A-Za-z](?![A-Za-z])"
-    r"|\s+is\s+(?:wrong|not|incorrect)\b",
+    r"|\s+(?:is|are|was|were)\s+(?:wrong|not|incorrect|false|too|(?:larger|smaller|greater|less|more)\s+than)\b",
     re.IGNORECASE,
 )
 _CHANGED_BEHIND = re.compile(

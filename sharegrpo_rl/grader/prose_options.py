@@ -42,7 +42,7 @@ _LETTER_AT_START = re.compile(
 _LEFT_OPEN = re.compile(r"\banswer\s*(?:\([^()]{1,40}\)\s*)?is\s+(?:not\b|un)", re.IGNORECASE)
 _NONE_OF_THEM = re.compile(r"\W*(?:none|not)\b", re.IGNORECASE)
 _ALTERNATIVE = re.compile(
-    r"\s*(?:[,;/|&]|\b(?:or|and|but)\b|或|和)\s*(?:(?:maybe|possibly|perhaps|also|either|both)\b\s*)*"
+    r"\s*(?:[,;|&]|(?<!\d)/|/(?!\d)|\b(?:or|and|but)\b|或|和)\s*(?:(?:maybe|possibly|perhaps|also|either|both)\b\s*)*"
 )
 _MAX_BARE_ANSWER = 300
 
@@ -79,11 +79,16 @@ def _settled_by_text(text: str, parts: list[str], choices: tuple[str, ...], ques
     numeric = [parse_quantity(choice) is not None for choice in choices]
     worded = [not number and is_plain_words(choice) for number, choice in zip(numeric, choices, strict=True)]
     verdicts = [parse_boolean(choice) for choice in choices]
-    has_values = any(numeric) or not all(is_words or _is_thing(c) for is_words, c in zip(worded, choices, strict=True))
-    if parts and has_values and (any(numeric) or not _NEGATION.search(parts[-1])):
-        value = settled_value(text, question, numeric=any(numeric))
+    is_expression = [
+        not (number or is_words or _is_thing(choice))
+        for number, is_words, choice in zip(numeric, worded, choices, strict=True)
+    ]
+    for as_number, offered in ((True, numeric), (False, is_expression)):
+        if not parts or not any(offered) or (not as_number and _NEGATION.search(parts[-1])):
+            continue
+        value = settled_value(text, question, numeric=as_number)
         named = by_text(value, choices) if value else NO_OPTIONS
-        if named or all(numeric) or (value and not any(worded) and is_value(value)):
+        if named or all(numeric) or (value and all(is_expression) and is_value(value)):
             return _label(named) if len(named) == 1 else value
     if is_value(text):
         return None

@@ -268,3 +268,54 @@ def test_no_text_raises(text: str, gold: str, has_choices: bool) -> None:
     known = {"choices": ["red", "yes", "9:30"]} if has_choices else {}
     for response in (text, f"<answer>{text}</answer>", f"\\boxed{{{text}}}", f"The answer is {text}"):
         assert score(response, gold, "auto", **known) in (0.0, 1.0)
+
+
+STATED = [
+    "8 is wrong",
+    "it is 8/3",
+    "the value is 8.5",
+    "between 8 and 9",
+    "8 or 9",
+    "more than 8",
+    "8^2 = 64",
+    "half of 8",
+    "8 squared",
+]
+STATED += [
+    "The sum is 8+9 = 17",
+    "The result is 8\\pi.",
+    "so 8 is too small",
+    "There are 80 of them",
+    "It is 0.8",
+    "eight or nine",
+    "8:9",
+]
+
+
+@pytest.mark.parametrize("statement", STATED)
+def test_a_statement_that_holds_the_digits_of_an_option_does_not_name_it(statement: str) -> None:
+    for response in (
+        statement,
+        f"<answer>{statement}</answer>",
+        f"\\boxed{{{statement}}}",
+        f"The answer is {statement}.",
+    ):
+        assert score(response, "A", "auto", choices=["8", "9", "none of the above"]) == 0, response
+
+
+@pytest.mark.parametrize("end", ["(AD)", "(AD", "(A", "(AD) shade"])
+def test_options_that_a_model_invents_answer_nothing(end: str) -> None:
+    labels = [*"CDEFGHIJKLMNOPQRSTUVWXYZ", "AA", "AB", "AC"]
+    response = "\n".join(["(A) yes", "(B) no", *(f"({label}) shade {label.lower()}" for label in labels), end])
+    for gold in ("A", "B", "yes", "no"):
+        assert score(response, gold, "free", choices=["yes", "no"], question="Is Teal the darkest?") == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("1+x", "A"), ("-(1-x)", "B"), ("1 - x", "C"), ("y=-x-1", "D"), ("(x+1)/1", "A"), ("-1-x", "D")],
+)
+def test_an_expression_names_the_option_that_it_equals(answer: str, gold: str) -> None:
+    choices = ["$y=x+1$", "$y=x-1$", "$y=1-x$", "$y=-x-1$"]
+    for other in "ABCD":
+        assert score(f"<answer>{answer}</answer>", other, choices=choices) == float(other == gold)
