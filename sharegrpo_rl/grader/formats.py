@@ -8,12 +8,14 @@ write it: `### Image Description:`, `### Rationales:`, `### Step 1:` to `### Ste
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sharegrpo_rl.errors import UserError
 
@@ -325,3 +327,162 @@ def _closing_brace(text: str, start: int) -> int | None:
         if depth == 0:
             return match.start()
     return None
+
+
+# ---- What stands around an answer: words that announce it, marks of a turn, HTML, JSON.
+
+
+_OPTION_NOUN = (  # between a cue and a letter: `the answer is option B`
+    r"(?:(?:(?:die|der|la|l'|a|o|the)\s*)?(?:option|opción|opção|letra|lettre|lettera|buchstabe|вариант|选项|選択肢|विकल्प"
+    r"|phương án|câu|pilihan)\s*(?=[(（]?[A-Z][^\w]|[(（]?[A-Z]$|[(（]?[A-Z](?:です|だ|で)))?"
+)
+
+
+class Cue(NamedTuple):
+    """What leads to an answer: the pattern, and words of which one is in every text that it matches."""
+
+    words: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+def _pattern(words: str, pattern: str) -> Cue:
+    return Cue(tuple(words.split("|")), re.compile(f"(?:{pattern}){_OPTION_NOUN}", re.IGNORECASE))
+
+
+def _cue(nouns: str, beside: str, leads: str, *, also: str = "") -> Cue:
+    """One of the nouns, with adjectives before or behind it, and a verb, a colon or `=` that leads to the answer."""
+    return _pattern(
+        re.sub(r"\(\?.*?\)", "", nouns) + also,
+        rf"(?<!\w)(?:(?:{beside})\s+){{0,3}}(?:{nouns})(?:\s+(?:{beside})){{0,3}}\s*[*_]*\s*"
+        rf"(?:(?:{leads})(?!\w)\s*:?|[:=：]|-(?=\s)|(?=\(?[A-H]\)?\W*$))\s*[*_]*\s*",
+    )
+
+
+CUES: dict[str, Cue] = {
+    "English": _pattern(
+        "answer|final|correct|best|right|option|selected|chosen|i",
+        r"(?:(?P<final>\bfinal\s+(?:\w+\s+){0,2}(?:answer|value|result)|(?:\*\*|__)\s*answer)"
+        r"|\b(?:correct|best)\s+(?!to\b|in\b|for\b)[a-z]+(?:\s+letter)?|\bright\s+(?:answer|option|choice|letter|one)"
+        r"|\banswer|\boption\s+letter)"
+        r"(?:\s+(?:to\s+(?:the|your|this)\s+question|to\s+choose|here))?\s*(?:\([^()\n]{1,40}\)\s*)?(?:\*|__)*\s*"
+        r"(?:(?:is|would\s+be|should\s+be|must\s+be|will\s+be|becomes)\b|:|=|-(?=\s*\(?[A-Za-z]\)?\W*(?:\n|$)))"
+        r"\s*(?:therefore|thus|then|indeed|clearly|given\s+by)?\s*,?\s*:?\s*(?:\*|__)*\s*"
+        r"|\ban\s+answer\s+of\s+|\b(?:selected|chosen)(?:\s+(?:option|choice|answer))?\s*:\s*(?:\*|__)*\s*"
+        r"|\bI(?:'d|'ll|'m|\s+would|\s+will|\s+am)?\s+(?:choose|select|pick|go(?:ing)?\s+with)\s+(?:option\s+)?"
+        r"(?=\(?[B-Zb-z]\)?\s*(?:[.,;\n]|$))",
+    ),
+    "German": _cue(r"antwort|ergebnis|lösung(?=\s)", "richtige|korrekte|endgültige|finale", "ist|lautet|wäre"),
+    "French": _cue("réponse|résultat", "bonne|correcte|exacte|finale|final", "est|serait"),
+    "Spanish": _cue("respuesta|resultado|opción correcta", "correcta|final", "es|sería"),
+    "Portuguese": _cue("resposta|resultado|alternativa correta|opção correta", "correta|certa|final", "é|seria"),
+    "Italian": _cue("risposta|risultato", "corretta|giusta|esatta|finale", "è|sarebbe"),
+    "Dutch": _cue("antwoord", "juiste|correcte|uiteindelijke", "is|luidt"),
+    "Polish": _cue("odpowiedź|odpowiedzią|wynik", "poprawna|prawidłowa|ostateczna|poprawną", "to|jest"),
+    "Swedish, Danish, Norwegian": _cue("svar|svaret", "rätt|rätta|korrekta|rigtige|riktige", "är|er"),
+    "Czech, Slovak": _cue("odpověď|odpoveď|výsledek", "správná|správna|konečná", "je"),
+    "Romanian": _cue("răspuns|răspunsul", "corect|final", "este|e"),
+    "Ukrainian": _cue("відповідь", "правильна|остаточна", "це|є|—|–"),
+    "Greek": _cue("απάντηση", "σωστή|τελική", "είναι"),
+    "Hebrew": _cue("התשובה|תשובה", "הנכונה|הסופית", "היא"),
+    "Persian": _cue("پاسخ|جواب", "صحیح|درست|نهایی", "برابر است با"),
+    "Thai": _pattern("คำตอบ", r"คำตอบ(?:ที่ถูกต้อง)?\s*(?:คือ|:)\s*"),
+    "Turkish": _cue("cevap|yanıt|sonuç", "doğru|nihai", "şudur"),
+    "Indonesian": _cue("jawaban|jawabannya", "yang|benar|tepat|akhir", "adalah|ialah"),
+    "Russian": _cue("ответ|ответом", "правильный|верный|правильным|окончательный|итоговый", "это|является|будет|—|–"),
+    "Vietnamese": _cue(
+        "đáp án|phương án|đáp số|kết quả|câu trả lời|chọn(?: đáp án| phương án| câu)?",
+        "đúng|chính xác|cuối cùng|cần tìm|cần chọn",
+        "là|chọn|(?=\\s*[A-H](?!\\w))",
+        also="|chọn",
+    ),
+    "Arabic": _cue("الإجابة|الاجابة|الجواب|إجابة", "الصحيحة|الصحيح|النهائية|النهائي", "هي|هو"),
+    "Hindi": _pattern(
+        "उत्तर|जवाब|विकल्प",
+        r"(?:(?:सही|अंतिम)\s+)?(?:उत्तर|जवाब|विकल्प)\s*(?:है\s*)?(?:[:=-]\s*|(?=[^\s\u0900-\u097f]))[*_]*\s*",
+    ),
+    "Japanese": _pattern(
+        "答|正解", r"(?:【\s*(?:答え?|正解|解答)\s*】\s*[:：]?|(?:答え|正解|解答|回答)\s*(?:は|:|：))\s*[:：、]?\s*"
+    ),
+    "Korean": _pattern("정답|답", r"(?:정답|답안|답변|(?<![가-힣])답)\s*(?:은|는|:|：|】)\s*[:：]?\s*"),
+    "Chinese": _pattern(
+        "答案|选|正确",
+        r"[【\[]\s*(?:正确|最终|参考)?答案\s*[】\]]\s*[:：]?\s*(?:故?选择?\s*)?"
+        r"|正确的(?:选项|答案)?\s*是\s*|我选择?\s*(?=[A-H])|(?:答案|选项)\s*(?:应该|应)?\s*(?:(?:是|为|选(?!项)择?)\s*[:：]?|[:：]\s*(?:选(?!项)择?)?)\s*"
+        r"|(?:所以|因此|故|应|应该|正确|本题)\s*(?:选(?!项)择?|答案)\s*(?:是|为|:|：)?\s*",
+    ),
+    "a heading": _pattern("answer", r"(?:^|(?<=\n))[#*_ ]{0,6}(?:final\s+)?answer[*_ ]*:?[*_ ]*\n\s*"),
+    "the last line of a solution": _pattern("####", r"(?:^|(?<=\n))####\s*(?=[^\n]{1,60}\s*$)"),
+}
+"""What leads to an answer, by language. A new language is one line."""
+_LEAD_IN = re.compile(
+    r"^[\s*_#>]*(?:(?:so|thus|hence|therefore|also|daher|donc|portanto|por tanto|quindi|поэтому|vậy"
+    r"|所以|因此|よって|したがって|따라서|इसलिए)\s*[,，、]?\s*)?(?:(?!no\s|not\s|non\s)[^\W\d_]{1,3}\s+)?"
+    r"(?:(?:(?:final|correct)\s+)*(?:answer|result|solution)\s*[*_]*\s*(?:is\b|:|=)(?!=)[\s:*_]*"
+    r"|(?:最终)?\s*(?:答案|结果)\s*[是为:：]+\s*|"
+    + "|".join(cue.pattern.pattern for language, cue in CUES.items() if language != "English")
+    + ")",
+    re.IGNORECASE,
+)
+COPULA_BEHIND = re.compile(r"\s*(?:번)?(?:(?:です|でした|である|だ|입니다|이다|예요|이에요|है|हैं)\s*[।。.!]*|।)\s*$")
+_OPENING_MARK = re.compile(r"<s>|<bos>|<\|(?:begin_of_text|startoftext|assistant)\|>|<eo[he]>", re.IGNORECASE)
+_CLOSING_MARK = re.compile(
+    r"</s>|<eo[as]>|<end_of_turn>|\[/?INST\]|<｜end▁of▁sentence｜>"
+    r"|<\|(?:im_end|im_start|endoftext|end_of_text|eot_id|eom_id|end)[^>|]{0,20}\|>",
+    re.IGNORECASE,
+)
+_HTML_TAG = re.compile(
+    r"</?(?:b|i|u|em|strong|p|br|span|div|code|font|center|mark|small|big|tt|h[1-6])(?:\s[^<>]{0,80})?/?>",
+    re.IGNORECASE,
+)
+_JSON_KEYS = {"answer", "final_answer", "final answer", "finalanswer", "answer_choice", "choice", "option", "result"}
+_MAX_JSON_CHARACTERS = 2_000
+
+
+def announcing(text: str) -> list[re.Match[str]]:
+    """Every cue in a text, in order; of cues that overlap the first."""
+    lower = text.lower()
+    cues = [cue.pattern for cue in CUES.values() if any(word in lower for word in cue.words)]
+    found = sorted(
+        (match for cue in cues for match in cue.finditer(text)), key=lambda match: (match.start(), -match.end())
+    )
+    kept: list[re.Match[str]] = []
+    for match in found:
+        if not kept or match.start() >= kept[-1].end():
+            kept.append(match)
+    return kept
+
+
+def without_marks(text: str) -> str:
+    """The text without the marks that models and templates put around a turn; what follows the end of one is cut off."""
+    text = _OPENING_MARK.sub("\n", text)
+    parts = (part for part in _CLOSING_MARK.split(text) if part.strip())
+    return next(parts, "") if _CLOSING_MARK.search(text) else text
+
+
+def undressed(answer: str) -> str:
+    """An answer without what stands around it: marks of a turn, HTML, JSON, `Answer:` before it and `です` behind it."""
+    text = _HTML_TAG.sub(" ", unicodedata.normalize("NFC", without_marks(answer))).strip()
+    value = json_answer(text)
+    text = text if value is None else value
+    bare = _LEAD_IN.sub("", text, count=1).strip()
+    if text[: len(text) - len(bare)].count("**") % 2:
+        bare = re.sub(r"\*\*(?=\.?$)", "", bare)
+    return COPULA_BEHIND.sub("", bare) or text or answer
+
+
+def json_answer(text: str) -> str | None:
+    """The answer in `{"answer": "D"}`, or the items of `["a", "b"]`; None for anything else."""
+    text = re.sub(r"^```(?:json)?|```$", "", text.strip()).strip()
+    if len(text) > _MAX_JSON_CHARACTERS or text[:1] + text[-1:] not in ("{}", "[]") or '"' not in text:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # no JSON, as most texts in brackets
+        return None
+    if isinstance(value, dict):
+        named = [item for name, item in value.items() if name.lower() in _JSON_KEYS]
+        value = named[0] if len(named) == 1 else None
+    items = value if isinstance(value, list) else [value]
+    if not items or not all(isinstance(item, str | int | float) for item in items):
+        return None
+    return ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in items)

@@ -25,10 +25,10 @@ from sharegrpo_rl.grader.formats import (
     tagged_answers,
     unboxed,
     unclosed_answer,
+    undressed,
 )
 from sharegrpo_rl.grader.key import AnswerKey, GraderError, Kind, Match
 from sharegrpo_rl.grader.lists import (
-    ASKS_FOR_ORDER,
     compare_labels,
     compare_lists,
     compare_numbered,
@@ -37,17 +37,28 @@ from sharegrpo_rl.grader.lists import (
     parse_list,
 )
 from sharegrpo_rl.grader.numbers import Quantity, compare_numbers, parse_quantity, split_unit
-from sharegrpo_rl.grader.prose import announcements, response_text, sentences, settled_moment, settled_value
-from sharegrpo_rl.grader.prose_options import settled_option, settled_verdict
+from sharegrpo_rl.grader.prose import (
+    announcements,
+    first_clause,
+    is_one_phrase,
+    response_text,
+    sentences,
+    settled_moment,
+    settled_value,
+)
+from sharegrpo_rl.grader.prose_options import is_value, settled_option, settled_verdict
 from sharegrpo_rl.grader.symbolic import compare_symbolic, is_huge, nested_too_deeply
 from sharegrpo_rl.grader.text import MAX_ANSWER_CHARACTERS, canonical, normalized
 from sharegrpo_rl.grader.words import (
     LETTERS,
+    formula,
     gold_moment,
     is_plain_words,
     joined_letters,
+    labelled_text,
     letters_before_text,
     letters_named,
+    lists_options,
     named_value,
     parse_boolean,
     same_moment,
@@ -257,19 +268,24 @@ def _settled_answer(text: str, key: AnswerKey) -> str | None:
     text = response_text(text)
     if not text:
         return None
-    gold = gold_answer(key.gold)
+    gold = undressed(gold_answer(key.gold))
     if key.choices:
         return settled_option(text, key.choices, key.question)
-    if gold_moment(gold, key.question) is not None:
+    if (moment := gold_moment(gold, key.question)) is not None and moment.kind in ("time", "date"):
         return settled_moment(text)
     if parse_boolean(gold) is not None:
         verdict = settled_verdict(text, key.question)
         return None if verdict is None else ("yes" if verdict else "no")
     if len(gold) <= 4 and letters_named(gold) is not None:
-        return settled_option(text, tuple(f"option {i}" for i in range(len(LETTERS))), key.question)
+        return settled_option(text, _UNLISTED_OPTIONS, key.question, things=True)
+    announced = announcements(text)
+    if labelled_text(gold) is not None:
+        if announced:
+            return first_clause(announced[-1].tail).rstrip(".")
+        written_out = _WRITTEN_OUT.search(sentences(text)[-1])
+        return written_out.group() if written_out else settled_option(text, _UNLISTED_OPTIONS, key.question)
     is_numeric = parse_quantity(gold) is not None
-    if not is_numeric and parse_list(gold) is None and is_plain_words(gold):
-        announced = announcements(text)
+    if not is_numeric and is_plain_words(gold) and (parse_list(gold) is None or is_one_phrase(text)):
         return announced[-1].tail if announced else sentences(text)[-1]
     return settled_value(text, key.question, numeric=is_numeric)
 
@@ -280,22 +296,19 @@ def _settled_answer(text: str, key: AnswerKey) -> str | None:
 
 _MAX_SHORT_ANSWER = 60
 _MAX_LINES = 8
-_LEAD_IN = re.compile(
-    r"^(?:(?:so|thus|hence|therefore)\s*,?\s+)?(?:the|my|our)\s+(?:(?:final|correct)\s+)?(?:answer|result|solution)\s+(?:is|:)\s*:?\s*"
-    r"|^[*_#\s]{0,6}(?:(?:the|my|our|final|correct)\s+){0,3}"
-    r"(?:answer|ans\.?|result|solution|antwort|ergebnis|réponse|respuesta|resposta|risposta|ответ|الإجابة|정답|답|答え|答|解"
-    r"|đáp án)"
-    r"(?:\s*[*_]{0,3}\s*[:：]+|\s+(?:là|ist|est|es|é)\s)[*_\s]{0,6}"
-    r"|^(?:所以|因此)?\s*[,，]?\s*(?:最终|正确)?(?:答案|结果)\s*(?:是|为|:|：)+\s*|^【(?:答案|解答)】\s*[:：]?\s*",
+_UNLISTED_OPTIONS = tuple(f"option {i}" for i in range(len(LETTERS)))
+_ORDER_OF_LETTERS = re.compile(
+    r"\b(?:order(?!\s+to\b)|arrange|sort|rank|sequence|ascending|descending|say|says|read|reads|spell|written|initials)\w*\b"
+    r"|顺序|排序|排列",
     re.IGNORECASE,
 )
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z∠])(?<!angle )(?<!point )[A-Z](?![A-Za-z])(?!\s*(?:[=+*/]|-\s*\d))")
+_EXPRESSION = re.compile(r"(?<![A-Za-z])[a-zA-Z](?![A-Za-z])|\\[a-z]")
+_LETTER_AND_DIGIT = re.compile(r"(?<![A-Za-z\\_])[A-Za-z]\d")  # `x2` may be a power or a product
+_WRITTEN_OUT = re.compile(r"\(?(?<![A-Za-z])[A-H][.)]\s+\S.*$", re.DOTALL)
+_DENIED_LETTER = re.compile(r"\b(?:not|isn't|never)\s+\(?([A-Z])(?![A-Za-z])")
 _ONLY_LETTERS = re.compile(r"^\s*(?:\(?[A-Z]\)?)(?:\s*(?:,|;|\n|and)?\s*\(?[A-Z]\)?){0,7}\s*\.?\s*$|^\(?[a-h]\)?$")
 _LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![a-z])|(?<=[A-Z])[A-Z](?![a-z])")
-_FORMULA = re.compile(
-    r"(?:[A-Z][a-z]?|[()]){1,20}(?:(?:_\{\d{1,3}\}|\d{1,3}(?!\d))(?:[A-Z][a-z]?|[()]){0,20}){1,20}"
-)  # H2O
-_SUBSCRIPT_SIGNS = re.compile(r"[_{}]")
 _NUMBER_IN_BASE = re.compile(r"^\w+_\{?\d+\}?$")
 _TWO_EQUATIONS = re.compile(r"(?<![A-Za-z\\])([A-Za-z](?:\([a-z]\))?)\s*=[^=]*[^A-Za-z=]\1\s*=")  # y = x | y = 2x
 _UNKNOWN = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
@@ -330,36 +343,25 @@ def _compare_several(answers: tuple[str, ...], key: AnswerKey) -> Match:
 
 def _compare(answer: str, key: AnswerKey) -> Match:
     gold = gold_answer(key.gold)
-    if answer.strip() == gold:
-        return Match(True, "the same text")  # even where it is one sign, such as ×
-    led_in, count = _LEAD_IN.subn("", answer.strip(), count=1)
-    answer = (led_in.removesuffix("**") if count else answer) or answer
     if len(answer) > MAX_ANSWER_CHARACTERS:
         return Match(False, f"{len(answer)} characters are too many for an answer")
+    if answer.strip() == gold and not key.choices:
+        return Match(True, "the same text", "text")  # even where it is one sign, such as ×
+    answer, gold = undressed(answer), undressed(gold)
+    if answer.endswith(("?", "？")) and not gold.endswith(("?", "？")) and answer not in key.choices:
+        return Match(False, "a question")
+    gold_options = named_options(gold, key.choices)
+    if gold_options:  # where options fall together, case and signs tell them apart
+        return _compare_options(answer, key, gold_options).by("option")
     if normalized(answer) and normalized(answer) == normalized(gold):
         return Match(True, "the same text", "text")
     if nested_too_deeply(answer):
         return Match(False, "nested too deeply to be an answer")
-    if key.choices and (gold_options := named_options(gold, key.choices)):
-        return _compare_options(answer, key, gold_options).by("option")
-    if (gold_boolean := parse_boolean(gold)) is not None:
-        equal = parse_boolean(answer, verbose=True) is gold_boolean
-        return Match(equal, "the right verdict" if equal else "another verdict or none", "verdict")
-    return _compare_values(answer, gold, key)
+    return _compare_named(answer, gold, key) or _compare_values(answer, gold, key)
 
 
 def _compare_values(answer: str, gold: str, key: AnswerKey) -> Match:
-    """Letters, named values, moments, numbers, lists, words and mathematics: the first of these that the gold is."""
-    if (match := _compare_letters(answer, gold, key)) is not None:
-        return match.by("letter")
-    if (name := named_value(gold)) is not None and named_value(answer) == name:
-        return Match(True, f"{name} by another name", "name")
-    if (moment := gold_moment(gold, key.question)) is not None:
-        equal = same_moment(answer, gold, moment)
-        return Match(equal, "the same moment" if equal else "another moment or none", "moment")
-    if all(_FORMULA.fullmatch(formula) for formula in map(normalized, (answer, gold))):
-        equal = _SUBSCRIPT_SIGNS.sub("", normalized(answer)) == _SUBSCRIPT_SIGNS.sub("", normalized(gold))
-        return Match(equal, "the same formula" if equal else "another formula", "name")
+    """Numbers, lists, words and mathematics: the first of these that the gold is."""
     number = parse_quantity(gold)
     match = (
         compare_labels(answer, gold)
@@ -377,7 +379,39 @@ def _compare_values(answer: str, gold: str, key: AnswerKey) -> Match:
     return _compare_mathematics(answer, key, gold).by("mathematics")
 
 
+def _compare_named(answer: str, gold: str, key: AnswerKey) -> Match | None:
+    """A gold that is a verdict, a letter, a value with a name, a moment or a formula; None for any other."""
+    if (gold_boolean := parse_boolean(gold)) is not None:
+        equal = parse_boolean(answer, verbose=True) is gold_boolean
+        return Match(equal, "the right verdict" if equal else "another verdict or none", "verdict")
+    if (match := _compare_letters(answer, gold, key)) is not None:
+        return match.by("letter")
+    if (labelled := labelled_text(gold)) is not None:
+        return _compare_labelled(answer, *labelled, key)
+    if (name := named_value(gold)) is not None and named_value(answer) == name:
+        return Match(True, f"{name} by another name", "name")
+    if (moment := gold_moment(gold, key.question)) is not None:
+        equal = same_moment(answer, moment)
+        if equal or moment.kind in ("time", "date"):  # `May` and `Sun` are words too
+            return Match(equal, "the same moment" if equal else "another moment or none", "moment")
+    if (compound := formula(gold)) is not None and (other := formula(answer)) is not None:
+        return Match(other == compound, "the same formula" if other == compound else "another formula", "name")
+    return None
+
+
+def _compare_labelled(answer: str, letter: str, text: str, key: AnswerKey) -> Match:
+    """A gold such as `B. 4/3`: by its text, or by its letter where the question lists the options; both must agree."""
+    labelled = labelled_text(answer)
+    if labelled is not None and labelled[0] != letter:
+        return Match(False, "another letter")
+    if labelled is None and (letters := letters_named(answer)) is not None and lists_options(key.question):
+        return Match(letters == {letter}, "the right letter" if letters == {letter} else "another letter")
+    return _compare(answer if labelled is None else labelled[1], replace(key, gold=text))
+
+
 def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> Match:
+    if nested_too_deeply(answer):
+        return Match(False, "nested too deeply to be an answer")
     named = named_options(answer, key.choices)
     if not named:
         letters = set(_LONE_CAPITAL.findall(answer)) & set(LETTERS[: len(key.choices)])
@@ -395,11 +429,30 @@ def _compare_options(answer: str, key: AnswerKey, gold_options: frozenset[int]) 
         settled = settled_option(answer, key.choices, key.question)
         named = named_options(settled, key.choices) if settled else named
     if not named:
-        return Match(False, "no option named")
+        equal = is_value(answer) and _equals_only(answer, key, gold_options)
+        return Match(equal, "equals the right option" if equal else "no option named")
+    if named & named_options(", ".join(_DENIED_LETTER.findall(answer)), key.choices):
+        return Match(False, "an option that is taken back")
     texts = option_texts(named, key.choices)
     if texts == option_texts(gold_options, key.choices):
         return Match(True, "the right option" if len(gold_options) == 1 else "the right options")
     return Match(False, "another option" if len(texts) == 1 else "several options named")
+
+
+def _equals_only(answer: str, key: AnswerKey, gold_options: frozenset[int]) -> bool:
+    """Whether an expression equals the right option and no other."""
+    if len(gold_options) != 1 or not _EXPRESSION.search(answer) or _LETTER_AND_DIGIT.search(answer):
+        return False
+    gold, *others = sorted(range(len(key.choices)), key=lambda i: i not in gold_options)
+    return _equals(answer, key, gold) and not any(_equals(answer, key, i) for i in others)
+
+
+def _equals(answer: str, key: AnswerKey, index: int) -> bool:
+    offered = canonical(key.choices[index])
+    if not _EXPRESSION.search(offered) or parse_quantity(offered) is not None or is_plain_words(offered):
+        return False
+    value = offered if "=" in answer else _named(offered)[1]
+    return _compare_mathematics(answer, AnswerKey(value, question=key.question), value).equal
 
 
 def _compare_letters(answer: str, gold: str, key: AnswerKey) -> Match | None:
@@ -411,7 +464,7 @@ def _compare_letters(answer: str, gold: str, key: AnswerKey) -> Match | None:
     if gold_letters is None or letters is None:
         return None
     order, gold_order = (_LETTER.findall(canonical(text)) for text in (answer, gold))
-    is_ordered = gold_order != sorted(gold_order) or ASKS_FOR_ORDER.search(key.question)
+    is_ordered = gold_order != sorted(gold_order) or _ORDER_OF_LETTERS.search(key.question)
     if letters == gold_letters and is_ordered and order != gold_order and len(gold_order) > 1:
         return Match(False, "the right letters in another order")
     if letters == gold_letters and order != gold_order and letters.isdisjoint("ABCDEFGH"):

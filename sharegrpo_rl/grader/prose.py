@@ -6,10 +6,12 @@ The ground truth is never looked at here, only the kind of answer that is asked 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Set
 from typing import NamedTuple
 
 from sharegrpo_rl.grader.expressions import replace_number_words
+from sharegrpo_rl.grader.formats import COPULA_BEHIND, announcing, json_answer, without_marks
 from sharegrpo_rl.grader.numbers import parse_quantity
 from sharegrpo_rl.grader.text import canonical, content_words, plain_unicode
 from sharegrpo_rl.grader.words import DAY_OF_MONTH, MOMENT, REASON
@@ -19,30 +21,21 @@ _MAX_NEXT_LINE = 60  # an answer on the line after `the answer is:` is short
 _MAX_ANNOUNCEMENTS = 16  # the last ones of a text that repeats itself
 _MAX_TAIL = 400
 _MAX_SENTENCES = 200
-_LISTED_OPTION = re.compile(r"^\W*\(?([A-Z]{1,2})\)[\s.:]*\S|^\W*([A-Z])[.)]\s+\S|^\d+\.\s*\(([A-Z])\)")
+_LISTED_OPTION = re.compile(
+    r"^\W*\(?([A-Z]{1,2})\)[\s.:]*(?:\S|$)|^\W*([A-Z])[.)]\s+\S|^\d+\.\s*\(([A-Z])\)|^\W*\(([A-Z]{1,2})$"
+)
 _NEXT_QUESTION = re.compile(
-    r"\n\s*#*\s*(?:Question|Human|User|Problem|Q)\s*(?:\d+\s*)?:|\.\./|<\|(?:im_start|im_end|endoftext|eot_id)[^>]*\|>"
+    r"\n\s*#*\s*(?:Question|Human|User|Problem|Q)\s*(?:\d+\s*)?:|\.\./"
     r"|\[asy\]|\bHint: Please answer",
 )
+_JSON_AT_END = re.compile(r"(\{[^{}]*\})\s*(?:```)?\s*$")
 _SPACE_RUN = re.compile(r"[^\S\n]{3,}")
 _LINE_RUN = re.compile(r"\n(?:[^\S\n]{0,2}\n){2,}")
 _DISPLAYED_MATH = re.compile(r"\s*(?:\\\[[^\]]{1,400}?\\\]|\$\$[^$]{1,400}\$\$)(?=[\s.])")
 _COLON_AT_LINE_END = re.compile(r":\s*\n+\s*(?=\S{1,80}\s*(?:\n|$))")
 _SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)(?<!\bvs\.)\s+|(?<=[.!?]\$)\s+|(?<=[.!?]\$\$)\s+"
-    r"|(?<=[.!?]\\[\])])\s+|\n+|(?<=[。！？])"
-)
-_ANNOUNCEMENT = re.compile(
-    r"(?:(?P<final>\bfinal\s+(?:\w+\s+){0,2}(?:answer|value|result)|\*\*\s*answer)"
-    r"|\b(?:correct|best)\s+(?!to\b|in\b|for\b)[a-z]+(?:\s+letter)?|\bright\s+(?:answer|option|choice|letter|one)"
-    r"|\banswer|\boption\s+letter)"
-    r"(?:\s+(?:to\s+(?:the|your|this)\s+question|to\s+choose|here))?\s*\**\s*"
-    r"(?:(?:is|would\s+be|should\s+be|must\s+be|will\s+be|becomes)\b|:|=)"
-    r"\s*(?:therefore|thus|then|indeed|clearly|given\s+by)?\s*,?\s*:?\s*\**\s*"
-    r"|\ban\s+answer\s+of\s+"
-    r"|(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|:|：)+\s*"
-    r"|(?:所以|因此|故|应|应该|正确)\s*(?:选(?!项)择?|答案)\s*(?:是|为|:|：)?\s*",
-    re.IGNORECASE,
+    r"|(?<=[.!?]\\[\])])\s+|\n+|(?<=[。！？।؟])"
 )
 _NO_ANSWER_FOLLOWS = re.compile(r"(?:e\.g\.|i\.e\.|not\b|based\b|in\b|that\b)", re.IGNORECASE)
 _REFUSAL = re.compile(
@@ -70,13 +63,13 @@ class Announcement(NamedTuple):
 def announcements(text: str) -> list[Announcement]:
     """Every `the answer is` with what follows it on its line or the next, in order."""
     kept = []
-    for match in list(_ANNOUNCEMENT.finditer(text))[-_MAX_ANNOUNCEMENTS:]:
+    for match in announcing(text)[-_MAX_ANNOUNCEMENTS:]:
         tail = text[match.end() : match.end() + _MAX_TAIL].lstrip(" \t\r\n*#>")
-        line = tail.partition("\n")[0].strip()
+        line = COPULA_BEHIND.sub("", tail.partition("\n")[0].strip())
         if "\n" in match.group() and len(line) > _MAX_NEXT_LINE:
             continue
         if line and not _NO_ANSWER_FOLLOWS.match(line):
-            kept.append(Announcement(line, match["final"] is not None, match.start()))
+            kept.append(Announcement(line, match.groupdict().get("final") is not None, match.start()))
     return kept
 
 
@@ -84,6 +77,10 @@ def response_text(text: str) -> str:
     """The response without what a model goes on to invent after its answer (new questions, prompt echoes, drawings)."""
     if len(text) > _MAX_CHARACTERS:
         text = text[: _MAX_CHARACTERS // 4] + "\n" + text[-3 * _MAX_CHARACTERS // 4 :]
+    text = unicodedata.normalize("NFC", without_marks(text))
+    json_part = _JSON_AT_END.search(text[-_MAX_TAIL:])
+    if (answer := json_answer(json_part.group(1) if json_part else text)) is not None:
+        return answer
     text = _LINE_RUN.sub("\n\n", _SPACE_RUN.sub("  ", text.replace("\r\n", "\n")))
     for match in _NEXT_QUESTION.finditer(text):
         if text[: match.start()].strip():
@@ -105,6 +102,12 @@ def sentences(text: str) -> list[str]:
 def first_clause(text: str) -> str:
     """Up to the end of the first sentence; decimal points and `A.` do not end one."""
     return next(iter(sentences(text)), "")
+
+
+def is_one_phrase(text: str) -> bool:
+    """Whether the text is one line without a verb that states something: then it is the answer itself."""
+    line = text.strip()
+    return len(line) <= _MAX_VALUE_CHARACTERS and "\n" not in line and _VERB_OR_SIGN.search(line) is None
 
 
 def refuses(text: str) -> bool:
@@ -164,8 +167,11 @@ _AGAIN = r"(?:maybe|perhaps|possibly|even|about|[A-Za-z]\s*=|[-(\[{$€£±\s])*
 _MORE_VALUES = re.compile(
     rf"{_JOINED}{_AGAIN}\d|\s*,\s*[-$€£]?\d[\d.]*\s*(?:°|%|[a-z]{{1,2}}\b)?\s*(?:$|[,.;)\]}}]|and\b|or\b)|\s+[(\[]?\d"
     r"|\s*[<>]=?\s*[A-Za-z](?![A-Za-z])"
-    r"|\s+is\s+(?:wrong|not|incorrect)\b",
+    r"|\s+(?:is|are|was|were)\s+(?:wrong|not|incorrect|false|too|(?:larger|smaller|greater|less|more)\s+than)\b",
     re.IGNORECASE,
+)
+_CHANGED_BEHIND = re.compile(
+    r"\s+(?:squared|cubed|factorial|trillion|tenths|hundredths|to\s+the\s+power)\b", re.IGNORECASE
 )
 _OPEN_RANGE = re.compile(
     r"^\W*(?:at\s+(?:least|most)|(?:more|less|fewer|greater|bigger|smaller|larger|higher|lower)\s+than|over\b|under\b|up\s+to"
@@ -176,10 +182,15 @@ _UNKNOWN_BEFORE = re.compile(r"(?:^|[^A-Za-z\\])[B-Zb-z]\)?\s*$")
 _UNKNOWN_AND_SIGN_BEFORE = re.compile(r"(?:^|[^A-Za-z\\])[B-Zb-z]\)?\s*[-+*/]\s*$")
 _SIGN_AND_UNKNOWN_AFTER = re.compile(r"\s*[-+*]\s*\(?[B-Zb-z](?![A-Za-z])")
 _HEDGE_BEFORE = re.compile(
-    r"(?:±|\\pm|[<>]=?|!=|\b(?:at\s+(?:least|most)|up\s+to|over|under|between|but|either|perhaps|maybe))\s*$",
+    r"(?:±|\\pm|[<>]=?|!=|\b(?:at\s+(?:least|most)|up\s+to|over|under|between|but|either|perhaps|maybe"
+    r"|(?:half|twice|double|triple|thrice|(?:square|cube)\s+root|opposite|negative|reciprocal|inverse|square|cube"
+    r"|third|quarter|fifth|tenth)(?:\s+of)?))\s*$",
     re.IGNORECASE,
 )
-_WORDS = re.compile(r"(?<![\\A-Za-z])(?!(?:mm|cm|km|kg|ml|ft|cos|sin|tan|log)\b)[A-Za-z]{2,}|[\u4e00-\u9fff]")
+_WORDS = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:mm|cm|km|kg|ml|ft|cos|sin|tan|log)\b)[A-Za-z]{2,}|[^\W\d_A-Za-z\u0370-\u03ff]{2,}"
+    r"|[\u0600-\u06ff\u0900-\u097f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
+)
 _EQUALS = re.compile(r"(?<![<>!])=|\\approx")
 _PRONOUN_ONE = re.compile(
     r"\bone(?=\s+(?:of|end|side|another|can|could|must|should|needs?|by\s+one)\b)"
@@ -193,6 +204,11 @@ _MORE_SPANS = re.compile(r"\s*,?\s*(?:or|and|to|或|和)\s*(?:\$|\\[(\[]|-?\d)")
 _EITHER_VALUE = re.compile(r"([A-Za-z]\w*)\s*=[^=]{1,40}\bor\s+\1\s*=[^=]{1,40}")  # x = 5 or x = -5
 _NEGATED = re.compile(r"(?:\bnot\s+(?:[a-z']+\s+){0,2}|\bthan\s+)$", re.IGNORECASE)
 _LIST_NUMBER = re.compile(r"^\s*(?:\d+[.)]|step\s+\d+[):.]?)\s+", re.IGNORECASE)
+_RATIO_EXPLAINED = re.compile(
+    r"(\d\s*:\s*\d+)\s*[,(]?\s*(?:which\s+means|meaning|that\s+is|i\.e\.|or\b|so\s+for).*$", re.DOTALL
+)
+_VERB_OR_SIGN = re.compile(r"[=:]|\b(?:is|are|was|were|be|has|have|equals?|shows?)\b", re.IGNORECASE)
+_CONDITION_BEHIND = re.compile(r"\s*,?\s*(?:for|where|with|if|when|such\s+that)\b", re.IGNORECASE)
 _CONTEXT_CHARACTERS = 60
 _MAX_LINE_CHARACTERS = 60
 _MAX_VALUE_CHARACTERS = 200
@@ -269,6 +285,7 @@ def _number_of_sentence(sentence: str, in_question: Set[str]) -> str | None:
         result = re.split(r"=|\\approx|≈", _inside(spans[-1]))[-1]
         if parse_quantity(result) is not None:
             return result.strip()
+    sentence = _RATIO_EXPLAINED.sub(r"\1", sentence)
     without_reason = REASON.sub("", sentence)
     plain = _with_digits(canonical(without_reason if _numbers_in(without_reason) else sentence))
     if _EQUALS.search(plain):
@@ -314,7 +331,9 @@ def _with_joined_values(plain: str, match: re.Match[str]) -> str:
     """The value; after `at least` or `±`, or before `or 6`, all of that, which no comparison takes for one number."""
     if hedge := _HEDGE_BEFORE.search(_before(plain, match)):
         return (hedge.group() + plain[match.start() :])[:_MAX_VALUE_CHARACTERS]
-    if _MORE_VALUES.match(plain[match.end() : match.end() + _CONTEXT_CHARACTERS]):
+    if _CHANGED_BEHIND.match(plain, match.end()) or _MORE_VALUES.match(
+        plain[match.end() : match.end() + _CONTEXT_CHARACTERS]
+    ):
         return plain[match.start() :][:_MAX_VALUE_CHARACTERS]
     return _as_written(match)
 
@@ -376,6 +395,13 @@ def settled_moment(text: str) -> str | None:
 def _settled_expression(text: str) -> str | None:
     """The last mathematics (joined: `$1$ and $2$`), else what the verb of the last sentence leads to, if that is short."""
     spans = list(_MATH_SPAN.finditer(text))
+    if (
+        spans
+        and spans[0].start() == 0
+        and _CONDITION_BEHIND.match(text, spans[0].end())
+        and is_one_phrase(text[spans[0].end() :])
+    ):
+        return text  # `$f(x) = ...$ for some $a$`
     if spans:
         joined = [spans.pop()]
         while spans and _JOINED_SPANS.fullmatch(text[spans[-1].end() : joined[0].start()]):

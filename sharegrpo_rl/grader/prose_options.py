@@ -15,50 +15,98 @@ from sharegrpo_rl.grader.prose import (
     without_listed_options,
 )
 from sharegrpo_rl.grader.text import canonical, content_words
-from sharegrpo_rl.grader.words import LETTERS, parse_boolean
+from sharegrpo_rl.grader.words import DECLINED, LETTERS, is_plain_words, parse_boolean
 
 _MARKED_LETTER = re.compile(
-    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选)\s*\(?([A-Z])(?![A-Za-z])\)?|^\W*([A-Z])\s*[).:、]\s+\S"
+    r"[(（]\s*([A-Z])\s*[)）]|\b(?:[Oo]ption|[Cc]hoice|图|选项|选择?)\s*[\"'“]?\(?([A-Z])(?![A-Za-z])\)?|^\W*([A-Z])\s*[).:、]\s+\S"
     r"|(?<!angle )\b([A-Z])\s+is\s+(?:selected|chosen|correct|the\s+(?:(?:correct|right|best)\s+)?(?:answer|option|choice|one))\b"
     r"|\b(?:[Cc]hoose|[Ss]elect|[Pp]ick)\s+\(?([B-Z]\b|A(?=\s*[,.;)]|$))"
     r"|\b(?:must|should|would|has\s+to)\s+be\s+([A-Z])(?=\s*[,.;]|$)"
+    r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\b[^.;:()]{1,120}?\bis\s+\**([A-Z])\**(?=\s*(?:[,.;(]|$))"
+    r"|:\s*\**\(?([A-Z])\)?\**\W*$"
+    r"|^\W*(?:[Ss]o\s*,?\s+)?[Ii]t(?:'s|\s+is)\s+([A-Z])\W*$"
+    r"|([A-Z])\s*(?:选项|项)(?:是)?(?:正确|符合)"
 )
+_NAMED_THING = re.compile(  # where the options are things in a picture
+    r"\b(?:[Bb]ox|[Pp]oint|[Ii]mage|[Pp]icture|[Pp]hoto|[Ff]igure|[Oo]bject|[Pp]erson|[Pp]attern|[Ss]hape|[Cc]urve|[Pp]ath)\s+[\"'“(]*([A-Z])(?![A-Za-z'])"
+    r"|(?:^|[,.;]\s)([A-Z])\s+is\s+(?!not\b|less\b)[a-z]"
+)
+_MORE_LETTERS = re.compile(r"\s*[)）]?\s*(?:,|/|\bor\b|\band\b|和|或|与)\s*[(（]?([A-Z])(?![A-Za-z])")
+_TAKEN_BACK = re.compile(
+    r"^\W*[A-Z]\W*\s*(?:is\s+(?:not|wrong|incorrect|false)|isn't|नहीं|不是|不对|错|が?[は]?(?:ではあり|ではな|じゃな)|[이가은는]?\s*아[니닙]|не\b|không\b|nicht\b|pas\b)"
+)
+_CONTRAST = re.compile(r"\b(?:on the other hand|in contrast|by contrast|whereas|while|however)\b", re.IGNORECASE)
 _LETTER_AT_START = re.compile(
-    r"^[\s\"'*_(\[（{$]*(?:\\(?:text|textbf|mathrm|boxed)\s*\{\s*)*\(?\s*([A-Z])\s*[)\]）}]*(?=$|[\s.,:;\"'*)（(。，\\$-])"
+    r"^[\s\"'*_(\[（{$「『]*(?:\\(?:text|textbf|mathrm|boxed)\s*\{\s*)*\(?\s*([A-Z])\s*[)\]）}」』]*(?=$|[\s.,:;\"'*)（(。，\\$-])"
 )
+_LEFT_OPEN = re.compile(r"\banswer\s*(?:\([^()]{1,40}\)\s*)?is\s+(?:not\b|un)", re.IGNORECASE)
 _NONE_OF_THEM = re.compile(r"\W*(?:none|not)\b", re.IGNORECASE)
 _ALTERNATIVE = re.compile(
-    r"\s*(?:[,;/|&]|\b(?:or|and|but)\b|或|和)\s*(?:(?:maybe|possibly|perhaps|also|either|both)\b\s*)*"
+    r"\s*(?:[,;|&]|(?<!\d)/|/(?!\d)|\b(?:or|and|but)\b|或|和)\s*(?:(?:maybe|possibly|perhaps|also|either|both)\b\s*)*"
 )
 _MAX_BARE_ANSWER = 300
 
 
-def settled_option(text: str, choices: tuple[str, ...], question: str) -> str | None:
-    """The option's letter, or a text that names none of them or several; None where the prose settles on nothing."""
+def settled_option(text: str, choices: tuple[str, ...], question: str, *, things: bool = False) -> str | None:
+    """The option's letter, or a text that names none of them or several; None where the prose settles on nothing.
+
+    `things`: the options are things with letters in a picture, so that `point C` names one.
+    """
     text = without_listed_options(text)
     announced = announcements(text)
-    if len(text) <= _MAX_BARE_ANSWER and not announced and (named := named_options(text, choices)):
+    is_asking = text.rstrip().endswith("?")
+    if len(text) <= _MAX_BARE_ANSWER and not announced and not is_asking and (named := named_options(text, choices)):
         return _label(named) if len(named) == 1 else text
     for announcement in reversed(announced):
         tail = announcement.tail
+        if _TAKEN_BACK.match(tail):
+            return None
         if named := _announced_options(tail, choices):
             return ", ".join(LETTERS[i] for i in sorted(named))
         if refuses(tail) or _NONE_OF_THEM.match(tail):
             return None
         if _LETTER_AT_START.match(tail) and not _is_yes_no(choices):  # a letter that is no option
             return tail
-    parts = sentences(text)
-    letter = _letter_in_sentences(parts, choices)
+    parts = [part for part in sentences(text) if not part.endswith("?")]
+    letter = _letter_in_sentences(parts, choices, things=things or all(map(_is_thing, choices)))
     if letter is not None:
         return letter
-    if parts and all(parse_quantity(choice) is not None for choice in choices):
-        value = settled_value(text, question, numeric=True)
+    return _settled_by_text(text, parts, choices, question)
+
+
+def _settled_by_text(text: str, parts: list[str], choices: tuple[str, ...], question: str) -> str | None:
+    """The option that prose settles on by what it says: by its value, or by its words where it is made of words."""
+    numeric = [parse_quantity(choice) is not None for choice in choices]
+    worded = [not number and is_plain_words(choice) for number, choice in zip(numeric, choices, strict=True)]
+    verdicts = [parse_boolean(choice) for choice in choices]
+    is_expression = [
+        not (number or is_words or _is_thing(choice))
+        for number, is_words, choice in zip(numeric, worded, choices, strict=True)
+    ]
+    for as_number, offered in ((True, numeric), (False, is_expression)):
+        if not parts or not any(offered) or (not as_number and _NEGATION.search(parts[-1])):
+            continue
+        value = settled_value(text, question, numeric=as_number)
         named = by_text(value, choices) if value else NO_OPTIONS
-        return _label(named) if named else value
-    named = _mentioned_option(parts, choices, question)
-    if not named and _is_yes_no(choices) and (verdict := _stated_verdict(parts, question)) is not None:
-        named = frozenset(i for i, choice in enumerate(choices) if parse_boolean(choice) is verdict)
+        if named or all(numeric) or (value and all(is_expression) and is_value(value)):
+            return _label(named) if len(named) == 1 else value
+    if is_value(text):
+        return None
+    sayable = [is_words and verdict is None for is_words, verdict in zip(worded, verdicts, strict=True)]
+    named = _mentioned_option(parts, choices, sayable, question)
+    if not named and verdicts.count(True) == verdicts.count(False) == 1:
+        verdict = _stated_verdict(parts, question)
+        named = NO_OPTIONS if verdict is None else frozenset({verdicts.index(verdict)})
     return _label(named) if named else None
+
+
+def is_value(text: str) -> bool:
+    """Whether a text is a number or mathematics without a word, which names an option only by being equal to it."""
+    return parse_quantity(text) is not None or not re.search(r"(?<![\\A-Za-z])[A-Za-z]{3,}|[^\W\d_A-Za-z]{2,}", text)
+
+
+def _is_thing(choice: str) -> bool:
+    return re.fullmatch(r"(?:[Bb]ox|[Pp]oint|[Ii]mage|[Pp]icture|[Ff]igure)?\s*\(?[A-Z]\)?", choice.strip()) is not None
 
 
 def settled_verdict(text: str, question: str) -> bool | None:
@@ -66,6 +114,8 @@ def settled_verdict(text: str, question: str) -> bool | None:
     for announcement in reversed(announcements(text)):
         if (verdict := parse_boolean(first_clause(announcement.tail), verbose=True)) is not None:
             return verdict
+    if _LEFT_OPEN.search(text) or DECLINED.search((sentences(text) or [""])[-1]):
+        return None
     return _stated_verdict(sentences(text), question)
 
 
@@ -98,6 +148,8 @@ def _announced_options(tail: str, choices: tuple[str, ...]) -> Indices:
 def _alternatives(clause: str, choices: tuple[str, ...]) -> Indices:
     """Options that a clause offers at its start, one after the other: `60, 120`, `B, but maybe C`, `yes and no`."""
     alternatives = NO_OPTIONS
+    if parse_quantity(clause) is not None:  # `6/5` is one value
+        return NO_OPTIONS
     for piece in filter(None, _ALTERNATIVE.split(clause)):
         named = named_options(piece.strip(), choices)
         if not named and parse_quantity(piece) is not None:
@@ -115,22 +167,31 @@ def _options_at_start(tail: str, choices: tuple[str, ...]) -> Indices:
 
 
 def _option_at_start(plain: str, choices: tuple[str, ...]) -> tuple[Indices, str]:
-    """The longest option that the text begins with, and the rest of the text."""
+    """The longest option that the text begins with, and the rest of the text; a value must end where the option does."""
     longest, rest = NO_OPTIONS, ""
     for index, choice in enumerate(choices):
-        option = canonical(choice).casefold()
-        match = re.match(rf"(?:the\s+|a\s+)?{re.escape(option)}(?!\w)", plain) if option else None
+        option = "" if parse_boolean(choice) is not None else canonical(choice).casefold()
+        end = (
+            r"(?!\w)"
+            if is_plain_words(choice)
+            else r"(?=\s*(?:$|[,;]|:\s|\.(?!\d)|\((?=[a-z]{3})|(?:because|since|so|and|or)\b))"
+        )
+        match = re.match(rf"(?:the\s+|a\s+)?{re.escape(option)}{end}", plain) if option else None
         if match and (not longest or len(plain) - match.end() < len(rest)):
             longest, rest = frozenset({index}), plain[match.end() :]
     return longest, rest
 
 
-def _letter_in_sentences(parts: list[str], choices: tuple[str, ...]) -> str | None:
+def _letter_in_sentences(parts: list[str], choices: tuple[str, ...], *, things: bool) -> str | None:
     """The one letter in the last sentence with letters (`the path in (A) is the longest`), or a line of its own."""
     for part in reversed(parts):
         if len(part) <= 120 and len(named := named_options(part, choices)) == 1:
             return _label(named)
-        letters = _marked_letters(part)
+        letters = _marked_letters(part) or (_things_named(part) if things else set())
+        if letters and DECLINED.search(part):
+            return None
+        if len(letters) == 1 and _CONTRAST.search(part) and len(parts) > 1:
+            continue  # what the one that was chosen is held against
         if len(letters) > 1:
             return None
         if letters:
@@ -140,7 +201,17 @@ def _letter_in_sentences(parts: list[str], choices: tuple[str, ...]) -> str | No
 
 
 def _marked_letters(sentence: str) -> set[str]:
-    return {next(group for group in match.groups() if group) for match in _MARKED_LETTER.finditer(sentence)}
+    """Letters that a sentence marks as options, with those joined to them: `option A or B` has two."""
+    letters = set()
+    for match in _MARKED_LETTER.finditer(sentence):
+        letters.add(next(group for group in match.groups() if group))
+        if more := _MORE_LETTERS.match(sentence, match.end()):
+            letters.add(more.group(1))
+    return letters
+
+
+def _things_named(sentence: str) -> set[str]:
+    return {next(filter(None, match.groups())) for match in _NAMED_THING.finditer(sentence)}
 
 
 # ---- An option, or a yes or no, in the words of a sentence.
@@ -150,17 +221,24 @@ _QUESTION_STEMS = {"do", "doe", "did", "ther", "hav", "has"}
 _NEGATION = re.compile(r"\b(?:not|no|n't|never|neither|nor|none)\b|n't\b", re.IGNORECASE)
 _CONCLUSION = re.compile(r"[,;]\s*(?:and\s+)?(?:so|therefore|thus|hence)\b", re.IGNORECASE)
 _COMPARISON = re.compile(r"\b(\w+)\s+(?:[a-z]+\s+)?than\b.*$", re.IGNORECASE)
-_DENIAL = re.compile(r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b)\s+(?:\w+\s+){0,3}$", re.IGNORECASE)
+_DENIED_AFTER = re.compile(
+    r"\w*\W+(?:\w+\s+)?(?:is|are|was|were)(?:n't|\s+(?:not|wrong|incorrect|false))\b", re.IGNORECASE
+)
+_DENIAL = re.compile(
+    r"(?:\bnot\b|n't\b|\bnever\b|\bneither\b|\b(?:anything|all|everything)\s+but\b|\b(?:other|rather)\s+than\b|\bexcept\b)\s+(?:\w+\s+){0,3}$",
+    re.IGNORECASE,
+)
 
 
-def _mentioned_option(parts: list[str], choices: tuple[str, ...], question: str) -> Indices:
-    """The one option whose words the last sentence with any holds; one inside a longer option gives way to it."""
-    if _is_yes_no(choices) or (parts and refuses(parts[-1])):
-        return NO_OPTIONS
+def _mentioned_option(parts: list[str], choices: tuple[str, ...], worded: list[bool], question: str) -> Indices:
+    """The one option of words that the last sentence with any holds; one inside a longer option gives way to it."""
+    if parts and refuses(parts[-1]):  # an option may say so
+        refusing = [i for i in _options_in(parts[-1], choices) if worded[i] and refuses(choices[i])]
+        return frozenset(refusing) if len(refusing) == 1 else NO_OPTIONS
     for part in reversed(parts):
         if refuses(part):
             continue
-        mentioned = _options_in(part, choices)
+        mentioned = [i for i in _options_in(part, choices) if worded[i]]
         if len(mentioned) > 1:
             single = _singled_out(part, mentioned, choices, question)
             return frozenset(single) if len(single) == 1 else NO_OPTIONS
@@ -174,8 +252,17 @@ def _mentioned_option(parts: list[str], choices: tuple[str, ...], question: str)
 def _options_in(part: str, choices: tuple[str, ...]) -> list[int]:
     stems = [_stems(choice) - _AUXILIARY_STEMS for choice in choices]
     part_stems = _stems(part)
-    present = [i for i, needed in enumerate(stems) if needed and needed <= part_stems]
+    in_order = [_stem(word) for word in content_words(part)]
+    present = [
+        i for i, needed in enumerate(stems) if needed and needed <= part_stems and _follow(choices[i], needed, in_order)
+    ]
     return [i for i in present if not any(stems[i] < stems[j] for j in present)]
+
+
+def _follow(choice: str, needed: set[str], in_order: list[str]) -> bool:
+    """Whether the words of an option follow one another in a sentence as they do in the option."""
+    rest = iter(in_order)
+    return all(stem in rest for stem in map(_stem, content_words(choice)) if stem in needed)
 
 
 def _singled_out(part: str, mentioned: list[int], choices: tuple[str, ...], question: str) -> list[int]:
@@ -193,7 +280,9 @@ def _is_denied(part: str, choice: str) -> bool:
     """`it is not on the left` does not say left."""
     first_word = next(iter(content_words(choice)), "")
     mention = re.search(rf"\b{re.escape(_stem(first_word))}", part, re.IGNORECASE)
-    return mention is not None and not _NEGATION.search(choice) and _DENIAL.search(part[: mention.start()]) is not None
+    if mention is None or _NEGATION.search(choice):
+        return False
+    return bool(_DENIAL.search(part[: mention.start()]) or _DENIED_AFTER.match(part, mention.end()))
 
 
 def _stated_verdict(parts: list[str], question: str) -> bool | None:
