@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +59,9 @@ def test_every_gold_is_accepted_and_equals_itself() -> None:
         assert grade({**row, "response": f"<think>so</think><answer>{gold}</answer>"}).score == 1, row
 
 
-def test_a_thousand_rows_of_the_mix_take_seconds_of_the_processor() -> None:
+def test_few_rows_of_the_mix_need_computer_algebra() -> None:
     rows = [row for name in FILES for row in rows_of(name)][::2][:1000]
-    shared_pool().warm_up()
-    seconds = []
+    before = shared_pool().requests
     for row in rows:
-        start = time.thread_time()
         grade(row)
-        seconds.append(time.thread_time() - start)
-    assert sum(seconds) < 3.0 * 3  # waiting for a busy machine is not counted, cold caches are
-    assert sorted(seconds)[int(0.99 * len(seconds))] < 0.1 * 3
+    assert shared_pool().requests - before < 0.05 * len(rows)
