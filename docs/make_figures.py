@@ -283,7 +283,7 @@ DECIDED_BY = (  # what the gold is, the kind in the verdict, where it is compare
     ("anything else", "mathematics", "symbolic.py"),
 )
 ENDS = (
-    "math-verify in a child process  (math_worker.py)\nat most 2 s of its processor time; equal pairs are asked once",
+    "math-verify in a child process  (math_worker.py)\nat most 1.5 s of its processor time; equal pairs are asked once",
     "verdict: score, extracted, reason, kind, and error where the grader failed",
 )
 

@@ -16,7 +16,7 @@ import time
 from functools import lru_cache
 from typing import Any
 
-CPU_SECONDS = 2.0
+CPU_SECONDS = 1.5
 _KERNEL_SECONDS = 3  # rounded down to a whole second of the process's time, so after 2 to 3 s
 _REPEAT_SECONDS = 0.25  # a library may catch everything once
 _MEMORY_BYTES = 4 * 1024**3

@@ -32,7 +32,7 @@ _HUGE_NUMBER = re.compile(
     r"\^\s*\{?[^{}\s^]{1,12}\s*\^\s*\{?[^{}\s^]{1,12}\s*\^|\^\s*\{?\s*\(?\d{5,}|\d{60,}|!\s*!|\d{4,}\s*\)?\s*!|\\binom\s*\{\d{4,}"
     r"|[)\]]\s*\}?\s*\^\s*[{(]?\s*(?:[4-9]\d|\d{3,})|\^\s*\{?\d+\}?\s*!"
 )
-_MAX_RATIOS = 8
+_MAX_SIGNS = 8  # of a ratio or a factorial
 _LONE_LETTER = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _POWER_IN_EXPONENT = re.compile(r"\^\s*[{(]?\s*\(?(\d{1,12})\s*\^\s*[{(]?\s*(\d{1,12})")
 _LARGEST_EXPONENT = 10_000
@@ -54,7 +54,7 @@ def compare_symbolic(answer: str, key: AnswerKey, gold: str) -> Match:
         return Match(False, "words where mathematics is expected")
     if is_huge(plain_gold):
         return Match(False, "the gold is too large to be worked out")
-    if plain.count(":") > _MAX_RATIOS or is_huge(plain):
+    if max(plain.count(":"), plain.count("!")) > _MAX_SIGNS or is_huge(plain):
         return Match(False, "too large to be an answer")
     if _letters_differ_in_case(plain, plain_gold):
         return Match(False, "other letters")  # math-verify does not tell V from v

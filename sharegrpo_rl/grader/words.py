@@ -7,7 +7,7 @@ from math import gcd
 from typing import NamedTuple
 
 from sharegrpo_rl.grader.expressions import replace_number_words
-from sharegrpo_rl.grader.text import canonical
+from sharegrpo_rl.grader.text import canonical, lower_case
 
 HEDGED = re.compile(
     r"\b(?:not|n't|less|more|fewer|greater|least|most|between|cannot|isn't|never|or|either|maybe|perhaps|possibly"
@@ -64,10 +64,6 @@ _SPELLINGS = (
     "feet=foot teeth=tooth mice=mouse geese=goose people=person leaves=leaf knives=knife wolves=wolf"
 )
 _SAME_WORD = dict(pair.split("=") for pair in _SPELLINGS.split())
-_SHORT_WORDS = {
-    *("up", "in", "on", "no", "go", "so", "us", "uk", "ok", "he", "it", "am", "pm", "by", "to", "of", "at", "we", "my"),
-    *("is", "as", "an", "or", "if", "do", "be"),
-}
 _LABEL_A = re.compile(r"(?<=[a-z] )A(?![^\W_])|(?<![^\W_])A(?=\s*(?:$|[^\w\s])|\s+(?:and|or|is)\b)")
 
 
@@ -100,8 +96,7 @@ def phrase(text: str) -> tuple[str, ...]:
 
 def _folded(token: str) -> str:
     """In lower case, unless it may be a symbol, where case tells `Co` from `CO`."""
-    is_symbol = len(token) == 2 and token.isascii() and token[0].isupper() and token.casefold() not in _SHORT_WORDS
-    return token if is_symbol else token.casefold()
+    return lower_case(token) if len(token) > 1 and token.isalpha() else token.casefold()
 
 
 def _contracted(plain: str) -> str:

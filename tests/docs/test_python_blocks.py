@@ -13,7 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RUN_ON = {"docs/open_choices.md": 120, "docs/python_api.md": 600, "docs/environments.md": 120, "docs/rewards.md": 120, "docs/extending.md": 120}
+RUN_ON = {
+    "docs/open_choices.md": 120,
+    "docs/python_api.md": 600,
+    "docs/environments.md": 120,
+    "docs/rewards.md": 120,
+    "docs/extending.md": 120,
+}
 RUN_ON |= {f"docs/algorithms/{name}.md": 120 for name in ("grpo", "grpo_d", "sft", "share_grpo", "step_grpo")}
 
 

@@ -163,7 +163,7 @@ def test_a_gold_that_nobody_can_work_out_costs_nothing(gold: str) -> None:
 
 
 def test_a_grader_error_is_reported_with_the_verdict() -> None:
-    verdict = grade_answer("(x+y+z+w+v)^{39} - 1", make_key("x+1"))
+    verdict = grade_answer("\\int_0^1 (x+y+z+w+v)^{39} dx", make_key("\\int_0^1 x dx + x"))
     assert verdict.score == 0
     assert verdict.kind == "none"
     assert verdict.error is not None
