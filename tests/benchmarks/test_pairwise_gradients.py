@@ -51,6 +51,7 @@ def test_a_wrong_weight_is_noticed(pairwise, monkeypatch):
     assert pairwise.measure(arguments(pairwise, "ShareGRPO", "paper"))["relative_error"] > 1e-3
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_one_json_line(tmp_path):
     done = subprocess.run(
         [sys.executable, SCRIPT, "--algorithm", "GRPO", "--tokens", "4"],
