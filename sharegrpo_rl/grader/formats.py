@@ -360,13 +360,14 @@ def _cue(nouns: str, beside: str, leads: str, *, also: str = "") -> Cue:
 
 CUES: dict[str, Cue] = {
     "English": _pattern(
-        "answer|final|correct|best|right|option|selected|chosen|i",
+        "answer|final|correct|best|right|option|selected|chosen|choice|i",
         r"(?:(?P<final>\bfinal\s+(?:\w+\s+){0,2}(?:answer|value|result)|(?:\*\*|__)\s*answer)"
         r"|\b(?:correct|best)\s+(?!to\b|in\b|for\b)[a-z]+(?:\s+letter)?|\bright\s+(?:answer|option|choice|letter|one)"
         r"|\banswer|\boption\s+letter)"
         r"(?:\s+(?:to\s+(?:the|your|this)\s+question|to\s+choose|here))?\s*(?:\([^()\n]{1,40}\)\s*)?(?:\*|__)*\s*"
         r"(?:(?:is|would\s+be|should\s+be|must\s+be|will\s+be|becomes)\b|:|=|-(?=\s*\(?[A-Za-z]\)?\W*(?:\n|$)))"
         r"\s*(?:therefore|thus|then|indeed|clearly|given\s+by)?\s*,?\s*:?\s*(?:\*|__)*\s*"
+        r"|\bmy\s+(?:choice|pick|selection)\s*(?:(?:is|would\s+be)\b|:|-)\s*"
         r"|\ban\s+answer\s+of\s+|\b(?:selected|chosen)(?:\s+(?:option|choice|answer))?\s*:\s*(?:\*|__)*\s*"
         r"|\bI(?:'d|'ll|'m|\s+would|\s+will|\s+am)?\s+(?:choose|select|pick|go(?:ing)?\s+with)\s+(?:option\s+)?"
         r"(?=\(?[B-Zb-z]\)?\s*(?:[.,;\n]|$))",

@@ -38,6 +38,9 @@ _SENTENCE_END = re.compile(
     r"|(?<=[.!?]\\[\])])\s+|\n+|(?<=[。！？।؟])"
 )
 _NO_ANSWER_FOLLOWS = re.compile(r"(?:e\.g\.|i\.e\.|not\b|based\b|in\b|that\b)", re.IGNORECASE)
+_CORRECTED = re.compile(
+    r"not\s+(?:[^\s.,]{1,20}\s+){0,3}?[^\s.,]{1,20},?\s+but\s+(?:(?:rather|instead)\s+)?(?=\S)", re.IGNORECASE
+)  # `not A but B`
 _REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|can not|unable|impossible|not possible|insufficient|isn't enough|don't have"
     r"|not (?:be )?(?:determined|definitively|provided|given|specified|enough|sufficient|listed|in the options|an option"
@@ -65,7 +68,7 @@ def announcements(text: str) -> list[Announcement]:
     kept = []
     for match in announcing(text)[-_MAX_ANNOUNCEMENTS:]:
         tail = text[match.end() : match.end() + _MAX_TAIL].lstrip(" \t\r\n*#>")
-        line = COPULA_BEHIND.sub("", tail.partition("\n")[0].strip())
+        line = _CORRECTED.sub("", COPULA_BEHIND.sub("", tail.partition("\n")[0].strip()), count=1)
         if "\n" in match.group() and len(line) > _MAX_NEXT_LINE:
             continue
         if line and not _NO_ANSWER_FOLLOWS.match(line):
@@ -155,7 +158,7 @@ _CONCLUSION = re.compile(
 )
 _STATING_VERB = re.compile(
     r"\b(?:is|are|was|were|be|has|have|there's|equals?|equal(?:ing)?\s+to|equaling|gives?|gets?|becomes|makes|leaves"
-    r"|comes\s+to|amounts\s+to|left\s+with|resulting\s+in|yielding|giving|by)\b(?!\s+(?:less|more|greater|fewer|smaller|larger|at\s+(?:least|most)))",
+    r"|takes|lasts|weighs|comes\s+to|amounts\s+to|left\s+with|resulting\s+in|yielding|giving|by)\b(?!\s+(?:less|more|greater|fewer|smaller|larger|at\s+(?:least|most)))",
     re.IGNORECASE,
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")

@@ -418,8 +418,8 @@ def _clock(plain: str) -> Moment | None:
     clock = _CLOCK.match(plain)
     if clock is None or not (clock["minute"] or clock["half"] or clock["oclock"]):
         return None
-    if clock["mark"] == "." and not (clock["half"] or clock["hours"]):
-        return None  # a number
+    if clock["mark"] == "." and not (clock["half"] or (clock["hours"] or "").strip().lower() == "uhr"):
+        return None  # a number: `3.25 hours` is a length of time
     return _time(int(clock["hour"]), int(clock["minute"] or 0), int(clock["second"] or 0), _is_late(clock["half"]))
 
 

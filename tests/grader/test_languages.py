@@ -278,3 +278,17 @@ def test_an_option_written_out_is_read_by_its_letter_where_the_question_lists_op
     assert tagged("6", "B. 6", question=question) == tagged("(B) 6", "B. 6", question=question) == 1
     for wrong in ("A", "5", "A. 6", "B. 5", "B or C"):
         assert tagged(wrong, "B. 6", question=question) == 0, wrong
+
+
+@pytest.mark.parametrize(
+    ("response", "right", "wrong"),
+    [
+        ("The answer is not 15 but 51.", "51", "15"),
+        ("The correct answer is not C, but rather A.", "A", "C"),
+        ("My choice - d", "D", "C"),
+        ("The whole trip takes 3 hours and 15 minutes.", "3.25 hours", "15 minutes"),
+    ],
+)
+def test_what_is_put_right_and_what_is_chosen(response: str, right: str, wrong: str) -> None:
+    assert grade(response, right).score == 1
+    assert grade(response, wrong).score == 0
