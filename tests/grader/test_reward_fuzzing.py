@@ -401,7 +401,7 @@ def bugs_over(number: int, seed: int) -> tuple[Counter[str], list[str]]:
         if verdict.error is None:
             vote(question, verdict.extracted)
         counts[verdict.kind if verdict.error is None else verdict.error.partition(":")[0]] += 1
-        bugs += [f"{error} {row!a}" for error in errors if error and "unexpected: " in error]
+        bugs += [f"{error} {row!a}" for error in errors if error and ("unexpected: " in error or "crash: " in error)]
     return counts, bugs
 
 
