@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
+from sharegrpo_rl.grader.expressions import Tokens
 from sharegrpo_rl.grader.text import content_words
 
 _MAX_CHARACTERS = 400
@@ -300,7 +301,7 @@ _OPERATIONS: dict[str, Callable[[complex, complex], complex]] = {
 # ---- The reader: a sum of products of signed powers; side by side means times.
 
 
-class _Reader:
+class _Reader(Tokens):
     def __init__(self, text: str) -> None:
         self.tokens: list[tuple[str, str]] = []
         position = 0
@@ -318,21 +319,6 @@ class _Reader:
         if self.position < len(self.tokens):
             raise _Unreadable("something follows")
         return tree
-
-    def peek(self) -> tuple[str, str]:
-        return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
-
-    def take(self) -> tuple[str, str]:
-        token = self.peek()
-        self.position += 1
-        return token
-
-    def accept(self, signs: str) -> str:
-        kind, text = self.peek()
-        if kind == "sign" and text in signs:
-            self.position += 1
-            return text
-        return ""
 
     def sum(self) -> Tree:
         self.depth += 1

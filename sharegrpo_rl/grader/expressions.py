@@ -96,21 +96,11 @@ class _NotANumber(ValueError):
     """The text is no closed expression, or its value is out of bounds."""
 
 
-class _Parser:
-    """Recursive descent: a sum of products of signed powers. Juxtaposition multiplies; an integer before a fraction adds."""
+class Tokens:
+    """(kind, text) of each token of an expression, taken one after the other."""
 
-    def __init__(self, text: str) -> None:
-        self.tokens: list[tuple[str, str]] = []
-        position = 0
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None or len(self.tokens) >= _MAX_TOKENS:
-                raise _NotANumber("not an expression")
-            self.tokens.append((str(match.lastgroup), match.group().strip()))
-            position = match.end()
-        self.position = 0
-        self.depth = 0
-        self.unfinished = False  # whether arithmetic on exact numbers is left to do
+    tokens: list[tuple[str, str]]
+    position: int
 
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.position] if self.position < len(self.tokens) else ("end", "")
@@ -126,6 +116,23 @@ class _Parser:
             self.position += 1
             return text
         return ""
+
+
+class _Parser(Tokens):
+    """Recursive descent: a sum of products of signed powers. Juxtaposition multiplies; an integer before a fraction adds."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens: list[tuple[str, str]] = []
+        position = 0
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            if match is None or len(self.tokens) >= _MAX_TOKENS:
+                raise _NotANumber("not an expression")
+            self.tokens.append((str(match.lastgroup), match.group().strip()))
+            position = match.end()
+        self.position = 0
+        self.depth = 0
+        self.unfinished = False  # whether arithmetic on exact numbers is left to do
 
     def parse(self) -> Number:
         value = self.sum()
