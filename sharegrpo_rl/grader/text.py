@@ -49,7 +49,7 @@ def normalized(text: str) -> str:
 def content_words(text: str) -> tuple[str, ...]:
     """Words in lower case and numbers, in order, without articles and small verbs; a label `A` is no article."""
     plain = canonical(text)
-    labels = {match.start() for match in _LABEL_A.finditer(plain)}
+    labels = {match.start() for match in LABEL_A.finditer(plain)}
     words = ((match.start(), match.group()) for match in _TOKEN.finditer(plain))
     words = ((start, word) for start, word in words if word.casefold() not in _ARTICLES or start in labels)
     return tuple(_SYNONYMS.get(word, word) for word in (lower_case(word) for _, word in words))
@@ -233,4 +233,4 @@ _SMALL_WORDS = set(_TWO_LETTER_WORDS.split())
 _ARTICLES = {"a", "an", "the", "is", "are", "was", "be", "it", "its", "of", "to", "at", "in", "on"}
 _SYNONYMS = {"more": "greater", "larger": "greater", "bigger": "greater", "fewer": "less", "smaller": "less"}
 _TOKEN = re.compile(r"[^\W_]+(?:'[a-z]+)?")
-_LABEL_A = re.compile(r"(?<=[a-z] )A(?![^\W_])|(?<![^\W_])A(?=\s*(?:$|[^\w\s])|\s+(?:and|or|is)\b)")
+LABEL_A = re.compile(r"(?<=[a-z] )A(?![^\W_])|(?<![^\W_])A(?=\s*(?:$|[^\w\s])|\s+(?:and|or|is)\b)")

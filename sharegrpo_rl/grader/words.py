@@ -7,7 +7,7 @@ from math import gcd
 from typing import NamedTuple
 
 from sharegrpo_rl.grader.expressions import replace_number_words
-from sharegrpo_rl.grader.text import canonical, lower_case
+from sharegrpo_rl.grader.text import LABEL_A, canonical, lower_case
 
 HEDGED = re.compile(
     r"\b(?:not|n't|less|more|fewer|greater|least|most|between|cannot|isn't|never|or|either|maybe|perhaps|possibly"
@@ -64,7 +64,6 @@ _SPELLINGS = (
     "feet=foot teeth=tooth mice=mouse geese=goose people=person leaves=leaf knives=knife wolves=wolf"
 )
 _SAME_WORD = dict(pair.split("=") for pair in _SPELLINGS.split())
-_LABEL_A = re.compile(r"(?<=[a-z] )A(?![^\W_])|(?<![^\W_])A(?=\s*(?:$|[^\w\s])|\s+(?:and|or|is)\b)")
 
 
 def same_words(answer: str, gold: str) -> bool:
@@ -88,7 +87,7 @@ def same_phrase(first: str, second: str) -> bool:
 def phrase(text: str) -> tuple[str, ...]:
     """Lower-case words, numbers and signs in order, without articles, small verbs and punctuation."""
     plain = _contracted(canonical(text))
-    labels = {match.start() for match in _LABEL_A.finditer(plain)}
+    labels = {match.start() for match in LABEL_A.finditer(plain)}
     tokens = [(match.start(), _folded(match.group())) for match in _TOKEN.finditer(plain)]
     kept = [t for start, t in tokens if (t not in _DROPPED or start in labels) and t not in _SILENT]
     return tuple(_SAME_WORD.get(token, token) for token in kept)
