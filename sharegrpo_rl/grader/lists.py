@@ -293,7 +293,7 @@ def _end_of_separator(text: str, position: int, item_start: int) -> int | None:
 def _with_both_signs(item: str) -> list[str]:
     """`1 ± x` as `1 + x` and `1 - x`."""
     head, sign, tail = re.sub(r"\\pm(?![a-zA-Z])", "±", item).partition("±")
-    if not sign or "±" in tail:
+    if not sign or not tail.strip() or "±" in tail:
         return [item]
     plus = "" if not head.strip() or head.rstrip()[-1] in "=({[" else "+"
     return [f"{head}{plus}{tail}".strip(), f"{head}-{tail}".strip()]

@@ -54,11 +54,14 @@ class Watcher(UserCallback):
             self.host.committed.remote(metrics[0]["iteration"])
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        self.host.lost.remote({rank: str(error) for rank, error in worker_exceptions.items()})
+        controller = ray.get_runtime_context().current_actor
+        self.host.lost_in.remote(controller, {rank: str(error) for rank, error in worker_exceptions.items()})
 
 
 class TrainHost(Mailbox):
     """A mailbox that also runs the TorchTrainer. Controller and workers are its children, and end with it."""
+
+    _controller: Any = None  # of the run, once it has lost a worker
 
     async def start(self, spec: WorkerGroupSpec) -> None:
         """Run the trainer in the background; returns at once."""
@@ -72,6 +75,21 @@ class TrainHost(Mailbox):
         except Exception as error:  # a RayTaskError or one of Ray Train's; the driver gets its text
             reason = f"{type(error).__name__}: {error}"
         await self.end(reason)
+
+    async def lost_in(self, controller: Any, texts: Mapping[int, str]) -> None:
+        """`lost`, by the run's controller. Nobody waits for other workers once the mailbox is closed."""
+        await self.lost(texts)
+        self._controller = controller
+        if self._closed:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """End a run that has lost workers, as Ray Train does on an interrupt: it gives back what they held.
+
+        Killing the controller would leave that to an actor which needs Ray's dashboard, and never ends without one.
+        """
+        if self._controller is not None:
+            self._controller.abort.remote()
 
 
 def fit(spec: WorkerGroupSpec, host: Any) -> None:

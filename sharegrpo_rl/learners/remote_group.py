@@ -236,9 +236,10 @@ class TrainLearnerGroup(VLMLearnerGroup):
         if self._is_shut_down or self._host is None or not ray.is_initialized():
             return
         self._is_shut_down = True
-        if not self._close():  # Ray Train restarts the killed ones once more, and those find the mailbox closed
+        if not self._close():  # the loss of a killed worker ends the run now that the mailbox is closed
             for worker in ray.get(self._host.arrived.remote()):
                 ray.kill(worker)
+            ray.get(self._host.abort.remote())  # where workers were lost before, and others are on their way
             self._close()
         ray.kill(self._host)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -414,6 +414,15 @@ def test_mutated_rows_bring_out_no_bug() -> None:
     assert shared_pool().requests - before < MUTATED / 5  # most rows need no computer algebra
 
 
+@pytest.mark.parametrize("gold", ["\\pm 2", "1, 2", "{1, 2}", "(1, 2)", "2 \\pm 1"])
+@pytest.mark.parametrize("answer", ["\\pm", "\\{\\pm}", "(±)", "±, ±", "{,}", "[;]", "(and)", "2, ±", "{''}", "2 ±"])
+def test_a_sign_without_a_number_is_no_list(answer: str, gold: str) -> None:
+    for text, truth in ((answer, gold), (gold, answer)):
+        verdict = grade(f"<answer>{text}</answer>", truth)
+        assert verdict.error is None
+        assert verdict.score == 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_very_many_mutated_rows_bring_out_no_bug() -> None:
