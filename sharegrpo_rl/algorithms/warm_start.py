@@ -160,7 +160,7 @@ def run_sft(policy: Policy, batch: Callable[[int], Sequence[PromptPack]], settin
         tokens = sum(len(c.token_ids) for p in packs for c in p.completions)
         optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for micro in micro_batches(packs, settings.max_tokens_per_microbatch):
+        for micro in micro_batches(packs, settings.max_tokens_per_microbatch, not policy.shares_prefix):
             loss = -policy.target_logprobs(micro).sum() / tokens
             loss.backward()
             total += loss.item()

@@ -73,7 +73,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
     def update(self, packs: Sequence[PromptPack], **kwargs: Any) -> dict[str, float]:
         """Train on the packs, each worker on its share, whose pixels it fetches."""
         clock = [time.perf_counter()]
-        plan = plan_update(packs, self._options, len(self))
+        plan = plan_update(packs, self._options, len(self), self._prompt_in_each)
         clock.append(time.perf_counter())
         shares = self._shares(plan)
         clock.append(time.perf_counter())
@@ -91,7 +91,8 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     @override(VLMLearnerGroup)
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
-        answers = self._call("reference_kl", self._shares(plan_kl(packs, self._options, len(self))))
+        plan = plan_kl(packs, self._options, len(self), self._prompt_in_each)
+        answers = self._call("reference_kl", self._shares(plan))
         return answers[0][0], gather_kl(packs, [by_pair for _, by_pair in answers])
 
     @property
@@ -116,6 +117,10 @@ class TrainLearnerGroup(VLMLearnerGroup):
     @override(VLMLearnerGroup)
     def parameter_table(self) -> list[tuple[str, int, int]]:
         return list(self._group.members[0].facts["parameter_table"])
+
+    @property
+    def _prompt_in_each(self) -> bool:
+        return not self._group.members[0].facts["shares_prefix"]
 
     @override(LearnerGroup)
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -71,7 +71,11 @@ def _broadcast(value: str) -> str:
 
 
 def _member(rank: int, worker: LearnerWorker) -> Member:
-    facts = {"parameter_table": worker.parameter_table(), "version": worker.version}
+    facts = {
+        "parameter_table": worker.parameter_table(),
+        "version": worker.version,
+        "shares_prefix": worker.learner.rl_module.policy.shares_prefix,
+    }
     return Member(rank, ray.util.get_node_ip_address(), os.getpid(), worker.iteration, facts)
 
 

@@ -62,7 +62,7 @@ class SharedBranches:
         max_tokens: int,
     ) -> None:
         model = unwrapped(policy.model)
-        self.decoder, self.head = model.get_decoder(), model.get_output_embeddings()
+        self.decoder, self.head, self.rule = model.get_decoder(), model.get_output_embeddings(), policy.logit_rule
         parts = [_prefill(policy, chunk, images.of(chunk) if images else None) for chunk in _chunks(prompts)]
         device = parts[0].logits.device
         owner = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(counts, device=device))
@@ -80,7 +80,7 @@ class SharedBranches:
         with self.store.token(), _decode_mode(self.decoder):
             out = self.decoder(input_ids=tokens[:, None], position_ids=self.positions, use_cache=False)
         self.positions = self.positions + 1
-        self.logits = self.head(out.last_hidden_state[:, -1])
+        self.logits = self.rule(self.head(out.last_hidden_state[:, -1]))
 
 
 class CopiedBranches:
@@ -91,12 +91,12 @@ class CopiedBranches:
         start = _prefill(policy, prompts, None)
         owner = torch.arange(len(prompts)).repeat_interleave(torch.tensor(counts)).to(start.logits.device)
         self.cache = start.cache
-        self.cache.batch_select_indices(owner)
+        self.cache.reorder_cache(owner)
         self.mask, self.positions = start.mask[owner], start.positions.index_select(-2, owner)
         self.logits = start.logits[owner]
 
     def keep(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
+        self.cache.reorder_cache(rows)
         self.mask, self.positions = self.mask[rows], self.positions.index_select(-2, rows)
 
     def step(self, tokens: Tensor) -> None:

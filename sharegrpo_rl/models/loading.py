@@ -14,14 +14,12 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, current_layout, use_layout
-from sharegrpo_rl.models.policy import Policy
-from sharegrpo_rl.models.prompts import PromptSettings
+from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.prompts import PromptSettings, takes_pictures
 from sharegrpo_rl.models.smollm2 import NAME
 
 NONE, SELECTIVE, FULL = "none", "selective", "full"
-LANGUAGE = "language model"
-VISION_PARTS = ("visual", "vision_tower", "vision_model")
-PROJECTOR_PARTS = ("merger", "deepstack_merger_list", "multi_modal_projector", "connector", "mm_projector")
+LANGUAGE, VISION, PROJECTOR, AUDIO = "language model", "vision tower", "projector", "audio tower"
 # The operators whose results `selective` keeps.
 _PRODUCTS = (
     "mm",
@@ -71,9 +69,14 @@ def load_policy(settings: ModelSettings) -> Policy:
 
 
 def _freeze(model: Any, settings: ModelSettings) -> None:
-    frozen = {"vision tower": settings.freeze_vision_tower, "projector": settings.freeze_projector}
-    for name, parameter in model.named_parameters():
-        if frozen.get(part_of(name), False):
+    asked = {VISION: settings.freeze_vision_tower, PROJECTOR: settings.freeze_projector}
+    for part in (part for part, frozen in asked.items() if frozen):
+        parts = Parts(model)
+        parameters = [parameter for name, parameter in model.named_parameters() if parts.of(name) == part]
+        if not parameters:
+            key = f"freeze_{part.replace(' ', '_')}"
+            raise UserError(f"{key}: this model ({model.config.model_type}) has no {part}; leave the key out")
+        for parameter in parameters:
             parameter.requires_grad_(False)
 
 
@@ -82,12 +85,12 @@ def _add_lora(model: Any, settings: ModelSettings) -> Any:
 
     lora = settings.lora or {}
     targets: Sequence[str] = lora.get("target_modules", ["language"])
-    parts = {"language": LANGUAGE, "vision": "vision tower", "projector": "projector"}
-    chosen = {parts[t] for t in targets}
+    names = {"language": LANGUAGE, "vision": VISION, "projector": PROJECTOR}
+    chosen, parts = {names[t] for t in targets}, Parts(model)
     modules = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and part_of(name) in chosen
+        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and parts.of(name) in chosen
     ]
     if not modules:
         raise UserError(f"lora.target_modules: {list(targets)} match no linear layer of this model")
@@ -106,11 +109,9 @@ def load_model(path: str, dtype: str) -> tuple[Any, Any]:
     """A vision-language model with its processor, or a text-only causal model with its tokenizer. Safetensors only."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     try:
-        config = AutoConfig.from_pretrained(path)
-        sees = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        sees = takes_pictures(AutoConfig.from_pretrained(path))
         auto, side = (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
         model = auto.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
         processor = side.from_pretrained(path)
@@ -136,12 +137,35 @@ def is_finite(weight: torch.Tensor) -> bool:
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
-def part_of(name: str) -> str:
-    """Which part a parameter belongs to: vision tower, projector or language model."""
-    pieces = name.split(".")
-    if any(p in PROJECTOR_PARTS for p in pieces):  # Qwen3-VL's deeper mergers among them
-        return "projector"
-    return "vision tower" if any(p in VISION_PARTS for p in pieces) else LANGUAGE
+class Parts:
+    """Which part each parameter and module belongs to, by the model's structure.
+
+    The language model is what lies under the decoder, with embeddings and head; the vision tower what was built from
+    `vision_config`; the projector all else, mergers inside the tower (Qwen, GLM) among it. Text models have one part.
+    """
+
+    def __init__(self, model: Any) -> None:
+        inner = unwrapped(model)
+        language = {id(m) for m in (inner.get_decoder(), inner.get_input_embeddings(), inner.get_output_embeddings())}
+        towers = {
+            type(config): VISION if "vision" in key else AUDIO
+            for key, config in vars(inner.config).items()
+            if key.endswith(("vision_config", "audio_config")) and config is not None
+        }
+        self._rest = PROJECTOR if towers else LANGUAGE
+        self._roots: dict[str, str] = {}
+        for name, module in inner.named_modules():
+            if id(module) in language:
+                self._roots[name] = LANGUAGE
+            elif (part := towers.get(type(getattr(module, "config", None)))) and name:
+                self._roots[name] = part
+
+    def of(self, name: str) -> str:
+        """The part of a parameter or module by its name, peft's and an adapter's names included."""
+        pieces = name.removeprefix("base_model.model.").split(".")
+        ends = range(len(pieces), 0, -1)
+        part = next((self._roots[root] for end in ends if (root := ".".join(pieces[:end])) in self._roots), self._rest)
+        return PROJECTOR if part == VISION and any("merger" in piece for piece in pieces) else part
 
 
 def layers(model: Any) -> list[Any]:
@@ -154,8 +178,9 @@ def layers(model: Any) -> list[Any]:
 def parameter_table(model: Any) -> list[tuple[str, int, int]]:
     """(part, parameters, trainable parameters) for each part of the model, adapters in a row of their own."""
     rows: dict[str, list[int]] = {}
+    parts = Parts(model)
     for name, parameter in model.named_parameters():
-        part = f"LoRA ({part_of(name)})" if "lora_" in name else part_of(name)
+        part = f"LoRA ({parts.of(name)})" if "lora_" in name else parts.of(name)
         row = rows.setdefault(part, [0, 0])
         row[0] += parameter.numel()
         row[1] += parameter.numel() * parameter.requires_grad

@@ -15,9 +15,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
-from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, use_layout
-from sharegrpo_rl.models.families import banned_ids, end_ids, logit_rule, obstacle, use_branch_attention
+from sharegrpo_rl.models.families import (
+    UNCHANGED,
+    LogitRule,
+    banned_ids,
+    end_ids,
+    logit_rule,
+    obstacle,
+    use_branch_attention,
+    use_exact_attention,
+)
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
 from sharegrpo_rl.models.vision import (
     Features,
@@ -61,20 +69,21 @@ class Policy:
         self.temperature = temperature
         self.logprob_temperature = logprob_temperature
         inner = unwrapped(model)
-        if rule := logit_rule(inner):
-            raise UserError(f"model: {inner.config.model_type} changes its logits by {rule}, which is not supported")
+        tokenizer = self.encoder.tokenizer
+        text = tokenizer("Is it so?", add_special_tokens=False, return_tensors="pt")["input_ids"]
+        self.logit_rule = logit_rule(inner, text)
         self.obstacle = obstacle(inner)  # why completions cannot share their prompt's forward; None where they do
         self.shares_prefix = self.obstacle is None
         if self.shares_prefix:
             use_branch_attention(inner)
         else:
+            use_exact_attention(inner)
             _warn_once(f"one row per completion, the prompt repeated in each: {self.obstacle}")
         use_matrix_products(inner)
         use_window_attention(inner)
-        tokenizer = self.encoder.tokenizer
         self.end_ids: tuple[int, ...] = end_ids(inner, tokenizer)
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.end_ids[0]
-        self.banned: Tensor = torch.tensor(banned_ids(inner, tokenizer), dtype=torch.long)
+        self.banned: Tensor = torch.tensor(banned_ids(inner, processor), dtype=torch.long)
         # Set where the model is sharded: runs a function while the weights that belong to no layer are gathered.
         self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None
         self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the shards are held in a wider type
@@ -115,8 +124,8 @@ class Policy:
         def values() -> TokenValues:
             if self.shares_prefix:
                 features = None if images is None else images.of([p.prompt for p in packs])
-                return branch_logprobs(model, packs, temperature, self.banned, features)
-            return padded_logprobs(model, packs, temperature, self.banned, self.pad_id)
+                return branch_logprobs(model, packs, temperature, self.banned, features, self.logit_rule)
+            return padded_logprobs(model, packs, temperature, self.banned, self.pad_id, self.logit_rule)
 
         return values() if self.unsharded is None else self.unsharded(values)
 
@@ -153,6 +162,7 @@ def branch_logprobs(
     temperature: float,
     banned: Tensor | None,
     images: Mapping[str, Features] | None = None,
+    rule: LogitRule = UNCHANGED,
 ) -> TokenValues:
     """The shared-prefix forward: each prompt run once and each completion token once.
 
@@ -173,11 +183,16 @@ def branch_logprobs(
             **image_arguments,
         )
     hidden = out.last_hidden_state[0].index_select(0, _predictors(prompts, layout).to(device))
-    return _head(model, hidden, _labels(packs).to(device), temperature, banned)
+    return _head(model, hidden, _labels(packs).to(device), temperature, banned, rule)
 
 
 def padded_logprobs(
-    model: Any, packs: Sequence[PromptPack], temperature: float, banned: Tensor | None, pad_id: int
+    model: Any,
+    packs: Sequence[PromptPack],
+    temperature: float,
+    banned: Tensor | None,
+    pad_id: int,
+    rule: LogitRule = UNCHANGED,
 ) -> TokenValues:
     """One right-padded row for each completion, images repeated: the reference for tests, and the path of other families."""
     completions = [c.token_ids for p in packs for c in p.completions]
@@ -190,7 +205,7 @@ def padded_logprobs(
     for row, prompt, tokens in zip(hidden, prompts, completions, strict=True):
         first = len(prompt.input_ids) - 1
         picked.append(row[first : first + len(tokens)])
-    return _head(model, torch.cat(picked), _labels(packs).to(model.device), temperature, banned)
+    return _head(model, torch.cat(picked), _labels(packs).to(model.device), temperature, banned, rule)
 
 
 def _labels(packs: Sequence[PromptPack]) -> Tensor:
@@ -251,15 +266,17 @@ def _row_positions(model: Any, prompts: Sequence[Prompt], layout: Layout) -> Ten
     return flat[:, None] if padded.ndim == 3 else flat
 
 
-def _head(model: Any, hidden: Tensor, labels: Tensor, temperature: float, banned: Tensor | None) -> TokenValues:
+def _head(
+    model: Any, hidden: Tensor, labels: Tensor, temperature: float, banned: Tensor | None, rule: LogitRule
+) -> TokenValues:
     """Log-probs and entropies from hidden states [N, D], the logits in chunks."""
     head = model.get_output_embeddings()
     banned = None if banned is None else banned.to(hidden.device)
-    if type(head) is nn.Linear and head.bias is None:
-        return TokenValues(*head_logprobs(hidden, head.weight, labels, temperature, banned))
+    if type(head) is nn.Linear and head.bias is None and rule.cap is None:
+        return TokenValues(*head_logprobs(hidden, head.weight, labels, temperature / rule.scale, banned))
 
     def values(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return token_logprobs(mask_logits(head(h), temperature, banned), y)
+        return token_logprobs(mask_logits(rule(head(h)), temperature, banned), y)
 
     size = chunk_rows(len(hidden), head.weight.shape[0], hidden.device.type)
     chunks = zip(hidden.split(size), labels.split(size), strict=True)

@@ -106,8 +106,34 @@ class PromptEncoder:
                 raise UserError(
                     "the model is text-only and the question has an image; choose a vision-language model (key: model)"
                 )
-            messages = [{**m, "content": _plain_text(m["content"])} for m in messages]
+            messages[-1] = _as_text(messages[-1])
+        if s.system_prompt.strip() and self._system_is_text:
+            messages[0] = _as_text(messages[0])
         return self._apply_template(messages)
+
+    @cached_property
+    def _system_is_text(self) -> bool:
+        """Does the template take a system message as a string, not as a list of parts? Whichever it shows as it is.
+
+        Others print the list itself, leave the message out, or fail. UserError where neither form is shown.
+        """
+        marker = "It's a 'line'\nand another"  # printed in a list, quotes and line end would be escaped
+        messages = chat_messages("Why?", 0, marker, "")
+        if self.image_processor is None:
+            messages[-1] = _as_text(messages[-1])
+        failure: UserError | None = None
+        for is_text in (False, True):
+            try:
+                text = self._apply_template([_as_text(messages[0]) if is_text else messages[0], messages[1]])
+            except UserError as error:
+                failure = failure or error
+            else:
+                if text.count(marker) == 1:
+                    return is_text
+        raise failure or UserError(
+            "system_prompt: the model's chat template does not show a system message; leave it empty, and put its text into "
+            "format_prompt"
+        )
 
     def _apply_template(self, messages: list[dict[str, Any]]) -> str:
         """The model's own template. UserError, with the template's words, where it is missing or refuses the messages."""
@@ -250,18 +276,35 @@ def picture_key(picture: Picture) -> str:
     return blake2b(picture.tobytes() + str(picture.shape).encode(), digest_size=16).hexdigest()
 
 
-def _plain_text(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+def _as_text(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with its parts, all of text, joined to one string."""
+    return {**message, "content": "".join(part["text"] for part in message["content"])}
 
 
 def load_processor(path: str) -> Any:
     """Processor of a vision-language model, or tokenizer of a text-only one; UserError where neither can be loaded."""
-    from transformers import AutoProcessor
+    from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
     try:
-        return AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        sees = takes_pictures(AutoConfig.from_pretrained(path))
+        return (AutoProcessor if sees else AutoTokenizer).from_pretrained(path)
+    except (ImportError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"model: cannot load the processor of {path!r} ({reason}); give a Hugging Face folder or name"
         ) from error
+
+
+def takes_pictures(config: Any) -> bool:
+    """Does transformers have the model as one of pictures and text? UserError where it has it as a text model that sees:
+    such a model takes its pictures in a way of its own."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return True
+    if getattr(config, "vision_config", None) is not None:
+        raise UserError(
+            f"model: {config.model_type} sees, but transformers has it as a text model (CausalLM), and its way of taking "
+            "pictures is not supported; choose a model of AutoModelForImageTextToText"
+        )
+    return False

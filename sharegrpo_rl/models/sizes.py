@@ -84,14 +84,15 @@ def measure(config: Any) -> ModelSizes:
     """The sizes of a transformers config."""
     import torch
 
-    from sharegrpo_rl.models.loading import parameter_table, part_of
+    from sharegrpo_rl.models.loading import Parts, parameter_table
 
     model, text = _empty_model(config), config.get_text_config()
+    parts = Parts(model)
     width: dict[str, int] = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
-            width[part_of(name)] = width.get(part_of(name), 0) + module.in_features + module.out_features
-    layers = {(part_of(name), name.rpartition(".")[2]) for name, _ in model.named_modules()}
+            width[parts.of(name)] = width.get(parts.of(name), 0) + module.in_features + module.out_features
+    layers = {(parts.of(name), name.rpartition(".")[2]) for name, _ in model.named_modules()}
     heads = text.num_attention_heads
     stack = LayerSizes(
         text.num_hidden_layers,
@@ -117,11 +118,12 @@ def measure(config: Any) -> ModelSizes:
 def _empty_model(config: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    takes_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    from sharegrpo_rl.models.prompts import takes_pictures
+
+    auto = AutoModelForImageTextToText if takes_pictures(config) else AutoModelForCausalLM
     with torch.device("meta"):
-        model = (AutoModelForImageTextToText if takes_images else AutoModelForCausalLM).from_config(config)
+        model = auto.from_config(config)
     model.tie_weights()
     return model
 

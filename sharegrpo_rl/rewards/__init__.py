@@ -1,1 +1,0 @@
-"""Rule-based rewards: functions of texts, and the rubric that weighs them."""

@@ -71,16 +71,20 @@ class UpdateShare:
         return replace(self, minibatches=tuple(batches))
 
 
-def plan_update(packs: Sequence[PromptPack], options: RunOptions, ranks: int) -> list[UpdateShare]:
+def plan_update(
+    packs: Sequence[PromptPack], options: RunOptions, ranks: int, prompt_in_each: bool = False
+) -> list[UpdateShare]:
     """Each rank's share of an update. All have equally many micro-batches in each minibatch, of about equal cost.
 
     Denominators are counted before anything is cut, so the sum of all ranks' gradients does not depend on `ranks`. Packs
     in which every advantage is 0 need no pass unless the loss has a KL term, and stay in the denominator.
+
+    prompt_in_each: the model runs the prompt again for each completion (where `Policy.shares_prefix` is False).
     """
     groups = minibatches(_numbered(packs), options.minibatch_size)
     active = [[p for p in g if options.kl_in_loss or np.any(p.pack.advantages != 0)] for g in groups]
     denominators = [_denominators([p.pack for p in g], options) for g in groups]
-    return _shares(packs, active, denominators, options.max_tokens_per_microbatch, ranks)
+    return _shares(packs, active, denominators, options.max_tokens_per_microbatch, ranks, prompt_in_each)
 
 
 def _denominators(packs: Sequence[PromptPack], options: RunOptions) -> tuple[Denominator, Denominator | None]:
@@ -91,9 +95,12 @@ def _denominators(packs: Sequence[PromptPack], options: RunOptions) -> tuple[Den
     return count(packs, options), count_kl(packs, options)
 
 
-def plan_kl(packs: Sequence[PromptPack], options: RunOptions, ranks: int) -> list[UpdateShare]:
+def plan_kl(
+    packs: Sequence[PromptPack], options: RunOptions, ranks: int, prompt_in_each: bool = False
+) -> list[UpdateShare]:
     """Each rank's share of packs whose KL is measured (`TrainingStep.kl_of`): every pack once, none left out."""
-    return _shares(packs, [_numbered(packs)], [(count(packs, options), None)], options.max_tokens_per_microbatch, ranks)
+    denominators = [(count(packs, options), None)]
+    return _shares(packs, [_numbered(packs)], denominators, options.max_tokens_per_microbatch, ranks, prompt_in_each)
 
 
 def gather_kl(packs: Sequence[PromptPack], by_rank: Iterable[Mapping[int, float]]) -> list[NDArray[np.float64]]:
@@ -123,12 +130,12 @@ def minibatches(packs: Sequence[G], questions: int | None) -> list[list[G]]:
     return [[p for g in groups[i : i + size] for p in g] for i in range(0, len(groups), size)]
 
 
-def micro_batches(packs: Sequence[PromptPack], max_tokens: int) -> list[list[PromptPack]]:
+def micro_batches(packs: Sequence[PromptPack], max_tokens: int, prompt_in_each: bool = False) -> list[list[PromptPack]]:
     """Packs in order, as many in each micro-batch as fit; one that does not fit is cut into sub-packs."""
     batches: list[list[PromptPack]] = []
     room = 0
-    for pack in (part for p in packs for part in cut(p, max_tokens)):
-        size = num_tokens(pack)
+    for pack in (part for p in packs for part in cut(p, max_tokens, prompt_in_each)):
+        size = num_tokens(pack, prompt_in_each)
         if size > room:
             batches.append([])
             room = max_tokens
@@ -137,16 +144,17 @@ def micro_batches(packs: Sequence[PromptPack], max_tokens: int) -> list[list[Pro
     return batches
 
 
-def cut(pack: PromptPack, max_tokens: int) -> list[PromptPack]:
+def cut(pack: PromptPack, max_tokens: int, prompt_in_each: bool = False) -> list[PromptPack]:
     """Sub-packs that repeat the prompt, or the pack itself where it fits; a completion is never cut, however long."""
-    if num_tokens(pack) <= max_tokens:
+    if num_tokens(pack, prompt_in_each) <= max_tokens:
         return [pack]
     prompt, size = len(pack.prompt.input_ids), 0
+    once, each = (0, prompt) if prompt_in_each else (prompt, 0)
     parts: list[list[int]] = []
     current: list[int] = []
     for i, completion in enumerate(pack.completions):
-        length = len(completion.token_ids)
-        if current and prompt + size + length > max_tokens:
+        length = len(completion.token_ids) + each
+        if current and once + size + length > max_tokens:
             parts.append(current)
             current, size = [], 0
         current.append(i)
@@ -166,9 +174,10 @@ def select(pack: PromptPack, rows: Sequence[int]) -> PromptPack:
     )
 
 
-def num_tokens(pack: PromptPack) -> int:
-    """Tokens that run through the model: the prompt once and every completion once."""
-    return len(pack.prompt.input_ids) + sum(len(c.token_ids) for c in pack.completions)
+def num_tokens(pack: PromptPack, prompt_in_each: bool = False) -> int:
+    """Tokens that run through the model: every completion once, and the prompt once or with each of them."""
+    prompts = len(pack.completions) if prompt_in_each else 1
+    return prompts * len(pack.prompt.input_ids) + sum(len(c.token_ids) for c in pack.completions)
 
 
 def balance(costs: Sequence[int], ranks: int, limit: int) -> list[list[list[int]]]:
@@ -219,9 +228,9 @@ class _NumberedPack(NamedTuple):
     def has_images(self) -> bool:
         return bool(self.pack.prompt.images)
 
-    def cut(self, max_tokens: int) -> list[_NumberedPack]:
-        pairs = iter(self.pairs)
-        return [_NumberedPack(p, tuple(islice(pairs, len(p.completions)))) for p in cut(self.pack, max_tokens)]
+    def cut(self, max_tokens: int, prompt_in_each: bool) -> list[_NumberedPack]:
+        pairs, parts = iter(self.pairs), cut(self.pack, max_tokens, prompt_in_each)
+        return [_NumberedPack(p, tuple(islice(pairs, len(p.completions)))) for p in parts]
 
 
 def _numbered(packs: Sequence[PromptPack]) -> list[_NumberedPack]:
@@ -235,8 +244,12 @@ def _shares(
     denominators: Sequence[tuple[Denominator, Denominator | None]],
     max_tokens: int,
     ranks: int,
+    prompt_in_each: bool,
 ) -> list[UpdateShare]:
-    cuts = [_in_order(p, max_tokens) if ranks == 1 else _over_ranks(p, max_tokens, ranks) for p in active]
+    cuts = [
+        _in_order(p, max_tokens, prompt_in_each) if ranks == 1 else _over_ranks(p, max_tokens, ranks, prompt_in_each)
+        for p in active
+    ]
     starts, tokens = _token_starts(packs)
     skipped = len(packs) - sum(map(len, active))
     return [
@@ -267,14 +280,16 @@ def _token_starts(packs: Sequence[PromptPack]) -> tuple[NDArray[np.int64], int]:
     return np.asarray(starts, np.int64), end
 
 
-def _in_order(packs: Sequence[_NumberedPack], max_tokens: int) -> list[list[MicroBatch]]:
+def _in_order(packs: Sequence[_NumberedPack], max_tokens: int, prompt_in_each: bool) -> list[list[MicroBatch]]:
     """The micro-batches of a single rank."""
     pairs = iter([pair for p in packs for pair in p.pairs])
-    batches = micro_batches([p.pack for p in packs], max_tokens)
+    batches = micro_batches([p.pack for p in packs], max_tokens, prompt_in_each)
     return [[MicroBatch(tuple(b), tuple(islice(pairs, sum(len(p.completions) for p in b)))) for b in batches]]
 
 
-def _over_ranks(packs: Sequence[_NumberedPack], max_tokens: int, ranks: int) -> list[list[MicroBatch]]:
+def _over_ranks(
+    packs: Sequence[_NumberedPack], max_tokens: int, ranks: int, prompt_in_each: bool
+) -> list[list[MicroBatch]]:
     """[rank][micro-batch]. If one rank shows images in a step all of them do, or they would wait for each other in the
     vision tower."""
     fillers = {
@@ -285,9 +300,10 @@ def _over_ranks(packs: Sequence[_NumberedPack], max_tokens: int, ranks: int) -> 
     room = max_tokens
     if len(fillers) == 2:  # a micro-batch without images may have to take a filler in
         room = max(max_tokens - num_tokens(fillers[True].pack), -(-max_tokens // 2))
-    parts = [part for p in packs for part in p.cut(room)]
+    parts = [part for p in packs for part in p.cut(room, prompt_in_each)]
+    costs = [num_tokens(p.pack, prompt_in_each) for p in parts]
     filled: list[list[MicroBatch]] = [[] for _ in range(ranks)]
-    for step in zip(*balance([num_tokens(p.pack) for p in parts], ranks, room), strict=True):
+    for step in zip(*balance(costs, ranks, room), strict=True):
         by_rank = [[parts[i] for i in items] for items in step]
         images_in_step = any(p.has_images for rank_parts in by_rank for p in rank_parts)
         for rank, rank_parts in enumerate(by_rank):

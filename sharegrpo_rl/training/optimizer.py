@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sharegrpo_rl.config.run import RunOptions
-from sharegrpo_rl.models.loading import LANGUAGE, part_of
+from sharegrpo_rl.models.loading import LANGUAGE, Parts
 from sharegrpo_rl.ops.schedules import lr_multiplier
 
 _HOOK = "_master_weights_hook"
@@ -19,9 +19,10 @@ _HOOK = "_master_weights_hook"
 def build_optimizer(model: nn.Module, options: RunOptions) -> MasterWeightsAdamW:
     """One parameter group for each pair (language or vision, matrices or vectors); vectors are not decayed."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    parts = Parts(model)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((part_of(name) != LANGUAGE, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((parts.of(name) != LANGUAGE, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise ValueError("the model has no trainable parameters")
     return MasterWeightsAdamW(

@@ -138,7 +138,7 @@ class TrainingStep:
 
     def update(self, packs: Sequence[PromptPack]) -> dict[str, float]:
         """Train on the packs, alone; returns the metrics of the update (means over its optimizer steps)."""
-        return self.run(plan_update(packs, self.options, 1)[0])
+        return self.run(plan_update(packs, self.options, 1, not self.policy.shares_prefix)[0])
 
     def run(self, share: UpdateShare) -> dict[str, float]:
         """Train on this rank's share of an update; returns the metrics of the whole update, on every rank."""
@@ -161,7 +161,7 @@ class TrainingStep:
 
     def reference_kl(self, packs: Sequence[PromptPack]) -> list[np.ndarray]:
         """For each pack the summed KL estimate of each completion, [G] nats: what `kl_in_reward: True` takes off."""
-        return gather_kl(packs, [self.kl_of(plan_kl(packs, self.options, 1)[0])])
+        return gather_kl(packs, [self.kl_of(plan_kl(packs, self.options, 1, not self.policy.shares_prefix)[0])])
 
     @torch.no_grad()
     def kl_of(self, share: UpdateShare) -> dict[int, float]:

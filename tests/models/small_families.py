@@ -6,10 +6,22 @@ import torch
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    CohereConfig,
+    CohereForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GraniteConfig,
+    GraniteForCausalLM,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3ImageProcessor,
     Idefics3Processor,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
@@ -23,11 +35,19 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
     SmolVLMImageProcessor,
@@ -48,6 +68,12 @@ TEXT = {
     "initializer_range": 0.2,
     "max_position_embeddings": 512,
 }
+LINEAR = {
+    "head_dim": 16, "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+}  # fmt: skip
+MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 2, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True}
 
 
 def _finished(model: Any, tokenizer: Any) -> Any:
@@ -66,17 +92,25 @@ def _text_options(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def text_only(family: str) -> tuple[Any, Any]:
-    """A causal language model with its tokenizer; `family`: llama, mistral (no sliding window), qwen2 or qwen3."""
+def text_only(family: str, **options: Any) -> tuple[Any, Any]:
+    """A causal language model with its tokenizer; `family`: one of these; `options`: of its config."""
     tokenizer = build_tokenizer(CORPUS, 300)
     config, kind, more = {
+        "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.0625}),
+        "falcon_h1": (FalconH1Config, FalconH1ForCausalLM, {**MAMBA, "lm_head_multiplier": 0.4}),
+        "gemma2": (Gemma2Config, Gemma2ForCausalLM, {"head_dim": 16, "final_logit_softcapping": 2.5}),
+        "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, {"head_dim": 16, "sliding_window": 8}),
+        "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0}),
+        "lfm2": (Lfm2Config, Lfm2ForCausalLM, {"layer_types": ["conv", "full_attention"]}),
+        "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM, {"head_dim": 16, **EXPERTS}),
+        "smollm3": (SmolLM3Config, SmolLM3ForCausalLM, {"no_rope_layers": [1, 0]}),
         "llama": (LlamaConfig, LlamaForCausalLM, {}),
         "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
         "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
     }[family]
     torch.manual_seed(0)
-    options = {**_text_options(tokenizer), "tie_word_embeddings": False, **more}
+    options = {**_text_options(tokenizer), "tie_word_embeddings": False, **more, **options}
     return _finished(kind(config(**options)), tokenizer), tokenizer
 
 
@@ -138,13 +172,14 @@ def qwen2_vl() -> tuple[Any, Any]:
     return _finished(Qwen2VLForConditionalGeneration(config), tokenizer), processor
 
 
-def qwen3_vl() -> tuple[Any, Any]:
-    """Qwen3-VL: features of two vision layers added to the first two text layers, interleaved multimodal rope."""
+def qwen3_vl(experts: bool = False) -> tuple[Any, Any]:
+    """Qwen3-VL (`experts`: its MoE): features of two vision layers added to the first two text layers, interleaved rope."""
     tokenizer = build_tokenizer(CORPUS, 300)
     ids = tokenizer.convert_tokens_to_ids
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    config = Qwen3VLConfig(
-        text_config={**_text_options(tokenizer), "num_hidden_layers": 3, "head_dim": 16, "rope_parameters": rope},
+    text = {**_text_options(tokenizer), "num_hidden_layers": 3, "head_dim": 16, "rope_parameters": rope}
+    config = (Qwen3VLMoeConfig if experts else Qwen3VLConfig)(
+        text_config={**text, **(EXPERTS if experts else {})},
         vision_config={
             "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
             "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16,
@@ -162,7 +197,38 @@ def qwen3_vl() -> tuple[Any, Any]:
         video_processor=Qwen3VLVideoProcessor(patch_size=7),
         chat_template=CHAT_TEMPLATE,
     )
-    return _finished(Qwen3VLForConditionalGeneration(config), tokenizer), processor
+    kind = Qwen3VLMoeForConditionalGeneration if experts else Qwen3VLForConditionalGeneration
+    return _finished(kind(config), tokenizer), processor
+
+
+def qwen3_5() -> tuple[Any, Any]:
+    """Qwen3.5: a layer of linear attention (gated delta rule, with a convolution) before one of full attention."""
+    tokenizer = build_tokenizer(CORPUS, 300)
+    ids = tokenizer.convert_tokens_to_ids
+    rope = {
+        "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True,
+        "partial_rotary_factor": 1.0,
+    }  # fmt: skip
+    config = Qwen3_5Config(
+        text_config={**_text_options(tokenizer), **LINEAR, "rope_parameters": rope},
+        vision_config={
+            "depth": 2, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
+            "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16,
+            "initializer_range": 0.2,
+        },
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=7, size={"shortest_edge": 784, "longest_edge": 3136}),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(patch_size=7),
+        chat_template=CHAT_TEMPLATE,
+    )
+    return _finished(Qwen3_5ForConditionalGeneration(config), tokenizer), processor
 
 
 def idefics3(splitting: bool = True) -> tuple[Any, Any]:

@@ -7,11 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_families import text_only
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Phi4MultimodalConfig,
+)
 
 from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.loading import ModelSettings, load_policy, parameter_table, save_pretrained
+from sharegrpo_rl.models.loading import ModelSettings, Parts, load_policy, parameter_table, save_pretrained
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings, load_processor
 from sharegrpo_rl.training.step import TrainingStep
@@ -251,3 +257,71 @@ def test_a_wrong_name_is_a_user_error(monkeypatch, tmp_path):
 def test_the_processor_alone(folder, policy):
     assert type(load_processor(str(folder))) is type(AutoProcessor.from_pretrained(folder))
     assert load_processor(str(folder)).tokenizer.get_vocab() == policy.encoder.tokenizer.get_vocab()
+
+
+def test_a_text_model_with_the_processor_of_a_seeing_one_has_its_tokenizer(tmp_path):
+    """Gemma 3's text models name Gemma3Processor, which they have no files for."""
+    model, tokenizer = text_only("gemma3")
+    save_pretrained(Policy(model, tokenizer, PROMPTS), tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "processor_class": "Gemma3Processor"}))
+    assert load_processor(str(tmp_path)).get_vocab() == tokenizer.get_vocab()
+    assert load(tmp_path).encoder.image_processor is None
+
+
+def test_a_text_model_that_sees_is_named_as_what_it_is(tmp_path):
+    Phi4MultimodalConfig().save_pretrained(tmp_path)
+    for loaded in (load, lambda path: load_processor(str(path))):
+        with pytest.raises(UserError, match=r"model: phi4_multimodal sees, but transformers has it as a text model"):
+            loaded(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["freeze_vision_tower", "freeze_projector"])
+def test_a_freeze_that_touches_nothing_is_an_error(tmp_path, key):
+    save_pretrained(Policy(*text_only("llama"), PROMPTS), tmp_path)
+    with pytest.raises(UserError, match=rf"{key}: this model \(llama\) has no "):
+        load(tmp_path, **{key: True})
+
+
+# What each part of a family is made of: the first names of its parameters.
+STRUCTURES = {
+    "cosmos3_edge": ("model.visual", "model.projector"),
+    "deepseek_vl": ("model.vision_model", "model.aligner"),
+    "deepseek_vl_hybrid": (
+        "model.vision_model model.high_res_vision_model",
+        "model.aligner",
+    ),
+    "ernie4_5_vl_moe": ("model.vision_tower", "model.resampler_model"),
+    "gemma3": ("model.vision_tower", "model.multi_modal_projector"),
+    "glm4v": ("model.visual", "model.visual.merger"),
+    "hyperclovax_vision_v2": ("model.vision_model", "model.projector model.vision_model.merger"),
+    "internvl": ("model.vision_tower", "model.multi_modal_projector"),
+    "janus": ("model.vision_model", "model.aligner"),
+    "kimi_k25": ("model.vision_tower", "model.mm_projector"),
+    "lfm2_vl": ("model.vision_tower", "model.multi_modal_projector"),
+    "lighton_ocr": ("model.vision_encoder", "model.vision_projection"),
+    "llava_next": ("model.vision_tower", "model.multi_modal_projector model.image_newline"),
+    "mistral3": ("model.vision_tower", "model.multi_modal_projector"),
+    "muse_glimmer": ("model.vision_tower", "model.vision_adapter"),
+    "ovis2": ("model.vision_tower", "model.visual_embeddings_table"),
+    "paddleocr_vl": ("model.visual", "model.projector"),
+    "qwen3_5": ("model.visual", "model.visual.merger"),
+    "qwen3_vl": ("model.visual", "model.visual.merger model.visual.deepstack_merger_list"),
+    "video_llama_3": ("model.vision_model", "model.projector"),
+    "video_llava": ("model.image_tower model.video_tower", "model.multi_modal_projector"),
+}
+
+
+@pytest.mark.parametrize("family", STRUCTURES)
+def test_parts_follow_the_structure(family):
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(CONFIG_MAPPING[family]())
+    parts = Parts(model)
+    names: dict[str, list[str]] = {}
+    for name, _ in model.named_parameters():
+        names.setdefault(parts.of(name), []).append(name)
+    vision, projector = ([f"{root}." for root in roots.split()] for roots in STRUCTURES[family])
+    assert all(name.startswith(("model.language_model.", "lm_head.")) for name in names["language model"])
+    assert {root for root in vision if any(n.startswith(root) for n in names["vision tower"])} == set(vision)
+    assert {root for root in projector if any(f"{n}.".startswith(root) for n in names["projector"])} == set(projector)
+    assert not any(f"{n}.".startswith(tuple(projector)) for n in names["vision tower"])

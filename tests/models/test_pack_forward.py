@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_families import qwen2_vl, text_only
+from transformers import LlamaForCausalLM
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, use_layout
@@ -136,9 +137,10 @@ def test_gradient_checkpointing_keeps_the_layout(make_policy, tiny, tmp_path, ch
 
 
 def test_sliding_windows_take_the_padded_path():
-    model, tokenizer = text_only("qwen2")
-    assert obstacle(model) is None
-    model.config.layer_types = ["full_attention", "sliding_attention"]
+    assert obstacle(text_only("qwen2")[0]) is None
+    model, tokenizer = text_only(
+        "qwen2", layer_types=["full_attention", "sliding_attention"], sliding_window=8, use_sliding_window=True
+    )
     assert "sliding_attention" in obstacle(model)
     assert not Policy(model, tokenizer, SETTINGS).shares_prefix
 
@@ -206,11 +208,46 @@ def test_text_only_models(tiny, family):
         torch.testing.assert_close(branches(policy, packs[1:]).logprobs, expected, rtol=0, atol=1e-5)
 
 
-def test_models_that_change_their_logits_are_refused():
+class MadeUp(LlamaForCausalLM):
+    """A family of tomorrow: logits after a rule of its own."""
+
+    rule = staticmethod(lambda logits: logits)
+
+    def forward(self, *args, **kwargs):
+        out = super().forward(*args, **kwargs)
+        out.logits = self.rule(out.logits)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("rule", "measured"),
+    [
+        (lambda x: x * 0.3, (0.3, None)),
+        (lambda x: -2 * x, (-2.0, None)),
+        (lambda x: 7 * torch.tanh(x / 7), (1.0, 7.0)),
+        (lambda x: 7 * torch.tanh(x * 0.3 / 7), (0.3, 7.0)),
+    ],
+)
+def test_an_unknown_rule_of_logits_is_measured(rule, measured, tiny, monkeypatch):
+    monkeypatch.setattr(MadeUp, "rule", staticmethod(rule))
     model, tokenizer = text_only("llama")
-    model.config.logit_scale = 0.5
-    with pytest.raises(UserError, match="llama changes its logits by logit_scale"):
-        Policy(model, tokenizer, SETTINGS)
+    made_up = MadeUp(model.config)
+    policy = Policy(made_up, tokenizer, SETTINGS)
+    assert (policy.logit_rule.scale, policy.logit_rule.cap) == pytest.approx(measured, rel=1e-5)
+    pack = tiny.pack(policy, (3, 2), pictures=0)
+    with torch.no_grad():
+        expected = plain_transformers(made_up, pack, 1.0, policy.banned)
+        torch.testing.assert_close(policy.logprobs([pack]).logprobs, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [lambda x: x + x**3, lambda x: x.relu(), lambda x: x.softmax(-1), lambda x: x * 0])
+def test_a_rule_of_logits_that_is_no_scale_and_no_cap_is_refused(rule, monkeypatch):
+    monkeypatch.setattr(MadeUp, "rule", staticmethod(rule))
+    model, tokenizer = text_only("llama")
+    with pytest.raises(
+        UserError, match="model: llama changes its logits in a way that is neither a scale nor a soft cap"
+    ):
+        Policy(MadeUp(model.config), tokenizer, SETTINGS)
 
 
 def test_another_family_says_why_it_runs_row_by_row(caplog):

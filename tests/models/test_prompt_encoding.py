@@ -1,5 +1,7 @@
 """Prompts: image placeholders, limits, bounds, text-only models, banned ids."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from small_families import llava, text_only
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.families import VISION_TOKENS, banned_ids
+from sharegrpo_rl.models.families import banned_ids
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, Question, picture_key
 
@@ -116,10 +118,10 @@ def test_system_and_format_prompts_are_in_the_template(policy):
 def test_banned_ids_are_the_vision_tokens_and_the_heads_padding(policy):
     vocabulary = policy.encoder.tokenizer.get_vocab()
     banned = set(policy.banned.tolist())
-    assert {vocabulary[t] for t in VISION_TOKENS if t in vocabulary} <= banned
+    assert {i for token, i in vocabulary.items() if token.startswith(("<|vision_", "<|image_", "<|video_"))} <= banned
     assert set(range(len(policy.encoder.tokenizer), policy.model.lm_head.weight.shape[0])) <= banned
     assert not banned & {policy.encoder.tokenizer.eos_token_id, vocabulary["<|im_end|>"], vocabulary["a"]}
-    assert policy.model.config.image_token_id in banned_ids(policy.model, policy.encoder.tokenizer)
+    assert policy.model.config.image_token_id in banned_ids(policy.model, policy.processor)
 
 
 def test_banned_ids_have_log_prob_minus_infinity(policy, tiny):
@@ -132,3 +134,49 @@ def test_banned_ids_have_log_prob_minus_infinity(policy, tiny):
     pack = tiny.pack(policy, (2,), (1.0,))
     pack.completions[0].token_ids[1] = policy.encoder.tokenizer.convert_tokens_to_ids("<|vision_end|>")
     assert policy.logprobs([pack]).logprobs.isneginf().tolist() == [False, True]
+
+
+PARTS = "{% for m in messages %}[{{ m.role }}] {% for p in m.content %}{{ p.text }}{% endfor %}\n{% endfor %}"
+ANY_FORM = "{{ content if content is string else content[0].text }}"
+TEMPLATES = {
+    "text in system, parts in user": "{% for m in messages %}[{{ m.role }}] "
+    "{% if m.role == 'system' %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}\n{% endfor %}",
+    "parts in both": PARTS,
+    "either": "{% for m in messages %}{% set content = m.content %}[{{ m.role }}] " + ANY_FORM + "\n{% endfor %}",
+    "system before the question": "[user] {% if messages[0].role == 'system' %}{{ messages[0].content + '\n\n' }}"
+    "{% endif %}{{ messages[-1].content[0].text }}\n",
+}
+
+
+def encoder_with(policy, template, system_prompt):
+    processor = copy(policy.processor)
+    processor.chat_template = template
+    return PromptEncoder(processor, PromptSettings(system_prompt, "", 512, 784, 3136))
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+@pytest.mark.parametrize("system", ["You look closely.", "Say 'so'.\nOr {not}: [{'type': 'text'}]"])
+def test_a_system_prompt_is_shown_as_it_is(policy, template, system):
+    text = encoder_with(policy, template, system).template(Question("How many?"))
+    assert text.count(system) == 1
+    assert text.replace(system, "").replace("[system]", "").split() == ["[user]", "How", "many?"]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content[0].text }}{% endfor %}",
+            "does not show a system message",
+        ),
+        (
+            "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0].content[0].text }}",
+            "refuses a system message .*no system",
+        ),
+    ],
+    ids=["left out", "refused"],
+)
+def test_a_template_without_a_system_prompt_says_so(policy, template, words):
+    with pytest.raises(UserError, match=rf"system_prompt: .*{words}.*put its text into format_prompt"):
+        encoder_with(policy, template, "You look.").template(Question("How many?"))
+    assert encoder_with(policy, template, "").template(Question("How many?")) == "How many?"

@@ -19,7 +19,7 @@ from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
-from sharegrpo_rl.models.loading import ModelSettings, load_policy, part_of, save_pretrained
+from sharegrpo_rl.models.loading import ModelSettings, Parts, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy, TokenValues, branch_logprobs, padded_logprobs, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.training.batching import micro_batches
@@ -31,12 +31,13 @@ SEEING: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": lambda: pytest.fail("conftest builds it"),
     "qwen3_vl": qwen3_vl,
+    "qwen3_vl_moe": lambda: qwen3_vl(experts=True),
     "llava": llava,
     "idefics3": idefics3,
     "idefics3 without crops": lambda: idefics3(splitting=False),
     "smolvlm": smolvlm,
 }
-TEXT_ONLY = ("llama", "qwen2", "qwen3", "mistral")
+TEXT_ONLY = ("llama", "qwen2", "qwen3", "qwen3_moe", "smollm3", "mistral")
 FAMILIES = (*SEEING, *TEXT_ONLY)
 # (lengths of the completions, pictures, seed) of each pack; equal seeds show equal pictures, the first ones first
 Shape = Sequence[tuple[tuple[int, ...], int, int]]
@@ -192,7 +193,7 @@ def test_cut_packs_add_up(family, of, tiny):
 def test_frozen_vision_tower(family, folder_of, tiny):
     policy = load(folder_of(family), freeze_vision_tower=True)
     found = assert_same(policy, tiny, packs_of(policy, tiny, SHAPES["several packs"]))
-    parts = {part_of(name) for name in found}
+    parts = {Parts(policy.model).of(name) for name in found}
     assert parts == {"projector", "language model"}
 
 
@@ -223,7 +224,7 @@ def test_lora(family, of, folder_of, tiny):
     wake_adapters(policy)
     found = assert_same(policy, tiny, packs)
     assert all("lora_" in name for name in found)
-    assert len({part_of(name) for name in found}) == len(lora(family)["target_modules"])
+    assert len({Parts(policy.model).of(name) for name in found}) == len(lora(family)["target_modules"])
     assert not torch.allclose(packed(policy, packs).logprobs, before, atol=1e-2)
 
 

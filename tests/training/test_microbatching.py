@@ -180,6 +180,15 @@ def test_cut_keeps_every_completion_once(policy, tiny, lengths, budget):
     assert sum(len(p.completions) for b in batches for p in b) == 2 * len(lengths)
 
 
+def test_a_prompt_in_each_row_counts_each_time(policy, tiny):
+    pack = tiny.pack(policy, (3, 1, 4, 2), pictures=0)
+    prompt = len(pack.prompt.input_ids)
+    assert num_tokens(pack, prompt_in_each=True) == 4 * prompt + 10
+    assert [len(p.completions) for p in cut(pack, 2 * prompt + 6, prompt_in_each=True)] == [2, 2]
+    assert [len(b) for b in micro_batches([pack, pack], 8 * prompt + 20, prompt_in_each=True)] == [2]
+    assert len(micro_batches([pack, pack], 8 * prompt + 19, prompt_in_each=True)) == 2
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.sampled_from([None, 1, 2, 3]))
 def test_a_question_is_never_split(policy, tiny, groups, size):
     packs = [tiny.pack(policy, (1,), group=g, slot=i, pictures=0) for i, g in enumerate(groups)]

@@ -61,9 +61,13 @@ def trained(micro):
     return list(zip(micro.pairs, completions, strict=True))[: len(completions) - weightless]
 
 
+either = pytest.mark.parametrize("prompt_in_each", [False, True], ids=["shared prompts", "a prompt in each row"])
+
+
+@either
 @plans
-def test_every_completion_is_trained_once(packs, ranks, budget, size, kl_coeff):
-    shares = plan_update(packs, options(budget, size, kl_coeff), ranks)
+def test_every_completion_is_trained_once(prompt_in_each, packs, ranks, budget, size, kl_coeff):
+    shares = plan_update(packs, options(budget, size, kl_coeff), ranks, prompt_in_each)
     found = [x for s in shares for b in s.minibatches for m in b.micro for x in trained(m)]
     numbered = list(enumerate((p, c) for p in packs for c in p.completions))
     expected = {pair: c for pair, (p, c) in numbered if kl_coeff or p.advantages.any()}
@@ -104,14 +108,15 @@ def test_one_rank_runs_the_micro_batches_in_order(packs, ranks, budget, size, kl
         assert not any(m.fillers for m in batch.micro)
 
 
+@either
 @plans
-def test_micro_batches_fit_the_budget(packs, ranks, budget, size, kl_coeff):
+def test_micro_batches_fit_the_budget(prompt_in_each, packs, ranks, budget, size, kl_coeff):
     """But for a completion that is too long even alone, and a filler beside a text-only pack."""
-    for share in plan_update(packs, options(budget, size, kl_coeff), ranks):
+    for share in plan_update(packs, options(budget, size, kl_coeff), ranks, prompt_in_each):
         for micro in (m for b in share.minibatches for m in b.micro):
             real = micro.packs[: len(micro.packs) - micro.fillers]
             alone = len(real) == 1 and len(real[0].completions) == 1
-            assert alone or sum(map(num_tokens, real)) <= budget
+            assert alone or sum(num_tokens(p, prompt_in_each) for p in real) <= budget
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 6), st.integers(1, 200))
