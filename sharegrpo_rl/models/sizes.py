@@ -51,6 +51,8 @@ class ModelSizes:
     lora_width: Mapping[
         str, int
     ]  # of each part: inputs + outputs of its linear layers; x rank = an adapter's parameters
+    obstacle: str | None = None  # why each completion runs its prompt again (`families.obstacle`)
+    idle: int = 0  # parameters of a language layer that a token does not use: experts it is not sent to
 
     @property
     def total(self) -> int:
@@ -67,6 +69,11 @@ class ModelSizes:
         ends = self.embedding * (1 if self.tied else 2) + self.text.hidden  # the final norm
         return (self.parameters[LANGUAGE] - ends) // self.text.layers
 
+    @property
+    def active_layer(self) -> int:
+        """Parameters of one language layer that a token runs through."""
+        return self.layer - self.idle
+
 
 def known_sizes(model: str) -> ModelSizes | None:
     """Sizes of a known hub name (or a path that ends in it), without torch; None for any other model."""
@@ -81,9 +88,10 @@ def model_sizes(model: str, tiny: TinySizes) -> ModelSizes:
 
 
 def measure(config: Any) -> ModelSizes:
-    """The sizes of a transformers config."""
+    """The sizes of a transformers config; UserError where it has them in fields that are not known here."""
     import torch
 
+    from sharegrpo_rl.models.families import obstacle
     from sharegrpo_rl.models.loading import Parts, parameter_table
 
     model, text = _empty_model(config), config.get_text_config()
@@ -92,27 +100,62 @@ def measure(config: Any) -> ModelSizes:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
             width[parts.of(name)] = width.get(parts.of(name), 0) + module.in_features + module.out_features
-    layers = {(parts.of(name), name.rpartition(".")[2]) for name, _ in model.named_modules()}
-    heads = text.num_attention_heads
+    names = [*(n for n, _ in model.named_modules()), *(n for n, _ in model.named_parameters())]
+    last = {(parts.of(name), name.rpartition(".")[2]) for name in names}
+    language, vision = ({name for part, name in last if part == wanted} for wanted in (LANGUAGE, VISION))
+    counts = {part: count for part, count, _ in parameter_table(model)}
+    heads, layers = _field(text, "num_attention_heads"), _field(text, "num_hidden_layers")
+    active, experts = _experts(text)
+    routed = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n and parts.of(n) == LANGUAGE)
     stack = LayerSizes(
-        text.num_hidden_layers,
-        text.hidden_size,
+        layers,
+        _field(text, "hidden_size"),
         heads,
-        getattr(text, "num_key_value_heads", None) or heads,
-        getattr(text, "head_dim", None) or text.hidden_size // heads,
-        text.intermediate_size,
-        gated=(LANGUAGE, "gate_proj") in layers,
-        head_norms=(LANGUAGE, "q_norm") in layers,
+        _field(text, "num_key_value_heads", default=heads),
+        _field(text, "head_dim", default=0) or _field(text, "hidden_size") // heads,
+        _field(text, "moe_intermediate_size") * active + _field(text, "shared_expert_intermediate_size", default=0)
+        if routed and active
+        else _field(text, "intermediate_size"),
+        gated=not language.isdisjoint(_GATES),
+        head_norms="q_norm" in language,
     )
     return ModelSizes(
         config.model_type,
         stack,
-        _vision(config, gated=(VISION, "gate_proj") in layers),
+        _vision(config, gated=not vision.isdisjoint(_GATES)),
         text.vocab_size,
         model.get_output_embeddings().weight is model.get_input_embeddings().weight,
-        {part: count for part, count, _ in parameter_table(model)},
+        counts,
         width,
+        obstacle(model),
+        idle=routed * (experts - active) // (experts * layers) if routed and active else 0,
     )
+
+
+_GATES = ("gate_proj", "gate_up_proj", "w3")  # an MLP with one of these multiplies two products
+
+
+def _field(config: Any, *names: str, default: int | None = None) -> int:
+    """The first of these fields that a config has, as a whole number; of one that differs by layer, the common value."""
+    values = config.to_dict()
+    for name in names:
+        value = values.get(name)
+        value = getattr(config, name, None) if value is None and name in config.attribute_map else value
+        if isinstance(value, (list, tuple)) and value:
+            value = value[0]
+        if isinstance(value, (int, float)):
+            return int(value)
+    if default is None:
+        raise UserError(
+            f"model: the config of {config.model_type} has no {' and no '.join(names)}; its sizes cannot be told"
+        )
+    return default
+
+
+def _experts(text: Any) -> tuple[int, int]:
+    """Experts that a token is sent to, and all of a layer; 0 and 0 for a dense model."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return _field(text, "num_experts_per_tok", "top_k_experts", default=0), _field(text, *names, default=0)
 
 
 def _empty_model(config: Any) -> Any:
@@ -132,12 +175,28 @@ def _vision(config: Any, gated: bool) -> VisionSizes | None:
     vision = getattr(config, "vision_config", None)
     if vision is None:
         return None
-    width = getattr(vision, "embed_dim", None) or vision.hidden_size  # in Qwen2-VL hidden_size is the output's
-    heads = getattr(vision, "num_heads", None) or vision.num_attention_heads
-    inner = getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio)
-    layers = getattr(vision, "depth", None) or vision.num_hidden_layers
-    stack = LayerSizes(layers, width, heads, heads, width // heads, inner, gated)
-    return VisionSizes(stack, vision.patch_size, getattr(vision, "spatial_merge_size", 1))
+    width = _field(vision, "embed_dim", "hidden_size")  # in Qwen2-VL hidden_size is the output's
+    heads = _field(vision, "num_heads", "num_attention_heads")
+    ratio = getattr(vision, "mlp_ratio", None)
+    inner = (
+        int(width * ratio)
+        if ratio and "intermediate_size" not in vision.to_dict()
+        else _field(vision, "intermediate_size")
+    )
+    stack = LayerSizes(_field(vision, "depth", "num_hidden_layers"), width, heads, heads, width // heads, inner, gated)
+    return VisionSizes(stack, _field(vision, "patch_size"), _merge(config, vision))
+
+
+def _merge(config: Any, vision: Any) -> int:
+    """How many patches a side become one token."""
+    for part in (vision, config):
+        if shrunk := getattr(part, "downsample_ratio", None):  # InternVL
+            return round(1 / shrunk)
+        if merged := _field(part, "spatial_merge_size", "scale_factor", "downsample_factor", default=0):
+            return merged
+    if tokens := getattr(config, "mm_tokens_per_image", None):  # Gemma 3
+        return round(_field(vision, "image_size") / _field(vision, "patch_size") / tokens**0.5)
+    return 1
 
 
 def _read_config(model: str) -> Any:
@@ -191,8 +250,10 @@ def _vlm(
     lora_width: tuple[int, int, int],
 ) -> ModelSizes:
     """Counts are those of vision tower, projector and language model."""
-    by_part = [dict(zip((VISION, PROJECTOR, LANGUAGE), counts, strict=True)) for counts in (parameters, lora_width)]
-    return ModelSizes(family, text, vision, vocabulary, tied, *by_part)
+    by_part, width = (
+        dict(zip((VISION, PROJECTOR, LANGUAGE), counts, strict=True)) for counts in (parameters, lora_width)
+    )
+    return ModelSizes(family, text, vision, vocabulary, tied, by_part, width)
 
 
 KNOWN: dict[str, ModelSizes] = {

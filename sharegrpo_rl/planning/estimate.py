@@ -159,6 +159,8 @@ def _learner(request: EstimateRequest, train: Training, work: Workload) -> Proce
     parts = learner_parts(request.sizes, train, activations(request.sizes, train, work, micro, device), device)
     images = f", {micro.images} image{'s' * (micro.images != 1)}" if micro.images else ""
     notes = [f"a micro-batch: {micro.tokens:,} tokens, {micro.rows} completions{images}"]
+    if request.sizes.obstacle:
+        notes.append(f"a row for each completion, its prompt repeated: {request.sizes.obstacle}")
     if train.offload:
         offloaded = sum(part.bytes for part in resident_parts(request.sizes, train))
         notes.append(f"in host memory (cpu_offload): {offloaded / GIB:.1f} GiB for each")

@@ -72,23 +72,28 @@ def model_operations(sizes: ModelSizes, work: Workload) -> float:
 
 def attention_operations(sizes: ModelSizes, work: Workload) -> float:
     """Operations of attention in a forward pass: a token attends to what precedes it, on average half of its own part."""
-    prompt = work.prompts * work.prompt * work.prompt / 2
+    prompt = work.prompts * work.prompt_runs * work.prompt * work.prompt / 2
     completions = work.prompts * work.rows * work.completion * (work.prompt + work.completion / 2)
     return 4 * sizes.text.layers * sizes.text.heads * sizes.text.head_dim * (prompt + completions)
 
 
 def _forward(sizes: ModelSizes, work: Workload) -> tuple[float, float, float]:
     """Operations of one forward over an iteration's packs: layers, images, output head."""
-    sampled, prompts = work.prompts * work.rows * work.completion, work.prompts * work.prompt
-    layers = 2 * sizes.layer * sizes.text.layers * (prompts + sampled)
-    return layers + attention_operations(sizes, work), _images(sizes, work), 2 * sizes.embedding * sampled
+    sampled, prompts = work.prompts * work.rows * work.completion, work.prompts * work.prompt_runs * work.prompt
+    layers = 2 * sizes.active_layer * sizes.text.layers * (prompts + sampled)
+    distinct = _images(sizes, work)
+    images = distinct if work.prompt_runs == 1 else distinct * work.prompts * work.rows / _distinct_images(work)
+    return layers + attention_operations(sizes, work), images, 2 * sizes.embedding * sampled
 
 
 def _images(sizes: ModelSizes, work: Workload) -> float:
     """The vision tower over an iteration's distinct images, without its attention, most of which is in windows."""
-    distinct = work.prompts if work.own_images else work.prompts / work.variants
     parts = sizes.parameters
-    return distinct * (2 * work.patches * (parts.get("vision tower", 0) + parts.get("projector", 0) / 4))
+    return _distinct_images(work) * (2 * work.patches * (parts.get("vision tower", 0) + parts.get("projector", 0) / 4))
+
+
+def _distinct_images(work: Workload) -> float:
+    return work.prompts if work.own_images else work.prompts / work.variants
 
 
 def _generating(
@@ -105,6 +110,6 @@ def _generating(
         (weights * itemsize / ways + at_once * sequence) / (bandwidth * BANDWIDTH[engine]),
         2 * weights * at_once / (ways * flops * PREFILL_MFU),
     )
-    layers = work.prompts / engines * 2 * sizes.layer * sizes.text.layers * work.prompt
+    layers = work.prompts / engines * 2 * sizes.active_layer * sizes.text.layers * work.prompt
     prefill = (layers + _images(sizes, work) / engines) / (ways * flops * PREFILL_MFU)
     return sequences / at_once * work.completion * step + prefill

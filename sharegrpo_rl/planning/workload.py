@@ -29,6 +29,9 @@ class Workload:
     epochs: int
     iterations: int
     own_images: bool  # each variant may have its own image
+    prompt_runs: int = (
+        1  # how often a pack's prompt runs: once, or (models without the shared prefix) for each completion
+    )
 
     @classmethod
     def from_config(
@@ -53,6 +56,7 @@ class Workload:
         limit = config["max_completion_tokens"]
         variants, samples = config.get("num_variants", 1), config.get("num_generations", 0)
         questions = config["num_questions"]
+        rows = max(1, samples * (variants if config.get("pairing", "native") == "all" else 1))
         return cls(
             prompt=prompt,
             completion=min(limit, completion_tokens or ceil(limit / 2)),
@@ -62,17 +66,18 @@ class Workload:
             prompts=questions * variants,
             variants=variants,
             samples=samples,
-            rows=max(1, samples * (variants if config.get("pairing", "native") == "all" else 1)),
+            rows=rows,
             minibatches=ceil(questions / (config["minibatch_size"] or questions)),
             epochs=config["num_epochs"],
             iterations=iterations,
             own_images=config["transform_probability"] > 0,
+            prompt_runs=rows if sizes.obstacle else 1,
         )
 
     @property
     def pack(self) -> int:
         """Tokens that run through the model for one prompt and its completions."""
-        return self.prompt + self.rows * self.completion
+        return self.prompt_runs * self.prompt + self.rows * self.completion
 
     @property
     def longest(self) -> int:
@@ -86,15 +91,18 @@ class MicroBatch:
 
     tokens: int
     rows: int  # completions in it
-    prompts: int
+    prompts: int  # as often as they run
     images: int  # whose features, with their graph, are in memory at once
 
 
 def largest_micro_batch(work: Workload, max_tokens_per_microbatch: int, ranks: int) -> MicroBatch:
     """What a rank runs at once: up to `max_tokens_per_microbatch` tokens, but always room for the longest sequence."""
     prompts = ceil(work.prompts / work.minibatches / ranks)  # of a minibatch
-    available = prompts * (work.prompt + work.rows * work.completion_limit)
+    available = prompts * (work.prompt_runs * work.prompt + work.rows * work.completion_limit)
     tokens = min(max(max_tokens_per_microbatch, work.longest), available)
+    if work.prompt_runs > 1:  # a row is a prompt and a completion, and encodes its own images
+        rows = max(1, min(prompts * work.rows, tokens // (work.prompt + work.completion)))
+        return MicroBatch(tokens, rows, rows, rows if work.patches else 0)
     if work.pack > tokens:  # a pack is cut into parts that repeat its prompt
         return MicroBatch(tokens, max(1, (tokens - work.prompt) // work.completion), 1, min(1, work.patches))
     packs = min(prompts, tokens // work.pack)

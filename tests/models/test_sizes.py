@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import CONFIG_MAPPING
 
 from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.errors import UserError
@@ -92,3 +93,45 @@ def test_tiny_and_folders_are_measured(make_policy: Callable[..., Any], tmp_path
 def test_an_unknown_model_is_a_user_s_error() -> None:
     with pytest.raises(UserError, match=r"model: the sizes of 'nobody/nothing' are not known here"):
         model_sizes("nobody/nothing", TinyModelOptions())
+
+
+# Layers, their width, head size, MLP as a token uses it, patches a side of an image token; None without a tower.
+FAMILIES: dict[str, tuple[tuple[int, int, int, int], int | None]] = {
+    "gemma4": ((30, 2304, 256, 9216), None),
+    "glm4v": ((40, 4096, 128, 13696), 2),
+    "internvl": ((32, 4096, 128, 22016), 2),
+    "kimi_k25": ((61, 7168, 64, 8 * 2048), 1),
+    "lfm2_vl": ((32, 2560, 80, 12288), 2),
+    "mistral3": ((40, 5120, 128, 32768), 2),
+    "qwen3_5": ((32, 4096, 256, 12288), 2),
+    "qwen3_5_moe": ((40, 2048, 256, 8 * 512 + 512), 2),
+    "qwen3_vl_moe": ((24, 2048, 128, 4 * 1408), 2),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_are_measured(family: str) -> None:
+    sizes = measure(CONFIG_MAPPING[family]())
+    text, merge = FAMILIES[family]
+    assert (sizes.text.layers, sizes.text.hidden, sizes.text.head_dim, sizes.text.intermediate) == text
+    assert sizes.text.gated
+    assert (sizes.vision and sizes.vision.merge) == merge
+    assert sizes.total == sum(sizes.parameters.values()) > 1e9
+
+
+def test_a_token_runs_through_its_experts_only() -> None:
+    sizes = measure(CONFIG_MAPPING["qwen3_moe"](num_experts=16, num_experts_per_tok=4, num_hidden_layers=2))
+    expert = 3 * sizes.text.hidden * 768
+    assert sizes.idle == 12 * expert
+    assert sizes.active_layer == sizes.layer - 12 * expert
+    assert measure(CONFIG_MAPPING["qwen3"](num_hidden_layers=2)).idle == 0
+
+
+def test_a_config_with_other_fields_is_a_user_s_error() -> None:
+    config = CONFIG_MAPPING["llama"](num_hidden_layers=1)
+    read = config.to_dict
+    config.to_dict = lambda: {k: v for k, v in read().items() if k != "intermediate_size"}
+    with pytest.raises(
+        UserError, match="model: the config of llama has no intermediate_size; its sizes cannot be told"
+    ):
+        measure(config)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from plan_requests import request_for
+from plan_requests import QWEN, request_for
 from torch.utils.flop_counter import FlopCounterMode
 
 from sharegrpo_rl.config import GRPOOptions
@@ -16,23 +17,44 @@ from sharegrpo_rl.models.sizes import measure
 from sharegrpo_rl.planning.estimate import estimate_run
 from sharegrpo_rl.planning.memory import Training
 from sharegrpo_rl.planning.seconds import attention_operations, step_operations
-from sharegrpo_rl.planning.workload import Workload
+from sharegrpo_rl.planning.workload import Workload, largest_micro_batch
 from sharegrpo_rl.training.step import TrainingStep
 
 
-def test_operations_are_those_that_a_step_runs(make_policy: Callable[..., Any], tiny: SimpleNamespace) -> None:
+@pytest.mark.parametrize("prompt_runs", [1, 6], ids=["a shared prompt", "a prompt in each row"])
+def test_operations_are_those_that_a_step_runs(
+    make_policy: Callable[..., Any], tiny: SimpleNamespace, prompt_runs: int
+) -> None:
     torch.set_num_threads(1)
     policy = make_policy(dtype="bfloat16")
+    policy.shares_prefix = prompt_runs == 1
     sizes = measure(policy.model.config)
     packs = [tiny.pack(policy, (30,) * 6, group=i, seed=i) for i in range(3)]
     step = TrainingStep(policy, GRPOOptions(lr=1e-6))
     with FlopCounterMode(display=False) as counter:
         step.update(packs)
     prompt, patches = len(packs[0].prompt.input_ids), 16
-    work = Workload(prompt, 30, prompt, 30, patches, 3, 1, 6, 6, 1, 1, 1, True)
+    work = Workload(prompt, 30, prompt, 30, patches, 3, 1, 6, 6, 1, 1, 1, True, prompt_runs)
     train = Training(2, sizes.parameters, False, 1, False, False, False, None)
     counted = step_operations({}, sizes, train, work) - 3 * attention_operations(sizes, work)  # torch does not count it
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_a_model_without_the_shared_prefix_costs_its_rows() -> None:
+    """As the padded path runs them: prompt, image and completion, for each completion."""
+    config = request_for().config
+    shared = Workload.from_config(config, QWEN["7B"], 10, prompt_tokens=300, completion_tokens=24)
+    rows = Workload.from_config(config, replace(QWEN["7B"], obstacle="a window"), 10, 300, 24)
+    assert (shared.pack, rows.pack) == (300 + shared.rows * 24, shared.rows * 324)
+    micro = largest_micro_batch(rows, 3240, 1)
+    assert (micro.rows, micro.prompts, micro.images) == (10, 10, 10)
+    one, other = (
+        estimate_run(replace(request_for(), sizes=s)) for s in (QWEN["7B"], replace(QWEN["7B"], obstacle="a window"))
+    )
+    assert one.seconds is not None
+    assert other.seconds is not None
+    assert other.seconds.learning > 4 * one.seconds.learning
+    assert any("a window" in note for p in other.processes for note in p.notes)
 
 
 def test_twice_the_learners_learn_in_half_the_time() -> None:
