@@ -46,6 +46,7 @@ def prompt_settings(config: AlgorithmConfig) -> PromptSettings:
         config.min_pixels,
         config.max_pixels,
         config.escape_special_tokens,
+        config.chat_template_kwargs,
     )
 
 

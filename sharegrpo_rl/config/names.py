@@ -35,6 +35,8 @@ PEER_NAMES: dict[str, str] = {
     "train_batch_size_per_learner": "num_questions",
     "gen_batch_size": "num_questions",
     "per_device_train_batch_size": "num_questions",
+    "apply_chat_template_kwargs": "chat_template_kwargs",
+    "enable_thinking": "chat_template_kwargs",
     "max_completion_length": "max_completion_tokens",
     "max_response_length": "max_completion_tokens",
     "max_new_tokens": "max_completion_tokens",
@@ -177,7 +179,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
 }
 # Their values are in other units, or say something else: only the name is given.
 _OTHER_UNITS = {
-    "adam_beta1", "adam_beta2", "use_kl_loss", "disable_kl", "use_peft",
+    "adam_beta1", "adam_beta2", "enable_thinking", "use_kl_loss", "disable_kl", "use_peft",
     "gradient_accumulation_steps", "ppo_micro_batch_size_per_gpu", "micro_batch_size_per_device_for_update",
     "ppo_mini_batch_size", "global_batch_size", "sgd_minibatch_size", "steps_per_generation", "generation_batch_size",
     "train_batch_size", "train_batch_size_per_learner", "per_device_train_batch_size", "num_rollout_workers",

@@ -168,6 +168,9 @@ class RunOptions(Options):
     system_prompt: str = option("", "system message; empty = none")
     format_prompt: str | None = option(None, "text after the question; null = the answer format's own")
     answer_format: AnswerFormat = option("think_answer", "format of a completion")
+    chat_template_kwargs: dict[str, bool | int | float | str] = option(
+        {}, "variables for the model's chat template, such as {enable_thinking: false}"
+    )
     escape_special_tokens: bool = option(
         False,
         "write the model's special tokens in questions so that they are read as plain text, instead of refusing the rows",

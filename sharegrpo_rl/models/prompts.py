@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from math import sqrt
@@ -17,13 +17,14 @@ from PIL import Image
 
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, did_you_mean
 
 Picture = NDArray[np.uint8]
 _FORMAT_TAG = re.compile(
     r"</?(?:think|answer)>", re.IGNORECASE
 )  # of answer formats; some tokenizers mark them as special
 _OPENED = re.compile(r"<think>\s*\Z", re.IGNORECASE)
+_OURS = frozenset({"messages", "add_generation_prompt", "tools", "documents"})  # variables of templates that we set
 WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
 
 
@@ -37,6 +38,7 @@ class PromptSettings:
     min_pixels: int = 3136
     max_pixels: int = 1_003_520
     escape_special_tokens: bool = False  # in the question: write them so that the tokenizer reads plain text
+    chat_template_kwargs: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,9 @@ class PromptEncoder:
                 "model: it has no chat template (a base model?); choose an instruction-tuned one, or save a template with "
                 "its processor"
             )
+        variables = self._template_variables
         try:
-            return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **variables)
         except (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
             words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             if messages[0]["role"] == "system":
@@ -153,6 +156,23 @@ class PromptEncoder:
                     "its text into format_prompt"
                 ) from error
             raise UserError(f"model: its chat template fails ({words}); correct the template") from error
+
+    @cached_property
+    def _template_variables(self) -> dict[str, bool | int | float | str]:
+        """`chat_template_kwargs`; UserError where one is no variable of the model's template, which would ignore it."""
+        given = dict(self.settings.chat_template_kwargs)
+        if not given:
+            return {}
+        template = getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
+        texts = template.values() if isinstance(template, dict) else [template]
+        names = {name for text in texts for name in _variables(text)} - _OURS
+        for name in given:
+            if name not in names:
+                raise UserError(
+                    f"chat_template_kwargs.{name}: the model's chat template has no such variable; "
+                    + did_you_mean(name, names, "leave it out")
+                )
+        return given
 
     @cached_property
     def opening(self) -> str:
@@ -243,6 +263,17 @@ class PromptEncoder:
     def _hidden_ids(self) -> frozenset[int]:
         """Ids that decoding leaves out."""
         return frozenset(i for i, token in self._special_ids.items() if not _FORMAT_TAG.fullmatch(token))
+
+
+def _variables(template: str) -> set[str]:
+    """What a chat template reads without having set it."""
+    from jinja2 import meta
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # transformers' own extension of the language, which it keeps to itself: blocks that mark what the assistant said
+    plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", template)
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    return meta.find_undeclared_variables(environment.parse(plain))
 
 
 def most_image_tokens(side: int, min_pixels: int, max_pixels: int) -> int:

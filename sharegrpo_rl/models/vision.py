@@ -20,6 +20,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from sharegrpo_rl.data.types import PixelInput, Prompt
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Sequences, has_kernels, varlen_forward
 
 WINDOW_ATTENTION = "window_flash"  # transformers passes the windows' ends to implementations with flash in their name
@@ -73,7 +74,9 @@ def _encode_together(model: Any, images: Sequence[PixelInput], pictures: Sequenc
     out = _run_tower(model, images)
     layers = [out.pooler_output, *(getattr(out, "deepstack_features", None) or [])]
     ends = [0, *accumulate(pictures)]
-    joined = [[torch.cat(list(layer[a:b])) for a, b in pairwise(ends)] for layer in layers]
+    # As the tower gave them, a list or one tensor [crops, tokens, D]: its model goes on with the same.
+    whole = isinstance(out.pooler_output, Tensor) and out.pooler_output.ndim == 3
+    joined = [[layer[a:b] if whole else torch.cat(list(layer[a:b])) for a, b in pairwise(ends)] for layer in layers]
     return [Features(tokens, tuple(deeper)) for tokens, *deeper in zip(*joined, strict=True)]
 
 
@@ -94,15 +97,26 @@ def stack_images(images: Sequence[PixelInput], names: Sequence[str] | None = Non
     if not images:
         return {}
     chosen = images[0].tensors if names is None else [n for n in names if n in images[0].tensors]
-    return {name: torch.from_numpy(_join(name, [i.tensors[name] for i in images])) for name in chosen}
+    sized = any(name in images[0].tensors for name in _SIZES)
+    return {name: torch.from_numpy(_join(name, [i.tensors[name] for i in images], sized)) for name in chosen}
 
 
-def _join(name: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Concatenated; pictures cut into crops [1, crops, ...] are padded with empty crops, which their models drop again."""
-    crops = {"pixel_values": 5, "pixel_attention_mask": 4}
-    if crops.get(name) == arrays[0].ndim:
-        most = max(a.shape[1] for a in arrays)
-        arrays = [np.pad(a, [(0, 0), (0, most - a.shape[1]), *[(0, 0)] * (a.ndim - 2)]) for a in arrays]
+_SIZES = ("image_sizes", "pixel_attention_mask")  # by these a model finds the real part of padded pictures
+
+
+def _join(name: str, arrays: Sequence[NDArray[Any]], sized: bool) -> NDArray[Any]:
+    """Concatenated; of unequal shapes they are padded at the end, with empty crops or pixels, as processors do it and their
+    models undo it: Idefics3's crops [1, crops, ...], LLaVA-NeXT's tiles, Mistral 3's pixels [1, 3, H, W]."""
+    shapes = np.array([a.shape[1:] for a in arrays])
+    padding = shapes.max(0) - shapes
+    if padding.any():
+        if not sized:
+            one, other = min(map(tuple, shapes.tolist())), max(map(tuple, shapes.tolist()))
+            raise UserError(
+                f"model: its processor makes pictures of several shapes ({name}: {one} and {other}) and does not say how to "
+                "join them; make all pictures of the data equally large"
+            )
+        arrays = [np.pad(a, [(0, 0), *((0, p) for p in more)]) for a, more in zip(arrays, padding, strict=True)]
     return np.concatenate(arrays)
 
 

@@ -14,21 +14,35 @@ from transformers import (
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GotOcr2ImageProcessor,
     GraniteConfig,
     GraniteForCausalLM,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3ImageProcessor,
     Idefics3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
     Lfm2Config,
     Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
     LlavaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
+    PixtralImageProcessor,
+    PixtralProcessor,
+    PixtralVisionConfig,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2VLConfig,
@@ -142,6 +156,88 @@ def llava() -> tuple[Any, Any]:
         chat_template=LLAVA_TEMPLATE,
     )
     return _finished(LlavaForConditionalGeneration(config), tokenizer), processor
+
+
+def _tokens(*marks: str) -> Any:
+    """A tokenizer with the marks of a family, of which a template shows the first for a picture."""
+    tokenizer = build_tokenizer(CORPUS, 300)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(marks)}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", marks[0])
+    return tokenizer
+
+
+TOWER = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28,
+    "patch_size": 7, "initializer_range": 0.2,
+}  # fmt: skip
+
+
+def llava_next() -> tuple[Any, Any]:
+    """LLaVA-NeXT: a picture small and whole, and in tiles that are cut to its shape, with a newline after each row."""
+    tokenizer, grid = _tokens("<image>"), [[28, 56], [56, 28], [56, 56]]
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**TOWER),
+        text_config=LlamaConfig(**_text_options(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=grid,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        image_seq_length=16,
+    )
+    torch.manual_seed(0)
+    processor = LlavaNextProcessor(
+        LlavaNextImageProcessor(
+            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
+        ),
+        tokenizer,
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
+    )
+    return _finished(LlavaNextForConditionalGeneration(config), tokenizer), processor
+
+
+def mistral3() -> tuple[Any, Any]:
+    """Mistral 3: a Pixtral tower over pictures of their own size, 2 x 2 patches a token, a mark after each row."""
+    tokenizer = _tokens("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    config = Mistral3Config(
+        vision_config=PixtralVisionConfig(**{**TOWER, "image_size": 56}),
+        text_config=MistralConfig(**_text_options(tokenizer), sliding_window=None, head_dim=16),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    processor = PixtralProcessor(
+        PixtralImageProcessor(size={"longest_edge": 56}, patch_size={"height": 14, "width": 14}),
+        tokenizer,
+        patch_size=7,
+        spatial_merge_size=2,
+        chat_template=tokenizer.chat_template,
+    )
+    return _finished(Mistral3ForConditionalGeneration(config), tokenizer), processor
+
+
+def internvl() -> tuple[Any, Any]:
+    """InternVL: tiles of 28 x 28 pixels, 2 x 2 patches a token."""
+    marks = {"context_image_token": "<IMG_CONTEXT>", "start_image_token": "<img>", "end_image_token": "</img>"}
+    tokenizer = _tokens(*marks.values(), "<video>")
+    tokenizer._set_model_specific_special_tokens({**marks, "video_token": "<video>"})  # saved with it
+    config = InternVLConfig(
+        vision_config={**TOWER, "image_size": [28, 28], "patch_size": [7, 7]},
+        text_config={"model_type": "qwen2", **_text_options(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    torch.manual_seed(0)
+    processor = InternVLProcessor(
+        GotOcr2ImageProcessor(size={"height": 28, "width": 28}, max_patches=3, crop_to_patches=True),
+        tokenizer,
+        InternVLVideoProcessor(size={"height": 28, "width": 28}),
+        image_seq_length=4,
+        chat_template=tokenizer.chat_template,
+    )
+    return _finished(InternVLForConditionalGeneration(config), tokenizer), processor
 
 
 def qwen2_vl() -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_families import llava, text_only
+from small_families import idefics3, llava, text_only
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from sharegrpo_rl.errors import UserError
@@ -124,6 +124,25 @@ def test_banned_ids_are_the_vision_tokens_and_the_heads_padding(policy):
     assert policy.model.config.image_token_id in banned_ids(policy.model, policy.processor)
 
 
+def test_marks_of_media_are_banned_in_every_family():
+    """What surrounds a picture, and ids that only the config names; not what ends a turn, whatever the processor calls it."""
+    model, processor = idefics3()
+    processor.end_of_utterance_token = processor.tokenizer.eos_token
+    banned = set(processor.tokenizer.convert_ids_to_tokens(banned_ids(model, processor)))
+    assert {"<image>", "<fake_token_around_image>", "<global-img>", "<row_1_col_2>"} <= banned
+    assert processor.tokenizer.eos_token not in banned
+    model, tokenizer = text_only("llama")
+    marks = ["[IMG_BREAK]", "<|begin_of_video|>", "<audio>", "TILE", "<start_of_turn>", "<|channel>", "<tool_call>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks}, replace_extra_special_tokens=False)
+    model.resize_token_embeddings(len(tokenizer) + 2)
+    model.config.image_start_token_id, model.config.audio_token_index = 41, 42
+    model.config.video_token_id, model.config.tool_call_token_id = len(tokenizer) + 2, 43  # the first is above the head
+    found = banned_ids(model, tokenizer)
+    assert {41, 42, len(tokenizer), len(tokenizer) + 1} <= set(found)
+    assert not {43, len(tokenizer) + 2} & set(found)
+    assert {m for m in marks if tokenizer.convert_tokens_to_ids(m) in found} == set(marks[:4])
+
+
 def test_banned_ids_have_log_prob_minus_infinity(policy, tiny):
     logits = torch.zeros(1, policy.model.lm_head.weight.shape[0])
     from sharegrpo_rl.ops.logprobs import mask_logits
@@ -180,3 +199,27 @@ def test_a_template_without_a_system_prompt_says_so(policy, template, words):
     with pytest.raises(UserError, match=rf"system_prompt: .*{words}.*put its text into format_prompt"):
         encoder_with(policy, template, "You look.").template(Question("How many?"))
     assert encoder_with(policy, template, "").template(Question("How many?")) == "How many?"
+
+
+THINKING = (
+    "{% for m in messages %}{% generation %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endgeneration %}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>\n{% endif %}"
+)
+
+
+def test_variables_reach_the_chat_template(policy):
+    def encoder(**given):
+        settings = PromptSettings("", "", 512, 784, 3136, chat_template_kwargs=given)
+        processor = copy(policy.processor)
+        processor.chat_template = THINKING
+        return PromptEncoder(processor, settings)
+
+    assert encoder().opening == "<think>\n"
+    assert encoder(enable_thinking=True).template(Question("Why?")) == "Why?<think>\n"
+    assert encoder(enable_thinking=False).template(Question("Why?")) == "Why?<think></think>"
+    assert encoder(enable_thinking=False).opening == ""
+    with pytest.raises(UserError, match=r"chat_template_kwargs\.enable_thinkin: .* did you mean enable_thinking\?"):
+        encoder(enable_thinkin=False).template(Question("Why?"))
+    for reserved in ("messages", "add_generation_prompt", "tokenize"):
+        with pytest.raises(UserError, match=rf"chat_template_kwargs\.{reserved}: .*no such variable"):
+            encoder(**{reserved: False}).template(Question("Why?"))

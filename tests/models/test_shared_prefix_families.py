@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_families import idefics3, llava, qwen2_vl, qwen3_vl, smolvlm, text_only
+from small_families import idefics3, internvl, llava, llava_next, mistral3, qwen2_vl, qwen3_vl, smolvlm, text_only
 from torch import Tensor
 
 from sharegrpo_rl.config import GRPOOptions
@@ -33,6 +33,9 @@ SEEING: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen3_vl": qwen3_vl,
     "qwen3_vl_moe": lambda: qwen3_vl(experts=True),
     "llava": llava,
+    "llava_next": llava_next,
+    "mistral3": mistral3,
+    "internvl": internvl,
     "idefics3": idefics3,
     "idefics3 without crops": lambda: idefics3(splitting=False),
     "smolvlm": smolvlm,
