@@ -279,10 +279,16 @@ TRAINED: dict[str, dict[str, Any]] = {
 }
 
 
-CASES = [(f, p) for f in FAMILIES for p in TRAINED if f in SEEING or p in ("whole", "lora")]
+# In the fast set: whole models, and all cases of one with crops and one with deeper features.
+CASES = [
+    pytest.param(f, p, marks=[] if p == "whole" or f in ("idefics3", "qwen3_vl") else pytest.mark.slow, id=f"{f}-{p}")
+    for f in FAMILIES
+    for p in TRAINED
+    if "without" not in f and (f in SEEING or p in ("whole", "lora"))
+]
 
 
-@pytest.mark.parametrize(("family", "part"), [case for case in CASES if "without" not in case[0]])
+@pytest.mark.parametrize(("family", "part"), CASES)
 def test_training_steps_agree(family, part, folder_of, tiny):
     """One step from whole packs, from packs cut into sub-packs and from padded rows takes the loss's own gradient."""
     settings = {k: v(family) if callable(v) else v for k, v in TRAINED[part].items()}
