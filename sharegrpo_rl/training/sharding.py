@@ -28,8 +28,8 @@ from sharegrpo_rl.models.policy import Policy, TokenValues, unwrapped
 CPU = torch.device("cpu")
 DDP, FSDP2 = "ddp", "fsdp2"
 BUCKET_VALUES = 1 << 26
-# Their pictures are cut into crops and go through the vision tower one by one: not equally often on every rank.
-ONE_BY_ONE = ("idefics3", "smolvlm")
+# Their pictures, in crops or of any size, go through the vision tower one by one: not equally often on every rank.
+ONE_BY_ONE = ("idefics3", "llava_next", "mistral3", "smolvlm")
 
 
 @dataclass(frozen=True)

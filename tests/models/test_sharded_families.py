@@ -1,8 +1,10 @@
 """Every family that FSDP2 takes trains on two ranks as in one process; the others are refused."""
 
+from functools import partial
+
 import pytest
 from rank_processes import on_ranks
-from small_families import idefics3, llava, qwen2_vl, qwen3_vl, smolvlm, text_only
+from small_families import idefics3, internvl, llava, llava_next, mistral3, qwen2_vl, qwen3_vl, smolvlm, text_only
 
 from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.errors import UserError
@@ -13,8 +15,14 @@ from sharegrpo_rl.training.sharding import Ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)
-SEEING = {"llava": llava, "qwen2_vl": qwen2_vl, "qwen3_vl": qwen3_vl}
-TEXT_ONLY = ("llama", "qwen2", "qwen3", "mistral")
+SEEING = {
+    "internvl": internvl,
+    "llava": llava,
+    "qwen2_vl": qwen2_vl,
+    "qwen3_vl": qwen3_vl,
+    "qwen3_vl_moe": partial(qwen3_vl, experts=True),
+}
+TEXT_ONLY = ("llama", "qwen2", "qwen3", "qwen3_moe", "smollm3", "mistral")
 
 
 def made_policy(family):
@@ -50,7 +58,7 @@ def test_two_ranks_train_as_one_process_does(family):
         assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("build", [idefics3, smolvlm])
+@pytest.mark.parametrize("build", [idefics3, llava_next, mistral3, smolvlm])
 def test_families_that_encode_pictures_one_by_one_are_refused(build):
     with pytest.raises(UserError, match="use sharding: ddp"):
         shard(Policy(*build(), PROMPTS), "fsdp2")
