@@ -67,7 +67,8 @@ class HFGenerator:
         for i in order:
             longest = len(prompts[i].input_ids)
             held = longest + n * max_tokens if self.policy.shares_prefix else n * (longest + max_tokens)
-            if batches[-1] and (len(batches[-1]) + 1) * held > self.max_tokens_per_microbatch:
+            full = self.policy.rows_alone or (len(batches[-1]) + 1) * held > self.max_tokens_per_microbatch
+            if batches[-1] and full:
                 batches.append([])
             batches[-1].append(i)
         return [b for b in batches if b]

@@ -54,11 +54,24 @@ _MEDIA = re.compile(r"ima?ge?|vision|video|audio|speech|sound|media|frame|tile|t
 
 
 def obstacle(model: Any) -> str | None:
-    """Why this model runs one row per completion instead of sharing the prompt; None where it shares."""
+    """Why this model runs one row per completion instead of sharing the prompt; None where it shares.
+
+    A family that is only unknown may share after all: `probe.check_policy` tries when it is loaded.
+    """
+    if unknown := unknown_family(model):
+        return structural_obstacle(model) or f"the family {unknown} is not among those it is tested for"
+    return structural_obstacle(model)
+
+
+def unknown_family(model: Any) -> str | None:
+    """The model's type where the shared prefix is not tested for it."""
+    families = {model.config.model_type, model.config.get_text_config().model_type.removesuffix("_text")}
+    return min(families - set(SHARED_PREFIX), default=None)
+
+
+def structural_obstacle(model: Any) -> str | None:
+    """What in a model's attention keeps completions from sharing their prompt, whatever its family."""
     text = model.config.get_text_config()
-    families = {model.config.model_type, text.model_type.removesuffix("_text")}
-    if unknown := sorted(families - set(SHARED_PREFIX)):
-        return f"the family {unknown[0]} is not among those it is tested for"
     layers = getattr(text, "layer_types", None)
     if layers is not None and set(layers) != {"full_attention"}:
         return f"its layers are {', '.join(sorted(set(layers)))}, not full attention alone"

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, current_layout, use_layout
 from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.probe import check_policy
 from sharegrpo_rl.models.prompts import PromptSettings, takes_pictures
 from sharegrpo_rl.models.smollm2 import NAME
 
@@ -65,7 +66,9 @@ def load_policy(settings: ModelSettings) -> Policy:
         compile_blocks(model)
     if settings.lora is not None:
         model = _add_lora(model, settings)
-    return Policy(model, processor, settings.prompts, settings.temperature, settings.logprob_temperature)
+    policy = Policy(model, processor, settings.prompts, settings.temperature, settings.logprob_temperature)
+    check_policy(policy)
+    return policy
 
 
 def _freeze(model: Any, settings: ModelSettings) -> None:

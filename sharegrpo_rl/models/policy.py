@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,13 +70,13 @@ class Policy:
         tokenizer = self.encoder.tokenizer
         text = tokenizer("Is it so?", add_special_tokens=False, return_tensors="pt")["input_ids"]
         self.logit_rule = logit_rule(inner, text)
-        self.obstacle = obstacle(inner)  # why completions cannot share their prompt's forward; None where they do
-        self.shares_prefix = self.obstacle is None
-        if self.shares_prefix:
-            use_branch_attention(inner)
+        self.obstacle: str | None = None  # why completions cannot share their prompt's forward; None where they do
+        self.shares_prefix = True
+        self.rows_alone = False  # rows that cannot run together run one at a time
+        if reason := obstacle(inner):
+            self.repeat_prompts(reason)
         else:
-            use_exact_attention(inner)
-            _warn_once(f"one row per completion, the prompt repeated in each: {self.obstacle}")
+            self.share_prompts()
         use_matrix_products(inner)
         use_window_attention(inner)
         self.end_ids: tuple[int, ...] = end_ids(inner, tokenizer)
@@ -87,6 +85,16 @@ class Policy:
         # Set where the model is sharded: runs a function while the weights that belong to no layer are gathered.
         self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None
         self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the shards are held in a wider type
+
+    def share_prompts(self) -> None:
+        """Run each prompt once for all its completions from now on."""
+        self.obstacle, self.shares_prefix = None, True
+        use_branch_attention(unwrapped(self.model))
+
+    def repeat_prompts(self, reason: str) -> None:
+        """Run one row for each completion from now on."""
+        self.obstacle, self.shares_prefix = reason, False
+        use_exact_attention(unwrapped(self.model))
 
     @property
     def sharded(self) -> bool:
@@ -125,7 +133,9 @@ class Policy:
             if self.shares_prefix:
                 features = None if images is None else images.of([p.prompt for p in packs])
                 return branch_logprobs(model, packs, temperature, self.banned, features, self.logit_rule)
-            return padded_logprobs(model, packs, temperature, self.banned, self.pad_id, self.logit_rule)
+            return padded_logprobs(
+                model, packs, temperature, self.banned, self.pad_id, self.logit_rule, self.rows_alone
+            )
 
         return values() if self.unsharded is None else self.unsharded(values)
 
@@ -133,11 +143,6 @@ class Policy:
 def unwrapped(model: Any) -> Any:
     """The transformers model under a peft wrapper, its adapters still in place."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@cache
-def _warn_once(text: str) -> None:
-    logging.getLogger(__name__).warning(text)
 
 
 class AdaptersOff:
@@ -193,19 +198,25 @@ def padded_logprobs(
     banned: Tensor | None,
     pad_id: int,
     rule: LogitRule = UNCHANGED,
+    alone: bool = False,
 ) -> TokenValues:
-    """One right-padded row for each completion, images repeated: the reference for tests, and the path of other families."""
-    completions = [c.token_ids for p in packs for c in p.completions]
-    prompts = [p.prompt for p in packs for _ in p.completions]
-    rows = [np.concatenate([p.input_ids, tokens]) for p, tokens in zip(prompts, completions, strict=True)]
-    inputs = model_inputs(model, rows, [p.images for p in prompts], pad_id, "right")
-    positions = rope_positions(model, inputs)
-    hidden = model.model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
-    picked = []
-    for row, prompt, tokens in zip(hidden, prompts, completions, strict=True):
-        first = len(prompt.input_ids) - 1
-        picked.append(row[first : first + len(tokens)])
+    """One right-padded row for each completion, images repeated: the reference for tests, and the path of other families.
+
+    alone: each row is a forward of its own.
+    """
+    rows = [(p.prompt, c.token_ids) for p in packs for c in p.completions]
+    batches = [[row] for row in rows] if alone else [rows]
+    picked = [hidden for batch in batches for hidden in _hidden_of_rows(model, batch, pad_id)]
     return _head(model, torch.cat(picked), _labels(packs).to(model.device), temperature, banned, rule)
+
+
+def _hidden_of_rows(model: Any, rows: Sequence[tuple[Prompt, TokenIds]], pad_id: int) -> list[Tensor]:
+    """The hidden states that predict each row's completion."""
+    ids = [np.concatenate([prompt.input_ids, tokens]) for prompt, tokens in rows]
+    inputs = model_inputs(model, ids, [prompt.images for prompt, _ in rows], pad_id, "right")
+    hidden = model.model(**inputs, position_ids=rope_positions(model, inputs), use_cache=False).last_hidden_state
+    firsts = [len(prompt.input_ids) - 1 for prompt, _ in rows]
+    return [row[first : first + len(tokens)] for row, first, (_, tokens) in zip(hidden, firsts, rows, strict=True)]
 
 
 def _labels(packs: Sequence[PromptPack]) -> Tensor:

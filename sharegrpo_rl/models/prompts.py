@@ -59,17 +59,15 @@ class PromptEncoder:
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_processor = getattr(processor, "image_processor", None)
         self.image_token: str | None = getattr(processor, "image_token", None)
-        # Qwen's processors give each image's grid, and so its number of tokens; others expand placeholders themselves.
-        self._has_grids = self.image_processor is not None and hasattr(self.image_processor, "merge_size")
 
-    def encode(self, questions: Sequence[Question]) -> list[Prompt]:
+    def encode(self, questions: Sequence[Question], check_length: bool = True) -> list[Prompt]:
         """One prompt for each question, each distinct picture processed once. UserError where one is too long."""
         if self._has_grids:
             pixels = self._process_pictures(questions)
             prompts = [self._grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
         else:
             prompts = [self._processor_prompt(q) for q in questions]
-        for prompt in prompts:
+        for prompt in prompts if check_length else ():
             self._check_length(prompt)
         return prompts
 
@@ -214,13 +212,39 @@ class PromptEncoder:
         distinct = {k: p for q in questions for k, p in zip(_keys(q), q.pictures, strict=True)}
         if not distinct:
             return {}
-        size = {"shortest_edge": self.settings.min_pixels, "longest_edge": self.settings.max_pixels}
-        return {key: self._process_picture(key, picture, size) for key, picture in distinct.items()}
+        return {key: self._process_picture(key, picture) for key, picture in distinct.items()}
 
-    def _process_picture(self, key: str, picture: Picture, size: dict[str, int]) -> PixelInput:
+    @cached_property
+    def _has_grids(self) -> bool:
+        """Does each picture's grid tell its number of tokens, as in Qwen's processors? Others expand placeholders themselves.
+
+        Tried on one picture: the processor's own prompt must be ours.
+        """
+        if not hasattr(self.image_processor, "merge_size"):
+            return False
+        question = Question("?", (np.zeros((56, 84, 3), np.uint8),))
+        try:
+            ours = self._grid_prompt(question, [self._process_picture("", question.pictures[0])])
+            theirs = self._processor_prompt(question, size=self._size)
+        except UserError:  # of the template: whoever asks a question with a picture is told
+            return True
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return False
+        return ours.input_ids.tolist() == theirs.input_ids.tolist()
+
+    @property
+    def _size(self) -> dict[str, int]:
+        return {"shortest_edge": self.settings.min_pixels, "longest_edge": self.settings.max_pixels}
+
+    @property
+    def picture_limits(self) -> dict[str, Any]:
+        """What the processor is told of `min_pixels` and `max_pixels`, where it knows such limits."""
+        return {"size": self._size} if self._has_grids else {}
+
+    def _process_picture(self, key: str, picture: Picture) -> PixelInput:
         """One at a time: each of the processor's steps holds a copy of everything it gets."""
         # As a PIL image: the processor would mistake an array of height 1 or 3 for one with channels first.
-        out = self.image_processor([Image.fromarray(picture)], size=size, return_tensors="np")  # type: ignore[misc]
+        out = self.image_processor([Image.fromarray(picture)], return_tensors="np", size=self._size)  # type: ignore[misc]
         return PixelInput(key, {name: np.asarray(out[name]) for name in ("pixel_values", "image_grid_thw")})
 
     def _grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
@@ -239,13 +263,13 @@ class PromptEncoder:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return Prompt(np.asarray(ids, np.int64), tuple(images), text)
 
-    def _processor_prompt(self, question: Question) -> Prompt:
+    def _processor_prompt(self, question: Question, **limits: Any) -> Prompt:
         text = self.template(question)
         if not question.pictures:
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             return Prompt(np.asarray(ids, np.int64), (), text)
         pictures = [Image.fromarray(p) for p in question.pictures]
-        out = self.processor(text=[text], images=[pictures], add_special_tokens=False, return_tensors="np")
+        out = self.processor(text=[text], images=[pictures], add_special_tokens=False, return_tensors="np", **limits)
         text_side = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
         tensors = {k: np.asarray(v) for k, v in out.items() if k not in text_side}
         # These processors may cut one picture into several crops: all pictures of a prompt travel together.

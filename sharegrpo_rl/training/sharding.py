@@ -22,6 +22,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.families import unknown_family
 from sharegrpo_rl.models.loading import layers
 from sharegrpo_rl.models.policy import Policy, TokenValues, unwrapped
 
@@ -153,8 +154,7 @@ def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
     without further copies; gradients are summed in float32.
     """
     model = unwrapped(policy.model)
-    if not policy.shares_prefix or model.config.model_type in ONE_BY_ONE:
-        reason = policy.obstacle or "its pictures go through the vision tower one by one"
+    if reason := policy.obstacle or _unfit(model):
         raise UserError(f"sharding: {FSDP2} does not run {model.config.model_type} ({reason}); use sharding: {DDP}")
     policy.loaded_dtypes = {name: p.dtype for name, p in policy.model.named_parameters(remove_duplicate=False)}
     compute_dtype = model.get_output_embeddings().weight.dtype
@@ -165,6 +165,12 @@ def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
         _shard_group(layer, mesh, precision, offload)
     root = _shard_group(model, mesh, precision, offload)
     policy.unsharded = _run_inside(root)
+
+
+def _unfit(model: Any) -> str | None:
+    if unknown := unknown_family(model):
+        return f"it is not tested for the family {unknown}"
+    return "its pictures go through the vision tower one by one" if model.config.model_type in ONE_BY_ONE else None
 
 
 def _shard_group(

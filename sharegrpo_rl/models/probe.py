@@ -1,0 +1,156 @@
+"""Does our forward compute what the model's own does? Two texts and two pictures through both, when a model is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sharegrpo_rl.data.types import Completion, Prompt, PromptPack
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.families import first_layers, structural_obstacle
+from sharegrpo_rl.models.policy import Policy, TokenValues, branch_logprobs, padded_logprobs, unwrapped
+from sharegrpo_rl.models.prompts import Question
+
+# How far log-probs may be apart: the largest distance in float32, the mean one where values are rounded to 8 or 11 bits.
+_LARGEST, _MEAN = 1e-3, 0.1
+_COMPLETIONS = ((3, 1, 4, 1), (2, 7, 1))  # places in the tokens of an ordinary text
+
+
+def check_policy(policy: Policy) -> None:
+    """Compare log-probs of a few tokens: the model's own forward, ours row by row, and ours with the prompt shared.
+
+    Only the first layers run. Where rows differ from the model's own forward: UserError with the difference. Where they only
+    fail to run together, the policy runs them one at a time; where only the shared prompt differs, it repeats the prompt.
+    """
+    model = unwrapped(policy.model)
+    questions = _questions(policy)
+    packs = _packs(policy, questions)
+    with _quiet(model):
+        own = _attempt(lambda: torch.cat([_own(policy, p, q) for p, q in zip(packs, questions, strict=True)]))
+        if isinstance(own, Exception):
+            raise UserError(
+                f"model: the forward of {model.config.model_type} fails on a text and a picture ({_words(own)})"
+            )
+        fault = _fault(own, lambda: _rows(policy, packs))
+        if fault is not None and (alone := _fault(own, lambda: _rows(policy, packs, alone=True))) is None:
+            _warn_once(f"one row at a time: several together: {fault}")
+            policy.rows_alone = True
+        elif fault is not None:
+            raise UserError(
+                f"model: the trainer does not compute what {model.config.model_type} does itself: {alone}; it is not supported"
+            )
+        if structural_obstacle(model) is None:
+            policy.share_prompts()
+            if (fault := _fault(own, lambda: _shared(policy, packs))) is not None:
+                policy.repeat_prompts(f"with the prompt shared {fault}")
+    if policy.obstacle:
+        _warn_once(f"one row per completion, the prompt repeated in each: {policy.obstacle}")
+
+
+def _questions(policy: Policy) -> list[Question]:
+    """A text and, where the model sees, two pictures of different shapes."""
+    rng = np.random.default_rng(0)
+    questions = [Question("Is it so?")]
+    if policy.encoder.image_processor is not None:
+        seen = [rng.integers(0, 255, shape, dtype=np.uint8) for shape in ((56, 42, 3), (70, 126, 3))]
+        questions += [Question("What is to be seen here, and how many?", (seen[0],)), Question("Why?", (seen[1],))]
+    return questions
+
+
+def _packs(policy: Policy, questions: Sequence[Question]) -> list[PromptPack]:
+    """Each prompt with completions of several lengths, of ordinary tokens."""
+    ordinary = policy.encoder.tokenizer("What is to be seen here?", add_special_tokens=False)["input_ids"]
+    packs = []
+    for group, prompt in enumerate(policy.encoder.encode(questions, check_length=False)):
+        answers = [np.array([ordinary[(i + group) % len(ordinary)] for i in places]) for places in _COMPLETIONS]
+        completions = tuple(Completion(ids, np.zeros(len(ids), np.float32), "", False) for ids in answers)
+        packs.append(PromptPack(group, 0, prompt, completions, np.ones(len(answers)), np.ones(len(answers), bool)))
+    return packs
+
+
+def _own(policy: Policy, pack: PromptPack, question: Question) -> Tensor:
+    """Log-probs by the model's own forward, one unpadded row at a time, of what its processor makes of text and pictures."""
+    model = unwrapped(policy.model)
+    given = _processed(policy, pack.prompt, question)
+    if given["input_ids"][0].tolist() != pack.prompt.input_ids.tolist():
+        raise ValueError("its processor expands a picture to other tokens")
+    found = []
+    for completion in pack.completions:
+        tail = torch.from_numpy(completion.token_ids)[None]
+        row = {**given, "input_ids": torch.cat([given["input_ids"], tail], 1)}
+        for name in ("mm_token_type_ids", "token_type_ids"):
+            if name in row:
+                row[name] = torch.cat([row[name], torch.zeros_like(tail)], 1)
+        row = {k: v.to(model.device, model.dtype if v.is_floating_point() else v.dtype) for k, v in row.items()}
+        logits = model(**row, use_cache=False).logits[0, len(pack.prompt.input_ids) - 1 : -1].float()
+        found.append(logits.log_softmax(-1).gather(1, tail[0, :, None].to(logits.device))[:, 0])
+    return torch.cat(found)
+
+
+def _processed(policy: Policy, prompt: Prompt, question: Question) -> dict[str, Tensor]:
+    if not question.pictures:
+        return {"input_ids": torch.from_numpy(prompt.input_ids)[None]}
+    encoder = policy.encoder
+    out = policy.processor(
+        text=[encoder.template(question)],
+        images=[[Image.fromarray(p) for p in question.pictures]],
+        add_special_tokens=False,
+        return_tensors="pt",
+        **encoder.picture_limits,
+    )
+    return {name: value for name, value in out.items() if isinstance(value, Tensor) and name != "attention_mask"}
+
+
+def _rows(policy: Policy, packs: Sequence[PromptPack], alone: bool = False) -> TokenValues:
+    return padded_logprobs(unwrapped(policy.model), packs, 1.0, None, policy.pad_id, policy.logit_rule, alone)
+
+
+def _shared(policy: Policy, packs: Sequence[PromptPack]) -> TokenValues:
+    return branch_logprobs(unwrapped(policy.model), packs, 1.0, None, None, policy.logit_rule)
+
+
+def _fault(own: Tensor, ours: Callable[[], TokenValues]) -> str | None:
+    """How our log-probs differ from the model's own, in words; None where they are the same."""
+    found = _attempt(lambda: ours().logprobs)
+    if isinstance(found, Exception):
+        return f"it fails ({_words(found)})"
+    distance = (found.float() - own.to(found.device)).abs()
+    exact = found.dtype in (torch.float32, torch.float64)
+    apart, limit = (distance.max(), _LARGEST) if exact else (distance.mean(), _MEAN)
+    return None if apart <= limit else f"its log-probs are {float(apart):.1g} apart"
+
+
+def _attempt(compute: Callable[[], Tensor]) -> Tensor | Exception:
+    try:
+        return compute()
+    except Exception as error:  # whatever a foreign model raises: it is told, or another way is taken
+        return error
+
+
+@cache
+def _warn_once(text: str) -> None:
+    logging.getLogger(__name__).warning(text)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+
+
+@contextmanager
+def _quiet(model: Any) -> Iterator[None]:
+    """Inside, the model's first layers run alone, without gradients, dropout and compiling."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), first_layers(model), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        model.train(was_training)
