@@ -39,7 +39,9 @@ def find_split(data: Path, split: str, test_fraction: float | None = None) -> Sp
         raise UserError(f"unknown split {split!r}; choose train or test")
     splits = _tables_in(data) if data.is_dir() else _tables_beside(data)
     if not splits:
-        raise UserError(f"no {' or '.join(SUFFIXES)} file in {data}; put train and test files there")
+        raise UserError(
+            f"no {' or '.join(SUFFIXES)} file in {data}{_unread(data, split)}; put train and test files there"
+        )
     for words in SPLIT_WORDS[split]:
         if files := tuple(path for path, name in splits.items() if name == words[0]):
             has_test = any(name in ("test", "validation") for name in splits.values())
@@ -47,13 +49,23 @@ def find_split(data: Path, split: str, test_fraction: float | None = None) -> Sp
     if test_fraction is None:
         names = ", ".join(path.name for path in list(splits)[:5])
         raise UserError(
-            f"{data} has no {split} split (found {names}): name the files train.* and test.*, "
+            f"{data} has no {split} split (found {names}{_unread(data, split)}): name the files train.* and test.*, "
             "or set env_config.test_fraction, for example 0.1"
         )
     for name in ("train", None):
         if files := tuple(path for path, named in splits.items() if named == name):
             return SplitFiles(_one_table(files), shared=True)
     raise UserError(f"{data} has no training file that could be divided; add train.jsonl or train.parquet")
+
+
+def _unread(data: Path, split: str) -> str:
+    """What to say of files that are named like the split and are of another kind; nothing where there are none."""
+    folder = data if data.is_dir() else data.parent
+    names = [
+        p.name for p in sorted(folder.iterdir()) if p.is_file() and _split_named(p.name.partition(".")[0]) == split
+    ]
+    others = [name for name in names if not name.endswith(SUFFIXES)]
+    return f"; {', '.join(others[:5])} is not read: write it as .jsonl, a row a line, or .parquet" if others else ""
 
 
 def _tables_in(folder: Path) -> dict[Path, str | None]:

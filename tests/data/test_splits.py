@@ -89,6 +89,8 @@ def test_a_missing_test_is_taken_from_train_on_request(tmp_path: Path) -> None:
         (["train-00000-of-00002.parquet"], "1 of 2 shards; add the others"),
         ([f"train-0000{i}-of-00002-{d * 8}.parquet" for i in (0, 1) for d in "ab"], "4 files for 2 shards"),
         (["test.jsonl"], "no train split"),
+        (["test.jsonl", "train.json"], r"found test\.jsonl; train\.json is not read: write it as \.jsonl"),
+        (["train.jsonl.gz", "train.csv"], r"no .* file in .*; train\.csv, train\.jsonl\.gz is not read"),
     ],
 )
 def test_what_is_unclear_is_refused(tmp_path: Path, names: list[str], message: str) -> None:
