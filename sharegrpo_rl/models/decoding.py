@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from sharegrpo_rl.data.types import Prompt
 from sharegrpo_rl.models.policy import Policy, model_inputs, rope_positions, unwrapped
+from sharegrpo_rl.models.recurrence import states_of_prompts, use_row_states
 from sharegrpo_rl.models.vision import Features, ImageBank, encoder_output
 
 NAME = "decode"
@@ -69,15 +70,17 @@ class SharedBranches:
         longest = max(p.mask.shape[1] for p in parts)
         padding = torch.cat([F.pad(p.mask == 0, (longest - p.mask.shape[1], 0), value=True) for p in parts])
         self.store = BranchStore(_prompt_layers(parts, padding), padding, owner, max_tokens)
+        self.states = states_of_prompts([p.cache for p in parts], owner)
         self.positions = torch.cat([p.positions for p in parts], -2).index_select(-2, owner)
         self.logits = torch.cat([p.logits for p in parts])[owner]
 
     def keep(self, rows: Tensor) -> None:
         self.store.keep(rows)
+        self.states = {layer: state.select(rows, record_past=False) for layer, state in self.states.items()}
         self.positions = self.positions.index_select(-2, rows)
 
     def step(self, tokens: Tensor) -> None:
-        with self.store.token(), _decode_mode(self.decoder):
+        with self.store.token(), use_row_states(self.states), _decode_mode(self.decoder):
             out = self.decoder(input_ids=tokens[:, None], position_ids=self.positions, use_cache=False)
         self.positions = self.positions + 1
         self.logits = self.rule(self.head(out.last_hidden_state[:, -1]))
@@ -148,12 +151,13 @@ def _chunks(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
     yield prompts[start:]
 
 
-def _prompt_layers(parts: Sequence[Prefilled], padding: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Keys [KV, B, D, P] and values [KV, B, P, D] of each layer, left-padded with zeros."""
-    layers = []
-    for pieces in zip(*(p.cache.layers for p in parts), strict=True):
-        keys, values = (_join([getattr(x, name) for x in pieces], padding) for name in ("keys", "values"))
-        layers.append((keys.transpose(2, 3).contiguous(), values))
+def _prompt_layers(parts: Sequence[Prefilled], padding: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    """Keys [KV, B, D, P] and values [KV, B, P, D] of each layer that attends, left-padded with zeros."""
+    layers = {}
+    for index, pieces in enumerate(zip(*(p.cache.layers for p in parts), strict=True)):
+        if getattr(pieces[0], "keys", None) is not None:
+            keys, values = (_join([getattr(x, name) for x in pieces], padding) for name in ("keys", "values"))
+            layers[index] = keys.transpose(2, 3).contiguous(), values
     return layers
 
 
@@ -175,14 +179,14 @@ class BranchStore:
     """
 
     def __init__(
-        self, prompts: Sequence[tuple[Tensor, Tensor]], padding: Tensor, owner: Tensor, max_tokens: int
+        self, prompts: Mapping[int, tuple[Tensor, Tensor]], padding: Tensor, owner: Tensor, max_tokens: int
     ) -> None:
-        """prompts: keys [KV, B, D, P] and values [KV, B, P, D] of each layer, 0 in the padding; padding [B, P]: True where
-        there is no token; owner [R]: a row's prompt."""
-        self._prompts = list(prompts)
-        values = self._prompts[0][1]
+        """prompts: keys [KV, B, D, P] and values [KV, B, P, D] of each layer that attends, 0 in the padding; padding [B, P]:
+        True where there is no token; owner [R]: a row's prompt."""
+        self._prompts = dict(prompts)
+        values = next(iter(self._prompts.values()))[1]
         shape = (values.shape[0], len(owner), max_tokens, values.shape[3])
-        self._branches = [(values.new_empty(shape), values.new_empty(shape)) for _ in self._prompts]
+        self._branches = {layer: (values.new_empty(shape), values.new_empty(shape)) for layer in self._prompts}
         self._tokens = 0  # of each row, run through the model
         self._attended = 0
         self._bias: Tensor | None = None  # [B, P]
@@ -201,16 +205,19 @@ class BranchStore:
             rows = torch.arange(len(owner), device=owner.device)
             self._cells = owner * most + rows - (counts.cumsum(0) - counts)[owner]
             self._rows = owner.new_zeros(len(counts) * most).index_copy_(0, self._cells, rows)
-        self._flat = [(key.flatten(0, 1), value.flatten(0, 1)) for key, value in self._prompts]
+        self._flat = {layer: (k.flatten(0, 1), v.flatten(0, 1)) for layer, (k, v) in self._prompts.items()}
         self._scores: Tensor | None = None
 
     def keep(self, rows: Tensor) -> None:
         """Drop all other rows, and prompts that have none left."""
         alive, owner = self._owner[rows].unique_consecutive(return_inverse=True)
-        if len(alive) < self._prompts[0][0].shape[1]:
+        if len(alive) < next(iter(self._prompts.values()))[0].shape[1]:
             self._bias = None if self._bias is None else self._bias[alive]
-            self._prompts = [(key.index_select(1, alive), value.index_select(1, alive)) for key, value in self._prompts]
-        for layer, pair in enumerate(self._branches):
+            kept = {
+                layer: (k.index_select(1, alive), v.index_select(1, alive)) for layer, (k, v) in self._prompts.items()
+            }
+            self._prompts = kept
+        for layer, pair in list(self._branches.items()):
             key, value = (x.new_empty(x.shape[0], len(rows), *x.shape[2:]) for x in pair)
             for new, old in zip((key, value), pair, strict=True):
                 new[:, :, : self._tokens] = old[:, :, : self._tokens].index_select(1, rows)

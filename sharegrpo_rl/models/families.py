@@ -21,6 +21,8 @@ SHARED_PREFIX = (
     "qwen2_5_vl",
     "qwen3_vl",
     "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
     "llava",
     "llava_next",
     "mistral3",
@@ -32,8 +34,11 @@ SHARED_PREFIX = (
     "qwen3_moe",
     "llama",
     "smollm3",
+    "lfm2",
     "mistral",
 )
+# Types of layers that go on from a prompt: attention over all of it, and those with a state (`models/recurrence.py`).
+SHARED_LAYERS = {"full_attention", "linear_attention", "conv"}
 # Ids of a config that are of text; all others belong to pictures, sound or video.
 _TEXT_IDS = (
     "bos",
@@ -73,8 +78,8 @@ def structural_obstacle(model: Any) -> str | None:
     """What in a model's attention keeps completions from sharing their prompt, whatever its family."""
     text = model.config.get_text_config()
     layers = getattr(text, "layer_types", None)
-    if layers is not None and set(layers) != {"full_attention"}:
-        return f"its layers are {', '.join(sorted(set(layers)))}, not full attention alone"
+    if other := sorted(set(layers or ()) - SHARED_LAYERS):
+        return f"it has layers of {', '.join(other)}"
     if getattr(text, "attn_logit_softcapping", None) is not None:
         return "its attention has a soft cap"
     if layers is None and getattr(text, "sliding_window", None) is not None:

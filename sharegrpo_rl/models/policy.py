@@ -25,6 +25,7 @@ from sharegrpo_rl.models.families import (
     use_exact_attention,
 )
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings
+from sharegrpo_rl.models.recurrence import share_states
 from sharegrpo_rl.models.vision import (
     Features,
     ImageBank,
@@ -90,6 +91,7 @@ class Policy:
         """Run each prompt once for all its completions from now on."""
         self.obstacle, self.shares_prefix = None, True
         use_branch_attention(unwrapped(self.model))
+        share_states(unwrapped(self.model))
 
     def repeat_prompts(self, reason: str) -> None:
         """Run one row for each completion from now on."""

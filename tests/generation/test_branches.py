@@ -160,6 +160,6 @@ def test_an_error_of_the_listener_leaves_the_model_as_it_was(policy, prompts):
 
 def test_a_layer_that_drops_the_store_is_an_error():
     layer = (torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 3, 4))
-    store = BranchStore([layer, layer], torch.zeros(2, 3, dtype=torch.bool), torch.tensor([0, 0, 1]), 5)
+    store = BranchStore({0: layer, 1: layer}, torch.zeros(2, 3, dtype=torch.bool), torch.tensor([0, 0, 1]), 5)
     with pytest.raises(RuntimeError, match="1 of 2 layers"), store.token():
         store.attend(0, torch.zeros(3, 1, 1, 4), torch.zeros(3, 1, 1, 4), torch.zeros(3, 1, 1, 4), 1.0)

@@ -51,6 +51,8 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
@@ -84,7 +86,7 @@ TEXT = {
 }
 LINEAR = {
     "head_dim": 16, "layer_types": ["linear_attention", "full_attention"], "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "initializer_range": 0.1,
 }  # fmt: skip
 MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 2, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True}
@@ -297,16 +299,17 @@ def qwen3_vl(experts: bool = False) -> tuple[Any, Any]:
     return _finished(kind(config), tokenizer), processor
 
 
-def qwen3_5() -> tuple[Any, Any]:
-    """Qwen3.5: a layer of linear attention (gated delta rule, with a convolution) before one of full attention."""
+def qwen3_5(experts: bool = False) -> tuple[Any, Any]:
+    """Qwen3.5 (`experts`: its MoE): a layer of linear attention (gated delta rule, convolution) before a full one."""
     tokenizer = build_tokenizer(CORPUS, 300)
     ids = tokenizer.convert_tokens_to_ids
     rope = {
         "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True,
         "partial_rotary_factor": 1.0,
     }  # fmt: skip
-    config = Qwen3_5Config(
-        text_config={**_text_options(tokenizer), **LINEAR, "rope_parameters": rope},
+    moe = {**EXPERTS, "shared_expert_intermediate_size": 16} if experts else {}
+    config = (Qwen3_5MoeConfig if experts else Qwen3_5Config)(
+        text_config={**_text_options(tokenizer), **LINEAR, **moe, "rope_parameters": rope},
         vision_config={
             "depth": 2, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
             "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16,
@@ -324,7 +327,8 @@ def qwen3_5() -> tuple[Any, Any]:
         video_processor=Qwen3VLVideoProcessor(patch_size=7),
         chat_template=CHAT_TEMPLATE,
     )
-    return _finished(Qwen3_5ForConditionalGeneration(config), tokenizer), processor
+    kind = Qwen3_5MoeForConditionalGeneration if experts else Qwen3_5ForConditionalGeneration
+    return _finished(kind(config), tokenizer), processor
 
 
 def idefics3(splitting: bool = True) -> tuple[Any, Any]:

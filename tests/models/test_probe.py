@@ -37,10 +37,11 @@ KNOWN: dict[str, tuple[Callable[[], tuple[Any, Any]], bool]] = {  # and whether 
     "mistral3": (mistral3, True),
     "qwen2_vl": (qwen2_vl, True),
     "qwen3_vl": (qwen3_vl, True),
-    "qwen3_5": (qwen3_5, False),
+    "qwen3_5": (qwen3_5, True),
     "llama": (lambda: text_only("llama"), True),
     "cohere": (lambda: text_only("cohere"), True),  # not in the list of those that are tested
     "granite": (lambda: text_only("granite"), True),
+    "lfm2": (lambda: text_only("lfm2"), True),
     "gemma2": (lambda: text_only("gemma2"), False),
     "falcon_h1": (lambda: text_only("falcon_h1"), False),
 }

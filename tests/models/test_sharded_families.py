@@ -4,7 +4,18 @@ from functools import partial
 
 import pytest
 from rank_processes import on_ranks
-from small_families import idefics3, internvl, llava, llava_next, mistral3, qwen2_vl, qwen3_vl, smolvlm, text_only
+from small_families import (
+    idefics3,
+    internvl,
+    llava,
+    llava_next,
+    mistral3,
+    qwen2_vl,
+    qwen3_5,
+    qwen3_vl,
+    smolvlm,
+    text_only,
+)
 
 from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.errors import UserError
@@ -19,10 +30,11 @@ SEEING = {
     "internvl": internvl,
     "llava": llava,
     "qwen2_vl": qwen2_vl,
+    "qwen3_5": qwen3_5,
     "qwen3_vl": qwen3_vl,
     "qwen3_vl_moe": partial(qwen3_vl, experts=True),
 }
-TEXT_ONLY = ("llama", "qwen2", "qwen3", "qwen3_moe", "smollm3", "mistral")
+TEXT_ONLY = ("llama", "qwen2", "qwen3", "qwen3_moe", "smollm3", "lfm2", "mistral")
 
 
 def made_policy(family):

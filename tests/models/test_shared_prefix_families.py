@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_families import idefics3, internvl, llava, llava_next, mistral3, qwen2_vl, qwen3_vl, smolvlm, text_only
+from small_families import (
+    idefics3,
+    internvl,
+    llava,
+    llava_next,
+    mistral3,
+    qwen2_vl,
+    qwen3_5,
+    qwen3_vl,
+    smolvlm,
+    text_only,
+)
 from torch import Tensor
 
 from sharegrpo_rl.config import GRPOOptions
@@ -32,6 +43,8 @@ SEEING: dict[str, Callable[[], tuple[Any, Any]]] = {
     "qwen2_5_vl": lambda: pytest.fail("conftest builds it"),
     "qwen3_vl": qwen3_vl,
     "qwen3_vl_moe": lambda: qwen3_vl(experts=True),
+    "qwen3_5": qwen3_5,
+    "qwen3_5_moe": lambda: qwen3_5(experts=True),
     "llava": llava,
     "llava_next": llava_next,
     "mistral3": mistral3,
@@ -40,7 +53,7 @@ SEEING: dict[str, Callable[[], tuple[Any, Any]]] = {
     "idefics3 without crops": lambda: idefics3(splitting=False),
     "smolvlm": smolvlm,
 }
-TEXT_ONLY = ("llama", "qwen2", "qwen3", "qwen3_moe", "smollm3", "mistral")
+TEXT_ONLY = ("llama", "qwen2", "qwen3", "qwen3_moe", "smollm3", "mistral", "lfm2")
 FAMILIES = (*SEEING, *TEXT_ONLY)
 # (lengths of the completions, pictures, seed) of each pack; equal seeds show equal pictures, the first ones first
 Shape = Sequence[tuple[tuple[int, ...], int, int]]
