@@ -35,6 +35,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--vocabulary", type=int, default=0, metavar="V", help="rows of the output head; 0: as the tokenizer has")
     add("--small", action="store_true", help="a model of a few hundred thousand parameters, to try a command out")
+    add("--hybrid", action="store_true", help="Qwen3.5: layers of linear attention, and every third of full attention")
     return result
 
 
@@ -85,7 +86,12 @@ def one_thread() -> None:
 
 def described(name: str, options: argparse.Namespace, work: Work) -> dict[str, Any]:
     """The beginning of a result: what was measured."""
-    extra = {"repeats": options.repeats, "vocabulary": options.vocabulary, "small": options.small}
+    extra = {
+        "repeats": options.repeats,
+        "vocabulary": options.vocabulary,
+        "small": options.small,
+        "hybrid": options.hybrid,
+    }
     return {"measurement": name, "peer_name": options.peer, "parameters": asdict(work) | extra}
 
 

@@ -1,4 +1,4 @@
-"""The model that both sides load: a random Qwen2.5-VL of 8.1 million parameters, built once into the cache."""
+"""The model that both sides load: a random Qwen2.5-VL of 8.1 million parameters, or a Qwen3.5 of that size, built once."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ CORPUS = ("How many red squares are there? <think> count the red squares </think
 LIMITS = PromptSettings(max_prompt_tokens=8192, min_pixels=784, max_pixels=1_003_520)
 
 
-def checkpoint(vocabulary: int = 0, small: bool = False) -> Path:
-    """Folder of the checkpoint. vocabulary: rows of embedding and head (0: as many as the tokenizer has, rounded up)."""
-    name = f"{VERSION}-{'small' if small else '8m'}-{vocabulary or 'own'}"
+def checkpoint(vocabulary: int = 0, small: bool = False, hybrid: bool = False) -> Path:
+    """Folder of the checkpoint. vocabulary: rows of embedding and head (0: as many as the tokenizer has, rounded up);
+    hybrid: Qwen3.5, whose layers but every third are of linear attention."""
+    name = f"{VERSION}-{'hybrid-' if hybrid else ''}{'small' if small else '8m'}-{vocabulary or 'own'}"
     folder = cache_folder("benchmarks") / name
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
-        _write(unfinished, vocabulary, small)
+        _write(unfinished, vocabulary, small, hybrid)
         try:
             unfinished.rename(folder)
         except OSError:  # another run has been faster
@@ -50,13 +51,14 @@ def plain_model(folder: Path) -> Any:
     return AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).train()
 
 
-def _write(folder: Path, vocabulary: int, small: bool) -> None:
-    from transformers import Qwen2_5_VLForConditionalGeneration
+def _write(folder: Path, vocabulary: int, small: bool, hybrid: bool) -> None:
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3_5ForConditionalGeneration
 
     tokenizer = build_tokenizer(CORPUS * 20, 600)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer, vocabulary, small))
+        config = _config(tokenizer, vocabulary, small, hybrid)
+        model = (Qwen3_5ForConditionalGeneration if hybrid else Qwen2_5_VLForConditionalGeneration)(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
@@ -77,8 +79,8 @@ def processor_of(tokenizer: Any) -> Any:
     )
 
 
-def _config(tokenizer: Any, vocabulary: int, small: bool) -> Any:
-    from transformers import Qwen2_5_VLConfig
+def _config(tokenizer: Any, vocabulary: int, small: bool, hybrid: bool) -> Any:
+    from transformers import Qwen2_5_VLConfig, Qwen3_5Config
 
     width, layers, heads = (64, 2, 2) if small else (256, 6, 8)
     vision_width, vision_layers = (32, 2) if small else (192, 6)
@@ -108,8 +110,23 @@ def _config(tokenizer: Any, vocabulary: int, small: bool) -> Any:
         "window_size": 112,
         "fullatt_block_indexes": [i for i in range(vision_layers) if i % 3 == 2] or [vision_layers - 1],
     }
+    if hybrid:
+        text |= {
+            "head_dim": width // heads,
+            "layer_types": [
+                "full_attention" if i % 3 == 2 or i == layers - 1 else "linear_attention" for i in range(layers)
+            ],
+            "linear_num_key_heads": heads // 2 or 1,
+            "linear_num_value_heads": heads,
+            "linear_key_head_dim": width // heads,
+            "linear_value_head_dim": width // heads,
+        }
+        text["rope_parameters"] |= {"mrope_interleaved": True, "partial_rotary_factor": 1.0}
+        for key in ("window_size", "fullatt_block_indexes"):
+            del vision[key]
+        vision["num_position_embeddings"] = 1024
     token = tokenizer.convert_tokens_to_ids
-    return Qwen2_5_VLConfig(
+    return (Qwen3_5Config if hybrid else Qwen2_5_VLConfig)(
         text_config=text,
         vision_config=vision,
         image_token_id=token("<|image_pad|>"),

@@ -33,7 +33,7 @@ Sampled = list[tuple[Completion, ...]]
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The measurement as its JSON fields."""
-    work, folder = work_of(options), checkpoint(options.vocabulary, options.small)
+    work, folder = work_of(options), checkpoint(options.vocabulary, options.small, options.hybrid)
     policy = endless_policy(folder)
     given = prompts(policy, work)
     ours = our_sampling(policy, given, work)

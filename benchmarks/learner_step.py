@@ -25,7 +25,7 @@ from sharegrpo_rl.data.types import PromptPack
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The measurement as its JSON fields."""
-    work, folder = work_of(options), checkpoint(options.vocabulary, options.small)
+    work, folder = work_of(options), checkpoint(options.vocabulary, options.small, options.hybrid)
     policy, ours = our_learner(folder)
     given = packs(policy, work)
     result = described("learner_step", options, work) | counts(given)

@@ -29,7 +29,7 @@ TINY = Work(image=56, group=2, tokens=2, completions=2)
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The measurement as its JSON fields."""
-    work, folder = work_of(options), checkpoint(options.vocabulary, options.small)
+    work, folder = work_of(options), checkpoint(options.vocabulary, options.small, options.hybrid)
     sides = {"ours": "ours"} | ({} if options.peer == "none" else {"peer": options.peer})
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(options.repeats):  # before anything is computed here: the processes begin as copies of this one

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor
 
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.families import first_layers, structural_obstacle
+from sharegrpo_rl.models.families import first_layers, structural_obstacle, unknown_family
 from sharegrpo_rl.models.policy import Policy, TokenValues, branch_logprobs, padded_logprobs, unwrapped
 from sharegrpo_rl.models.prompts import Question
 
-# How far log-probs may be apart: the largest distance in float32, the mean one where values are rounded to 8 or 11 bits.
-_LARGEST, _MEAN = 1e-3, 0.1
+# How far log-probs may be apart: in float32 by the largest distance. In half precision by a pack's mean distance as a share of
+# the spread of all: rounding gave up to 0.01 for the families of tests/models/test_probe.py, pictures not seen 0.33. A family
+# that is not tested must come closer to share its prompts.
+_EXACT, _ROUNDED, _ROUNDED_UNKNOWN = 1e-3, 0.2, 0.05
 _COMPLETIONS = ((3, 1, 4, 1), (2, 7, 1))  # places in the tokens of an ordinary text
 
 
@@ -33,14 +35,15 @@ def check_policy(policy: Policy) -> None:
     model = unwrapped(policy.model)
     questions = _questions(policy)
     packs = _packs(policy, questions)
+    dtype = model.get_output_embeddings().weight.dtype
     with _quiet(model):
-        own = _attempt(lambda: torch.cat([_own(policy, p, q) for p, q in zip(packs, questions, strict=True)]))
+        own = _attempt(lambda: [_own(policy, p, q) for p, q in zip(packs, questions, strict=True)])
         if isinstance(own, Exception):
             raise UserError(
                 f"model: the forward of {model.config.model_type} fails on a text and a picture ({_words(own)})"
             )
-        fault = _fault(own, lambda: _rows(policy, packs))
-        if fault is not None and (alone := _fault(own, lambda: _rows(policy, packs, alone=True))) is None:
+        fault = _fault(own, lambda: _rows(policy, packs), dtype)
+        if fault is not None and (alone := _fault(own, lambda: _rows(policy, packs, alone=True), dtype)) is None:
             _warn_once(f"one row at a time: several together: {fault}")
             policy.rows_alone = True
         elif fault is not None:
@@ -48,8 +51,9 @@ def check_policy(policy: Policy) -> None:
                 f"model: the trainer does not compute what {model.config.model_type} does itself: {alone}; it is not supported"
             )
         if structural_obstacle(model) is None:
+            rounded = _ROUNDED_UNKNOWN if unknown_family(model) else _ROUNDED
             policy.share_prompts()
-            if (fault := _fault(own, lambda: _shared(policy, packs))) is not None:
+            if (fault := _fault(own, lambda: _shared(policy, packs), dtype, rounded)) is not None:
                 policy.repeat_prompts(f"with the prompt shared {fault}")
     if policy.obstacle:
         _warn_once(f"one row per completion, the prompt repeated in each: {policy.obstacle}")
@@ -117,18 +121,27 @@ def _shared(policy: Policy, packs: Sequence[PromptPack]) -> TokenValues:
     return branch_logprobs(unwrapped(policy.model), packs, 1.0, None, None, policy.logit_rule)
 
 
-def _fault(own: Tensor, ours: Callable[[], TokenValues]) -> str | None:
-    """How our log-probs differ from the model's own, in words; None where they are the same."""
+def _fault(
+    own: Sequence[Tensor], ours: Callable[[], TokenValues], dtype: torch.dtype, rounded: float = _ROUNDED
+) -> str | None:
+    """How our log-probs differ from the model's own, each pack's, in words; None where they are the same."""
     found = _attempt(lambda: ours().logprobs)
     if isinstance(found, Exception):
         return f"it fails ({_words(found)})"
-    distance = (found.float() - own.to(found.device)).abs()
-    exact = found.dtype in (torch.float32, torch.float64)
-    apart, limit = (distance.max(), _LARGEST) if exact else (distance.mean(), _MEAN)
-    return None if apart <= limit else f"its log-probs are {float(apart):.1g} apart"
+    expected = torch.cat(list(own)).to(found.device)
+    distance = (found - expected).abs()
+    if dtype in (torch.float32, torch.float64):
+        apart, limit = float(distance.max()), _EXACT
+    else:
+        apart = max(float(part.mean()) for part in distance.split([len(x) for x in own]))
+        limit = rounded * float(expected.std())
+    return None if apart <= limit else f"its log-probs are {apart:.1g} apart"
 
 
-def _attempt(compute: Callable[[], Tensor]) -> Tensor | Exception:
+T = TypeVar("T")
+
+
+def _attempt(compute: Callable[[], T]) -> T | Exception:
     try:
         return compute()
     except Exception as error:  # whatever a foreign model raises: it is told, or another way is taken

@@ -68,6 +68,7 @@ def results():
         (*share, "--against", "grpo"),
         (*share, "--against", "grpo", "--transform-probability", "1"),
         ("learner_step", "--bare"),
+        ("learner_step", "--peer", "naive", "--hybrid"),
     )
 
 
@@ -89,6 +90,12 @@ def test_equal_steps_are_checked_before_they_are_timed(results):
     assert (step["packs"], step["pairs"], step["images"]) == (2, 4, 2)
 
 
+def test_a_hybrid_takes_the_step_of_its_rows(results):
+    hybrid = results[-1]
+    assert hybrid["parameters"]["hybrid"]
+    assert hybrid["checked"]["ours"] == pytest.approx(hybrid["checked"]["peer"], rel=1e-5)
+
+
 def test_a_peer_with_another_loss_is_refused():
     done = start("-c", WRONG_LOSS, str(SCRIPTS), *TINY)
     assert done.returncode == 1
@@ -103,7 +110,7 @@ def test_share_grpo_trains_every_completion_under_every_variant(results):
 
 
 def test_ratios_are_seconds_of_ours_to_those_of_the_other(results):
-    for result in results[5:]:
+    for result in results[5:8]:
         assert result["ratio"] == pytest.approx(result["ours"]["cpu_s"] / result["peer"]["cpu_s"], rel=0.02)
 
 

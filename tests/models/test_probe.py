@@ -79,6 +79,19 @@ def test_known_families_pass(family):
     assert not policy.rows_alone
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", KNOWN)
+def test_rounding_is_no_difference(family, dtype, caplog):
+    """A model in half precision runs as it does in float32: rounding must neither refuse nor slow it."""
+    build, shares = KNOWN[family]
+    model, processor = build()
+    with caplog.at_level(logging.WARNING):
+        policy = checked(model.to(dtype), processor)
+    assert policy.shares_prefix == shares
+    assert not policy.rows_alone
+    assert "apart" not in caplog.text
+
+
 def test_an_unheard_of_family_shares_where_that_is_exact(caplog):
     model, tokenizer = text_only("llama")
     model.config.model_type = "unheard_of"
@@ -133,17 +146,18 @@ class SwallowsPictures(LlavaForConditionalGeneration):
         return out
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("kind", "build"),
     [(AddsToLogits, lambda: text_only("llama")), (SwallowsPictures, llava)],
     ids=["logits", "pictures"],
 )
-def test_a_model_that_the_trainer_would_not_compute_is_refused(kind, build):
+def test_a_model_that_the_trainer_would_not_compute_is_refused(kind, build, dtype):
     model, processor = build()
     with pytest.raises(
         UserError, match=r"model: the trainer does not compute what llam?\w* does itself: its log-probs are .* apart"
     ):
-        checked(kind(model.config), processor)
+        checked(kind(model.config).to(dtype), processor)
 
 
 class OwnShapes(Mistral3ForConditionalGeneration):
