@@ -73,8 +73,8 @@ def load_policy(settings: ModelSettings) -> Policy:
 
 def _freeze(model: Any, settings: ModelSettings) -> None:
     asked = {VISION: settings.freeze_vision_tower, PROJECTOR: settings.freeze_projector}
+    parts = Parts(model)
     for part in (part for part, frozen in asked.items() if frozen):
-        parts = Parts(model)
         parameters = [parameter for name, parameter in model.named_parameters() if parts.of(name) == part]
         if not parameters:
             key = f"freeze_{part.replace(' ', '_')}"

@@ -60,9 +60,9 @@ def check_policy(policy: Policy) -> None:
 
 
 def _questions(policy: Policy) -> list[Question]:
-    """A text and, where the model sees, two pictures of different shapes."""
+    """Two texts and, where the model sees, two pictures of different shapes."""
     rng = np.random.default_rng(0)
-    questions = [Question("Is it so?")]
+    questions = [Question("Is it so?"), Question("And why is it so, and not otherwise?")]
     if policy.encoder.image_processor is not None:
         seen = [rng.integers(0, 255, shape, dtype=np.uint8) for shape in ((56, 42, 3), (70, 126, 3))]
         questions += [Question("What is to be seen here, and how many?", (seen[0],)), Question("Why?", (seen[1],))]
@@ -144,6 +144,8 @@ T = TypeVar("T")
 def _attempt(compute: Callable[[], T]) -> T | Exception:
     try:
         return compute()
+    except (MemoryError, torch.OutOfMemoryError):  # says nothing about the model
+        raise
     except Exception as error:  # whatever a foreign model raises: it is told, or another way is taken
         return error
 

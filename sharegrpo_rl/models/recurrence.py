@@ -64,21 +64,20 @@ class StateCache:
         return StateCache(conv, recurrent, record_past)
 
 
-def share_states(model: Any) -> int:
-    """Let every layer with a state follow the layout of packs, or the states of rows in progress; returns how many."""
-    found = [(m, name) for m in model.get_decoder().modules() if (name := _cache_argument(m)) is not None]
-    for module, name in found:
-        if not isinstance(module.forward, partial):
-            module.forward = partial(_forward, module, module.forward, name)
-    return len(found)
+def share_states(model: Any) -> None:
+    """Let every layer with a state follow the layout of packs, or the states of rows in progress."""
+    for module in model.get_decoder().modules():
+        own = module.forward
+        follows = isinstance(own, partial) and own.func is _forward
+        if not follows and (cache := _cache_argument(module)) is not None:
+            module.forward = partial(_forward, module, own, cache)
 
 
 def _cache_argument(module: nn.Module) -> str | None:
     """How the forward of a layer with a state calls its cache; None for other modules."""
     if not hasattr(module, "layer_idx") or not any(isinstance(child, nn.Conv1d) for child in module.children()):
         return None
-    own = module.forward.args[1] if isinstance(module.forward, partial) else module.forward
-    parameters = inspect.signature(own).parameters
+    parameters = inspect.signature(module.forward).parameters
     return next((name for name in _CACHE_NAMES if name in parameters), None)
 
 

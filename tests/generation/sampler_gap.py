@@ -1,9 +1,18 @@
-"""How far a sampler's log-probs are from the trainer's."""
+"""How far a sampler's log-probs are from the trainer's, on completions of many lengths."""
+
+from copy import copy
 
 import numpy as np
 import torch
 
 from sharegrpo_rl.data.types import PromptPack
+
+
+def with_ends(policy):
+    """The policy with so many end tokens that completions have many lengths."""
+    ending = copy(policy)
+    ending.end_ids = tuple(range(100, 140))
+    return ending
 
 
 def gap(policy, prompts, answers):

@@ -1,6 +1,5 @@
 """Branches over shared prompts: images and prompts once, ragged prompts, ends, families, batches, early hand-over."""
 
-import copy
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sampler_gap import gap
+from sampler_gap import gap, with_ends
 
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
@@ -22,13 +21,6 @@ TEXTS = ("How many?", "Which colour is the circle on the left of the square?", "
 
 def tokens(answers):
     return [[c.token_ids.tolist() for c in group] for group in answers]
-
-
-def with_ends(policy):
-    """The policy with so many end tokens that completions have many lengths."""
-    ending = copy.copy(policy)
-    ending.end_ids = tuple(range(100, 140))
-    return ending
 
 
 @contextmanager

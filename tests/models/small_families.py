@@ -272,48 +272,43 @@ def qwen2_vl() -> tuple[Any, Any]:
 
 def qwen3_vl(experts: bool = False) -> tuple[Any, Any]:
     """Qwen3-VL (`experts`: its MoE): features of two vision layers added to the first two text layers, interleaved rope."""
-    tokenizer = build_tokenizer(CORPUS, 300)
-    ids = tokenizer.convert_tokens_to_ids
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    text = {**_text_options(tokenizer), "num_hidden_layers": 3, "head_dim": 16, "rope_parameters": rope}
-    config = (Qwen3VLMoeConfig if experts else Qwen3VLConfig)(
-        text_config={**text, **(EXPERTS if experts else {})},
-        vision_config={
-            "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
-            "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16,
-            "deepstack_visual_indexes": [0, 1], "initializer_range": 0.2,
-        },
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    processor = Qwen3VLProcessor(
-        image_processor=Qwen2VLImageProcessor(patch_size=7, size={"shortest_edge": 784, "longest_edge": 3136}),
-        tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(patch_size=7),
-        chat_template=CHAT_TEMPLATE,
+    kinds = (
+        (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)
+        if experts
+        else (Qwen3VLConfig, Qwen3VLForConditionalGeneration)
     )
-    kind = Qwen3VLMoeForConditionalGeneration if experts else Qwen3VLForConditionalGeneration
-    return _finished(kind(config), tokenizer), processor
+    text = {"num_hidden_layers": 3, "head_dim": 16, **(EXPERTS if experts else {})}
+    return _qwen3(*kinds, text, {}, {"depth": 3, "deepstack_visual_indexes": [0, 1]})
 
 
 def qwen3_5(experts: bool = False) -> tuple[Any, Any]:
     """Qwen3.5 (`experts`: its MoE): a layer of linear attention (gated delta rule, convolution) before a full one."""
+    kinds = (
+        (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration)
+        if experts
+        else (Qwen3_5Config, Qwen3_5ForConditionalGeneration)
+    )
+    moe = {**EXPERTS, "shared_expert_intermediate_size": 16} if experts else {}
+    return _qwen3(*kinds, {**LINEAR, **moe}, {"partial_rotary_factor": 1.0}, {"depth": 2})
+
+
+def _qwen3(config: Any, kind: Any, text: Any, rope: Any, vision: Any) -> tuple[Any, Any]:
+    """A model of Qwen3's vision tower and rope; the last three: what its family has of its own."""
     tokenizer = build_tokenizer(CORPUS, 300)
     ids = tokenizer.convert_tokens_to_ids
     rope = {
-        "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True,
-        "partial_rotary_factor": 1.0,
-    }  # fmt: skip
-    moe = {**EXPERTS, "shared_expert_intermediate_size": 16} if experts else {}
-    config = (Qwen3_5MoeConfig if experts else Qwen3_5Config)(
-        text_config={**_text_options(tokenizer), **LINEAR, **moe, "rope_parameters": rope},
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [4, 2, 2],
+        "mrope_interleaved": True,
+        **rope,
+    }
+    made = config(
+        text_config={**_text_options(tokenizer), **text, "rope_parameters": rope},
         vision_config={
-            "depth": 2, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
-            "patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16,
-            "initializer_range": 0.2,
+            "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 7,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16, "initializer_range": 0.2,
+            **vision,
         },
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
@@ -327,8 +322,7 @@ def qwen3_5(experts: bool = False) -> tuple[Any, Any]:
         video_processor=Qwen3VLVideoProcessor(patch_size=7),
         chat_template=CHAT_TEMPLATE,
     )
-    kind = Qwen3_5MoeForConditionalGeneration if experts else Qwen3_5ForConditionalGeneration
-    return _finished(kind(config), tokenizer), processor
+    return _finished(kind(made), tokenizer), processor
 
 
 def idefics3(splitting: bool = True) -> tuple[Any, Any]:
