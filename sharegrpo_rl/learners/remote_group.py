@@ -28,7 +28,10 @@ from sharegrpo_rl.learners.placement import learner_bundle, shortage_now
 from sharegrpo_rl.training.batching import UpdateShare, gather_kl, plan_kl, plan_update
 
 SLACK_SECONDS = 60.0  # beyond the mailbox's own deadlines
-STOP_SECONDS = 20.0
+STOP_SECONDS = 20.0  # for workers to end by themselves
+# For Ray Train to notice that workers were killed, and to give back what they held: on a machine where many processes wait
+# for a core this takes a minute, and a controller that is killed before it has done so leaves the cores taken for ever.
+KILLED_SECONDS = 300.0
 
 logger = logging.getLogger(__name__)
 
@@ -241,17 +244,17 @@ class TrainLearnerGroup(VLMLearnerGroup):
         if self._is_shut_down or self._host is None or not ray.is_initialized():
             return
         self._is_shut_down = True
-        if not self._close():  # the loss of a killed worker ends the run now that the mailbox is closed
+        if not self._close(STOP_SECONDS):  # the loss of a killed worker ends the run now that the mailbox is closed
             for worker in ray.get(self._host.arrived.remote()):
                 ray.kill(worker)
             ray.get(self._host.abort.remote())  # where workers were lost before, and others are on their way
-            self._close()
+            self._close(KILLED_SECONDS)
         ray.kill(self._host)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _close(self) -> bool:
+    def _close(self, seconds: float) -> bool:
         try:
-            return ray.get(self._host.close.remote(STOP_SECONDS), timeout=2 * STOP_SECONDS)
+            return ray.get(self._host.close.remote(seconds), timeout=seconds + SLACK_SECONDS)
         except (RayActorError, GetTimeoutError):
             return False
 
