@@ -123,11 +123,12 @@ def check_targets(bank: QuestionBank, config: AlgorithmConfig) -> None:
 def target_pack(policy: Policy, row: int, prompt: Prompt, target: str) -> PromptPack:
     """One row as a pack of one completion: the target's tokens and the end token.
 
-    A tag that the prompt has already opened is not taught again.
+    A tag that the prompt has already opened is not taught again; a thought is taught in the model's own marks.
     """
     if opening := policy.encoder.opening:
         target = target.removeprefix(opening.strip())
-    ids = [*policy.encoder.tokenizer(target, add_special_tokens=False)["input_ids"], policy.end_ids[0]]
+    said = policy.encoder.in_own_marks(target)
+    ids = [*policy.encoder.tokenizer(said, add_special_tokens=False)["input_ids"], policy.end_ids[0]]
     tokens = np.asarray(ids, np.int64)
     completion = Completion(tokens, np.zeros(len(tokens), np.float32), target)
     return PromptPack(row, 0, prompt, (completion,), np.ones(1), np.ones(1, bool), sampled=False)

@@ -23,8 +23,13 @@ SHARED_PREFIX = (
     "qwen3_vl_moe",
     "qwen3_5",
     "qwen3_5_moe",
+    "glm4v",
+    "glm46v",
     "llava",
     "llava_next",
+    "llava_onevision",
+    "deepseek_vl",
+    "lfm2_vl",
     "mistral3",
     "internvl",
     "idefics3",
@@ -55,7 +60,9 @@ _TEXT_IDS = (
     "end_of_turn",
 )
 # What special tokens of pictures, sound and video are called: those that no config and no processor names.
-_MEDIA = re.compile(r"ima?ge?|vision|video|audio|speech|sound|media|frame|tile|thumbnail|row_\d|col_\d", re.IGNORECASE)
+_MEDIA = re.compile(
+    r"ima?ge?|vision|video|audio|speech|sound|media|frame|tile|slice|thumbnail|row_\d|col_\d", re.IGNORECASE
+)
 
 
 def obstacle(model: Any) -> str | None:
@@ -77,13 +84,16 @@ def unknown_family(model: Any) -> str | None:
 def structural_obstacle(model: Any) -> str | None:
     """What in a model's attention keeps completions from sharing their prompt, whatever its family."""
     text = model.config.get_text_config()
-    layers = getattr(text, "layer_types", None)
-    if other := sorted(set(layers or ()) - SHARED_LAYERS):
+    layers, window = getattr(text, "layer_types", None), getattr(text, "sliding_window", None)
+    if window is not None and window >= getattr(text, "max_position_embeddings", 0):
+        window = None  # no row is as long
+    shared = SHARED_LAYERS if window is not None else {*SHARED_LAYERS, "sliding_attention"}
+    if other := sorted(set(layers or ()) - shared):
         return f"it has layers of {', '.join(other)}"
     if getattr(text, "attn_logit_softcapping", None) is not None:
         return "its attention has a soft cap"
-    if layers is None and getattr(text, "sliding_window", None) is not None:
-        return f"its attention has a sliding window ({text.sliding_window} tokens)"
+    if layers is None and window is not None:
+        return f"its attention has a sliding window ({window} tokens)"
     return None
 
 
@@ -171,15 +181,19 @@ def _hidden_states(base: nn.Module, hidden: Tensor) -> Iterator[None]:
 
 @contextmanager
 def first_layers(model: Any) -> Iterator[None]:
-    """Inside, the language model has only its first layers, one of each type and two at least: enough to compare forwards."""
+    """Inside, the language model has only its first layers, one of each kind and two at least: enough to compare forwards.
+
+    A kind is a type of attention and the modules that a layer is made of. Layers that share the keys of others all stay.
+    """
     decoder = model.get_decoder()
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList):
         yield
         return
-    kinds = list(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    types = getattr(decoder.config, "layer_types", None) or [None] * len(layers)
+    kinds = [(kind, *map(type, layer.modules())) for kind, layer in zip(types, layers, strict=False)]
     count = max(2, *(kinds.index(kind) + 1 for kind in set(kinds)))
-    decoder.layers = layers[:count]
+    decoder.layers = layers if getattr(decoder.config, "num_kv_shared_layers", 0) else layers[:count]
     try:
         yield
     finally:

@@ -93,7 +93,10 @@ def _add_lora(model: Any, settings: ModelSettings) -> Any:
     modules = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head") and parts.of(name) in chosen
+        if isinstance(module, torch.nn.Linear)
+        and not name.endswith("lm_head")
+        and parts.of(name) in chosen
+        and not _is_fused(model, name)
     ]
     if not modules:
         raise UserError(f"lora.target_modules: {list(targets)} match no linear layer of this model")
@@ -106,6 +109,12 @@ def _add_lora(model: Any, settings: ModelSettings) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return get_peft_model(model, config)
+
+
+def _is_fused(model: Any, name: str) -> bool:
+    """Is it a state space's last product? Kernels on a GPU read its weight themselves: an adapter would do nothing."""
+    mixer, _, last = name.rpartition(".")
+    return last == "out_proj" and all(hasattr(model.get_submodule(mixer), parameter) for parameter in ("A_log", "D"))
 
 
 def load_model(path: str, dtype: str) -> tuple[Any, Any]:

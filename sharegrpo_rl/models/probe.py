@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.models.decoding import start_branches
 from sharegrpo_rl.models.families import first_layers, structural_obstacle, unknown_family
-from sharegrpo_rl.models.policy import Policy, TokenValues, branch_logprobs, padded_logprobs, unwrapped
+from sharegrpo_rl.models.policy import Policy, branch_logprobs, padded_logprobs, unwrapped
 from sharegrpo_rl.models.prompts import Question
 
 # How far log-probs may be apart: in float32 by the largest distance. In half precision by a pack's mean distance as a share of
@@ -27,45 +28,46 @@ _COMPLETIONS = ((3, 1, 4, 1), (2, 7, 1))  # places in the tokens of an ordinary 
 
 
 def check_policy(policy: Policy) -> None:
-    """Compare log-probs of a few tokens: the model's own forward, ours row by row, and ours with the prompt shared.
+    """Compare log-probs of a few tokens: the model's own forward, our trainer's and our sampler's.
 
-    Only the first layers run. Where rows differ from the model's own forward: UserError with the difference. Where they only
-    fail to run together, the policy runs them one at a time; where only the shared prompt differs, it repeats the prompt.
+    Only the first layers run. Where sharing the prompt makes a difference, the policy repeats it, row by row; where rows
+    cannot run together, it runs them one at a time; where they differ then too: UserError with the difference.
     """
     model = unwrapped(policy.model)
     questions = _questions(policy)
     packs = _packs(policy, questions)
-    dtype = model.get_output_embeddings().weight.dtype
     with _quiet(model):
         own = _attempt(lambda: [_own(policy, p, q) for p, q in zip(packs, questions, strict=True)])
         if isinstance(own, Exception):
             raise UserError(
                 f"model: the forward of {model.config.model_type} fails on a text and a picture ({_words(own)})"
             )
-        fault = _fault(own, lambda: _rows(policy, packs), dtype)
-        if fault is not None and (alone := _fault(own, lambda: _rows(policy, packs, alone=True), dtype)) is None:
-            _warn_once(f"one row at a time: several together: {fault}")
-            policy.rows_alone = True
-        elif fault is not None:
-            raise UserError(
-                f"model: the trainer does not compute what {model.config.model_type} does itself: {alone}; it is not supported"
-            )
         if structural_obstacle(model) is None:
-            rounded = _ROUNDED_UNKNOWN if unknown_family(model) else _ROUNDED
             policy.share_prompts()
-            if (fault := _fault(own, lambda: _shared(policy, packs), dtype, rounded)) is not None:
+            if (
+                fault := _fault(policy, packs, own, _ROUNDED_UNKNOWN if unknown_family(model) else _ROUNDED)
+            ) is not None:
                 policy.repeat_prompts(f"with the prompt shared {fault}")
+        if not policy.shares_prefix and (together := _fault(policy, packs, own)) is not None:
+            policy.rows_alone = True
+            if (alone := _fault(policy, packs, own)) is not None:
+                raise UserError(
+                    f"model: the trainer does not compute what {model.config.model_type} does itself: {alone}; it is not "
+                    "supported"
+                )
+            _warn_once(f"one row at a time: several together: {together}")
     if policy.obstacle:
         _warn_once(f"one row per completion, the prompt repeated in each: {policy.obstacle}")
 
 
 def _questions(policy: Policy) -> list[Question]:
-    """Two texts and, where the model sees, two pictures of different shapes."""
+    """Two texts and, where the model sees, three pictures, two of them of one shape."""
     rng = np.random.default_rng(0)
     questions = [Question("Is it so?"), Question("And why is it so, and not otherwise?")]
     if policy.encoder.image_processor is not None:
-        seen = [rng.integers(0, 255, shape, dtype=np.uint8) for shape in ((56, 42, 3), (70, 126, 3))]
-        questions += [Question("What is to be seen here, and how many?", (seen[0],)), Question("Why?", (seen[1],))]
+        seen = [rng.integers(0, 255, shape, dtype=np.uint8) for shape in ((56, 42, 3), (70, 126, 3), (56, 42, 3))]
+        texts = ("What is to be seen here, and how many?", "Why?", "And here?")
+        questions += [Question(text, (picture,)) for text, picture in zip(texts, seen, strict=True)]
     return questions
 
 
@@ -89,10 +91,7 @@ def _own(policy: Policy, pack: PromptPack, question: Question) -> Tensor:
     found = []
     for completion in pack.completions:
         tail = torch.from_numpy(completion.token_ids)[None]
-        row = {**given, "input_ids": torch.cat([given["input_ids"], tail], 1)}
-        for name in ("mm_token_type_ids", "token_type_ids"):
-            if name in row:
-                row[name] = torch.cat([row[name], torch.zeros_like(tail)], 1)
+        row = {**given, **_extended(model, given, tail.shape[1]), "input_ids": torch.cat([given["input_ids"], tail], 1)}
         row = {k: v.to(model.device, model.dtype if v.is_floating_point() else v.dtype) for k, v in row.items()}
         logits = model(**row, use_cache=False).logits[0, len(pack.prompt.input_ids) - 1 : -1].float()
         found.append(logits.log_softmax(-1).gather(1, tail[0, :, None].to(logits.device))[:, 0])
@@ -110,32 +109,71 @@ def _processed(policy: Policy, prompt: Prompt, question: Question) -> dict[str, 
         return_tensors="pt",
         **encoder.picture_limits,
     )
-    return {name: value for name, value in out.items() if isinstance(value, Tensor) and name != "attention_mask"}
+    dropped = {"attention_mask", "labels"}
+    return {name: value for name, value in out.items() if isinstance(value, Tensor) and name not in dropped}
 
 
-def _rows(policy: Policy, packs: Sequence[PromptPack], alone: bool = False) -> TokenValues:
-    return padded_logprobs(unwrapped(policy.model), packs, 1.0, None, policy.pad_id, policy.logit_rule, alone)
+def _extended(model: Any, given: dict[str, Tensor], tokens: int) -> dict[str, Tensor]:
+    """The types of a prompt's tokens and of those that follow, as the model itself goes on with them when it generates."""
+    types = {name: given[name] for name in ("mm_token_type_ids", "token_type_ids") if name in given}
+    for _ in range(tokens if types else 0):
+        mask = torch.ones_like(next(iter(types.values())))
+        types = model._update_model_kwargs_for_generation({}, {**types, "attention_mask": mask}, num_new_tokens=1)
+        types = {name: types[name] for name in ("mm_token_type_ids", "token_type_ids") if name in types}
+    return types
 
 
-def _shared(policy: Policy, packs: Sequence[PromptPack]) -> TokenValues:
-    return branch_logprobs(unwrapped(policy.model), packs, 1.0, None, None, policy.logit_rule)
+def _rows(policy: Policy, packs: Sequence[PromptPack]) -> Tensor:
+    model, rule = unwrapped(policy.model), policy.logit_rule
+    return padded_logprobs(model, packs, 1.0, None, policy.pad_id, rule, policy.rows_alone).logprobs
 
 
-def _fault(
-    own: Sequence[Tensor], ours: Callable[[], TokenValues], dtype: torch.dtype, rounded: float = _ROUNDED
-) -> str | None:
-    """How our log-probs differ from the model's own, each pack's, in words; None where they are the same."""
-    found = _attempt(lambda: ours().logprobs)
-    if isinstance(found, Exception):
-        return f"it fails ({_words(found)})"
+def _shared(policy: Policy, packs: Sequence[PromptPack]) -> Tensor:
+    return branch_logprobs(unwrapped(policy.model), packs, 1.0, None, None, policy.logit_rule).logprobs
+
+
+def _sampled(policy: Policy, packs: Sequence[PromptPack]) -> Tensor:
+    """Log-probs that the sampler would have seen, had it drawn these completions."""
+    batches = [[pack] for pack in packs] if policy.rows_alone else [list(packs)]
+    images = policy.image_bank([[pack.prompt for pack in batch] for batch in batches])
+    found = []
+    for batch in batches:
+        said = [c.token_ids for pack in batch for c in pack.completions]
+        prompts, counts = [pack.prompt for pack in batch], [len(pack.completions) for pack in batch]
+        branches = start_branches(policy, prompts, counts, images, max(map(len, said)))
+        longest = max(map(len, said))
+        tokens = torch.tensor([[ids[min(place, len(ids) - 1)] for ids in said] for place in range(longest)])
+        steps: list[Tensor] = []
+        for said_now in tokens.to(branches.logits.device):
+            steps.append(branches.logits.float().log_softmax(-1).gather(1, said_now[:, None])[:, 0])
+            if len(steps) < longest:
+                branches.step(said_now)
+        found += [row[: len(ids)] for row, ids in zip(torch.stack(steps, 1), said, strict=True)]
+    return torch.cat(found)
+
+
+def _fault(policy: Policy, packs: Sequence[PromptPack], own: Sequence[Tensor], rounded: float = _ROUNDED) -> str | None:
+    """How training or sampling as the policy does it now differs from the model's own log-probs; None where neither does."""
+    dtype = unwrapped(policy.model).get_output_embeddings().weight.dtype
+    batches = [range(len(packs)), range(2, len(packs), 2)]  # all, and pictures of one shape
+    expected = [own[i] for batch in batches for i in batch]
+    for compute in (_shared if policy.shares_prefix else _rows, _sampled):
+        found = _attempt(lambda: torch.cat([compute(policy, [packs[i] for i in b]) for b in batches if b]))  # noqa: B023
+        if isinstance(found, Exception):
+            return f"it fails ({_words(found)})"
+        apart, limit = _distance(found, expected, dtype, rounded)
+        if not apart <= limit:
+            return f"its log-probs are {apart:.1g} apart"
+    return None
+
+
+def _distance(found: Tensor, own: Sequence[Tensor], dtype: torch.dtype, rounded: float) -> tuple[float, float]:
+    """How far log-probs are apart, and how far they may be."""
     expected = torch.cat(list(own)).to(found.device)
     distance = (found - expected).abs()
     if dtype in (torch.float32, torch.float64):
-        apart, limit = float(distance.max()), _EXACT
-    else:
-        apart = max(float(part.mean()) for part in distance.split([len(x) for x in own]))
-        limit = rounded * float(expected.std())
-    return None if apart <= limit else f"its log-probs are {apart:.1g} apart"
+        return float(distance.max()), _EXACT
+    return max(float(part.mean()) for part in distance.split([len(x) for x in own])), rounded * float(expected.std())
 
 
 T = TypeVar("T")

@@ -24,7 +24,18 @@ _FORMAT_TAG = re.compile(
     r"</?(?:think|answer)>", re.IGNORECASE
 )  # of answer formats; some tokenizers mark them as special
 _OPENED = re.compile(r"<think>\s*\Z", re.IGNORECASE)
+# How a thought begins (a token, and what always follows it) and ends in models that have tokens of their own for it:
+# Gemma 4, Magistral, Kimi, Seed-OSS, Cohere.
+_THOUGHT_MARKS = (
+    ("<|channel>", "thought\n", "<channel|>"),
+    ("[THINK]", "", "[/THINK]"),
+    ("◁think▷", "", "◁/think▷"),
+    ("<seed:think>", "", "</seed:think>"),
+    ("<|START_THINKING|>", "", "<|END_THINKING|>"),
+)
 _OURS = frozenset({"messages", "add_generation_prompt", "tools", "documents"})  # variables of templates that we set
+# What a processor makes of the text; the rest belongs to the pictures.
+TEXT_SIDE = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"})
 WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
 
 
@@ -77,6 +88,11 @@ class PromptEncoder:
             pixels = self._process_pictures([question])
             return self._grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
         return self._processor_prompt(question).input_ids
+
+    def picture_tokens(self, question: Question, prompt: Prompt) -> int:
+        """How many tokens of a question's prompt its pictures take, with what some processors write around their rows."""
+        unexpanded = self.tokenizer(self.template(question), add_special_tokens=False)["input_ids"]  # one for a picture
+        return len(prompt.input_ids) - len(unexpanded) + len(question.pictures)
 
     def token_bound(self, text: str, num_images: int) -> int | None:
         """An upper bound on a prompt's length without running the tokenizer; None where the processor gives none.
@@ -175,8 +191,28 @@ class PromptEncoder:
     @cached_property
     def opening(self) -> str:
         """What the chat template itself writes of the response: `<think>` and the white space after it, or nothing."""
-        match = _OPENED.search(self.template(Question("")))
+        match = _OPENED.search(self._in_tags(self.template(Question(""))))
         return match.group() if match else ""
+
+    @cached_property
+    def _thought_marks(self) -> tuple[str, str, str] | None:
+        """The model's own marks of a thought; None where it has none."""
+        own = self.tokenizer.get_added_vocab()
+        return next((marks for marks in _THOUGHT_MARKS if marks[0] in own and marks[2] in own), None)
+
+    def _in_tags(self, text: str) -> str:
+        """The text with `<think>` and `</think>` for the model's own marks."""
+        if self._thought_marks is None:
+            return text
+        begin, word, end = self._thought_marks
+        return text.replace(begin + word, "<think>").replace(end, "</think>")
+
+    def in_own_marks(self, text: str) -> str:
+        """The text with the model's own marks of a thought for `<think>` and `</think>`: what it is to be taught."""
+        if self._thought_marks is None:
+            return text
+        begin, word, end = self._thought_marks
+        return text.replace("<think>", begin + word).replace("</think>", end)
 
     def special_tokens(self, text: str) -> list[str]:
         """Special tokens of the model that a text would be read as; tags of answer formats do not count."""
@@ -270,23 +306,32 @@ class PromptEncoder:
             return Prompt(np.asarray(ids, np.int64), (), text)
         pictures = [Image.fromarray(p) for p in question.pictures]
         out = self.processor(text=[text], images=[pictures], add_special_tokens=False, return_tensors="np", **limits)
-        text_side = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
-        tensors = {k: np.asarray(v) for k, v in out.items() if k not in text_side}
+        tensors = {k: np.asarray(v) for k, v in out.items() if k not in TEXT_SIDE}
+        known = getattr(self.image_processor, "model_input_names", ())
+        for name, tensor in tensors.items():
+            if tensor.shape[:2] == out["input_ids"].shape and name not in known:
+                raise UserError(
+                    f"model: its processor gives {name} for each token of a prompt, which is not supported; choose another one"
+                )
         # These processors may cut one picture into several crops: all pictures of a prompt travel together.
         image = PixelInput("+".join(_keys(question)), tensors)
         return Prompt(np.asarray(out["input_ids"][0], np.int64), (image,), text)
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
-        """The text of a completion, special tokens left out; tags of answer formats stay, special or not."""
+        """The text of a completion, special tokens left out; tags of answer formats stay, special or not.
+
+        A thought in marks of the model's own reads as one in `<think>` tags.
+        """
         if len(self._hidden_ids) == len(self._special_ids):
-            return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+            return self._in_tags(self.tokenizer.decode(token_ids, skip_special_tokens=True))
         shown = [int(i) for i in token_ids if int(i) not in self._hidden_ids]
-        return self.tokenizer.decode(shown, skip_special_tokens=False)
+        return self._in_tags(self.tokenizer.decode(shown, skip_special_tokens=False))
 
     @cached_property
     def _hidden_ids(self) -> frozenset[int]:
         """Ids that decoding leaves out."""
-        return frozenset(i for i, token in self._special_ids.items() if not _FORMAT_TAG.fullmatch(token))
+        marks = self._thought_marks or ()
+        return frozenset(i for i, t in self._special_ids.items() if not _FORMAT_TAG.fullmatch(t) and t not in marks)
 
 
 def _variables(template: str) -> set[str]:

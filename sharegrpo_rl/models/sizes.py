@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,12 @@ class LayerSizes:
     intermediate: int
     gated: bool = True  # an MLP of three matrices, not of two
     head_norms: bool = False  # queries and keys are normalized head by head
+    states: int = 0  # layers that keep a state of one size instead of keys and values (`models/recurrence.py`)
+
+    @property
+    def attending(self) -> int:
+        """Layers that keep keys and values of every token."""
+        return self.layers - self.states
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,13 @@ def measure(config: Any) -> ModelSizes:
         heads,
         _field(text, "num_key_value_heads", default=heads),
         _field(text, "head_dim", default=0) or _field(text, "hidden_size") // heads,
-        _field(text, "moe_intermediate_size") * active + _field(text, "shared_expert_intermediate_size", default=0)
+        _field(text, "moe_intermediate_size", "intermediate_size") * active
+        + _field(text, "shared_expert_intermediate_size", default=0)
         if routed and active
         else _field(text, "intermediate_size"),
         gated=not language.isdisjoint(_GATES),
         head_norms="q_norm" in language,
+        states=sum(not kind.endswith("attention") or kind == "linear_attention" for kind in _layer_types(text)),
     )
     return ModelSizes(
         config.model_type,
@@ -150,6 +158,11 @@ def _field(config: Any, *names: str, default: int | None = None) -> int:
             f"model: the config of {config.model_type} has no {' and no '.join(names)}; its sizes cannot be told"
         )
     return default
+
+
+def _layer_types(text: Any) -> Sequence[str]:
+    """Of each layer; nothing for a model whose layers all attend."""
+    return getattr(text, "layer_types", None) or ()
 
 
 def _experts(text: Any) -> tuple[int, int]:
@@ -292,6 +305,10 @@ KNOWN: dict[str, ModelSizes] = {
     "Qwen/Qwen3-VL-8B-Instruct": _vlm(
         "qwen3_vl", LayerSizes(36, 4096, 32, 8, 128, 12288, head_norms=True), _QWEN3_LARGE_VISION, 151936, False,
         (415_891_440, 160_496_896, 8_190_735_360), (481_248, 71_680, 2_727_936),
+    ),
+    "Qwen/Qwen3.5-9B": _vlm(
+        "qwen3_5", LayerSizes(32, 4096, 16, 4, 256, 12288, head_norms=True, states=24), _QWEN3_LARGE_VISION, 248320, False,
+        (415_891_440, 40_119_040, 8_953_803_264), (481_248, 17_920, 2_704_896),
     ),
     "HuggingFaceTB/SmolLM2-135M-Instruct": ModelSizes(
         "llama", LayerSizes(30, 576, 9, 3, 64, 1536), None, 49152, True,

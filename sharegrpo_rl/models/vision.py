@@ -72,6 +72,10 @@ def encode(model: Any, images: Sequence[PixelInput]) -> list[Features]:
 def _encode_together(model: Any, images: Sequence[PixelInput], pictures: Sequence[int]) -> list[Features]:
     """One run of the tower; `pictures`: how many each of the images holds (a prompt's may travel together)."""
     out = _run_tower(model, images)
+    if sum(pictures) != len(out.pooler_output):  # entries of another kind, as MiniCPM's slices: nobody says whose
+        if len(images) > 1:
+            return [features for image in images for features in _encode_together(model, [image], [1])]
+        pictures = [len(out.pooler_output)]
     layers = [out.pooler_output, *(getattr(out, "deepstack_features", None) or [])]
     ends = [0, *accumulate(pictures)]
     # As the tower gave them, a list or one tensor [crops, tokens, D]: its model goes on with the same.

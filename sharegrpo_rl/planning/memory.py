@@ -216,7 +216,7 @@ def hf_parts(sizes: ModelSizes, work: Workload, itemsize: int) -> list[Part]:
 def kv_bytes(sizes: ModelSizes, itemsize: int, ways: int = 1) -> int:
     """Keys and values of one token on each of `ways` GPUs; where there are fewer heads than GPUs, heads are repeated."""
     heads = max(1, sizes.text.kv_heads // ways)
-    return 2 * sizes.text.layers * heads * sizes.text.head_dim * itemsize
+    return 2 * sizes.text.attending * heads * sizes.text.head_dim * itemsize
 
 
 def activations(sizes: ModelSizes, train: Training, work: Workload, micro: MicroBatch, device: str) -> Activations:

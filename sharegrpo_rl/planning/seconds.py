@@ -74,7 +74,7 @@ def attention_operations(sizes: ModelSizes, work: Workload) -> float:
     """Operations of attention in a forward pass: a token attends to what precedes it, on average half of its own part."""
     prompt = work.prompts * work.prompt_runs * work.prompt * work.prompt / 2
     completions = work.prompts * work.rows * work.completion * (work.prompt + work.completion / 2)
-    return 4 * sizes.text.layers * sizes.text.heads * sizes.text.head_dim * (prompt + completions)
+    return 4 * sizes.text.attending * sizes.text.heads * sizes.text.head_dim * (prompt + completions)
 
 
 def _forward(sizes: ModelSizes, work: Workload) -> tuple[float, float, float]:

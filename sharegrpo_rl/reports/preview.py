@@ -179,9 +179,8 @@ def _encoder(spec: RunSpec, seed: int, env: MultimodalQAEnv) -> Encode:
         report.log()
 
     def encode(text: str, images: tuple[Pixels, ...]) -> tuple[str, int, int]:
-        (prompt,) = encoder.encode([Question(text, images)])
-        image_id = encoder.tokenizer.convert_tokens_to_ids(encoder.image_token) if encoder.image_token else None
-        image_tokens = int((prompt.input_ids == image_id).sum()) if image_id is not None else 0
-        return prompt.text, len(prompt.input_ids), image_tokens
+        question = Question(text, images)
+        (prompt,) = encoder.encode([question])
+        return prompt.text, len(prompt.input_ids), encoder.picture_tokens(question, prompt)
 
     return encode

@@ -72,6 +72,7 @@ def results():
     )
 
 
+@pytest.mark.slow
 def test_results_have_both_sides_and_say_what_was_run(results):
     for result in results[1:4]:
         assert set(result["ours"]) == set(result["peer"]) == SECONDS
@@ -83,6 +84,7 @@ def test_results_have_both_sides_and_say_what_was_run(results):
         assert set(result["versions"]) == {"torch", "transformers", "trl"}
 
 
+@pytest.mark.slow
 def test_equal_steps_are_checked_before_they_are_timed(results):
     memory, step, _, iteration, ragged, *_ = results
     for result in (memory, step, iteration, ragged):
@@ -90,12 +92,14 @@ def test_equal_steps_are_checked_before_they_are_timed(results):
     assert (step["packs"], step["pairs"], step["images"]) == (2, 4, 2)
 
 
+@pytest.mark.slow
 def test_a_hybrid_takes_the_step_of_its_rows(results):
     hybrid = results[-1]
     assert hybrid["parameters"]["hybrid"]
     assert hybrid["checked"]["ours"] == pytest.approx(hybrid["checked"]["peer"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_peer_with_another_loss_is_refused():
     done = start("-c", WRONG_LOSS, str(SCRIPTS), *TINY)
     assert done.returncode == 1
@@ -103,17 +107,20 @@ def test_a_peer_with_another_loss_is_refused():
     assert "refused: the loss of ours is " in done.stderr
 
 
+@pytest.mark.slow
 def test_share_grpo_trains_every_completion_under_every_variant(results):
     ragged, same, moved = results[4:7]
     assert (ragged["packs"], ragged["pairs"], ragged["parameters"]["ragged"]) == (2, 8, [2, 5])
     assert (same["pairs"], same["images"], moved["images"]) == (8, 1, 2)
 
 
+@pytest.mark.slow
 def test_ratios_are_seconds_of_ours_to_those_of_the_other(results):
     for result in results[5:8]:
         assert result["ratio"] == pytest.approx(result["ours"]["cpu_s"] / result["peer"]["cpu_s"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_memory_of_a_step_in_fresh_processes(results):
     memory = results[0]
     assert set(memory["ours"]) == set(memory["peer"]) == {"peak_mb", "peak_mb_iqr"}

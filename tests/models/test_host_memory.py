@@ -26,6 +26,7 @@ def faults(mode):
     return kept, int(count)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_used_again():
     (_, plain), (kept, fewer) = faults("plain"), faults("keep")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from families_by_rows import deepseek_vl, lfm2_vl, llava_onevision, minicpmv4_6, mllama, more_text_only
+from families_with_windows import aya_vision, gemma3, gemma4, glm4v, glm46v, paligemma
 from small_families import internvl, llava, llava_next, mistral3, qwen2_vl, qwen3_5, qwen3_vl, text_only
 from transformers import (
     LlamaForCausalLM,
@@ -44,6 +46,20 @@ KNOWN: dict[str, tuple[Callable[[], tuple[Any, Any]], bool]] = {  # and whether 
     "lfm2": (lambda: text_only("lfm2"), True),
     "gemma2": (lambda: text_only("gemma2"), False),
     "falcon_h1": (lambda: text_only("falcon_h1"), False),
+    "gemma3": (gemma3, False),
+    "gemma4": (gemma4, False),
+    "gemma4 small": (lambda: gemma4(small=True), False),
+    "glm4v": (glm4v, True),
+    "glm46v": (glm46v, True),
+    "aya_vision": (aya_vision, False),
+    "llava_onevision": (llava_onevision, True),
+    "deepseek_vl": (deepseek_vl, True),
+    "lfm2_vl": (lfm2_vl, True),
+    "mixtral": (lambda: more_text_only("mixtral"), True),
+    "olmo2": (lambda: more_text_only("olmo2"), True),
+    "glm4": (lambda: more_text_only("glm4"), True),
+    "gemma": (lambda: more_text_only("gemma"), True),
+    "ernie4_5": (lambda: more_text_only("ernie4_5"), True),
 }
 
 
@@ -111,13 +127,51 @@ class LooksBack(LlamaForCausalLM):
         self.model.embed_tokens.register_forward_hook(lambda m, args, out: out + 0.5 * torch.roll(out, 1, 1))
 
 
-def test_where_sharing_differs_prompts_are_repeated(caplog):
+def test_a_model_that_does_not_generate_what_it_computes_is_refused():
     model, tokenizer = text_only("llama")
-    made_up = LooksBack(model.config)
+    with pytest.raises(UserError, match=r"does not compute what llama does itself: its log-probs are .* apart"):
+        checked(LooksBack(model.config), tokenizer)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "glm4_moe_lite"])
+def test_where_sharing_fails_prompts_are_repeated(family, caplog):
+    """Their caches hold latents, of which keys are made: the trainer could share, the second's sampler could not."""
     with caplog.at_level(logging.WARNING):
-        policy = checked(made_up, tokenizer)
+        policy = checked(*more_text_only(family))
     assert not policy.shares_prefix
-    assert "with the prompt shared its log-probs are" in caplog.text
+    assert not policy.rows_alone
+    assert "with the prompt shared it fails" in caplog.text
+    agrees(policy)
+
+
+@pytest.mark.parametrize("cross", [1, 3])
+def test_what_a_processor_says_of_each_token_is_refused(cross):
+    with pytest.raises(UserError, match="its processor gives cross_attention_mask for each token"):
+        checked(*mllama(cross))
+
+
+def test_another_kind_of_token_after_the_prompt_is_refused():
+    """PaliGemma's prompt is of type 0 and attends in both directions, its completion of type 1."""
+    with pytest.raises(UserError, match=r"does not compute what paligemma does itself: its log-probs are .* apart"):
+        checked(*paligemma())
+
+
+def test_a_tower_whose_entries_are_no_pictures_runs_one_at_a_time(caplog):
+    """MiniCPM-V: a picture is a number of slices in one row of patches, which do not stack."""
+    with caplog.at_level(logging.WARNING):
+        policy = checked(*minicpmv4_6())
+    assert policy.rows_alone
+    assert "one row at a time" in caplog.text
+    agrees(policy)
+
+
+def test_a_window_that_no_row_is_as_long_as_is_none():
+    model, tokenizer = more_text_only("phi3")
+    assert not checked(model, tokenizer).shares_prefix
+    model.config.sliding_window = model.config.max_position_embeddings
+    policy = checked(model, tokenizer)
+    assert policy.shares_prefix
+    agrees(policy)
 
 
 class AddsToLogits(LlamaForCausalLM):
@@ -135,9 +189,8 @@ class SwallowsPictures(LlavaForConditionalGeneration):
     def __init__(self, config):
         super().__init__(config)
         whole, self.seen = self.model.forward, False
-        self.model.forward = lambda *a, pixel_values=None, **k: whole(
-            *a, pixel_values=pixel_values if self.seen else None, **k
-        )
+        shown = ("pixel_values", "mm_encoder_outputs")
+        self.model.forward = lambda *a, **k: whole(*a, **{n: v for n, v in k.items() if self.seen or n not in shown})
 
     def forward(self, *args, **kwargs):
         self.seen = True

@@ -5,15 +5,17 @@ from copy import copy
 import numpy as np
 import pytest
 import torch
+from families_with_windows import gemma3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_families import idefics3, llava, text_only
+from small_families import idefics3, internvl, llava, mistral3, qwen2_vl, text_only
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.families import banned_ids
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, Question, picture_key
+from sharegrpo_rl.models.tiny import build_tokenizer
 
 
 def picture(height=28, width=28, seed=0):
@@ -223,3 +225,49 @@ def test_variables_reach_the_chat_template(policy):
     for reserved in ("messages", "add_generation_prompt", "tokenize"):
         with pytest.raises(UserError, match=rf"chat_template_kwargs\.{reserved}: .*no such variable"):
             encoder(**{reserved: False}).template(Question("Why?"))
+
+
+MARKS = {
+    "gemma 4": ("<|channel>", "thought\n", "<channel|>"),
+    "magistral": ("[THINK]", "", "[/THINK]"),
+    "kimi": ("◁think▷", "", "◁/think▷"),
+}
+
+
+@pytest.mark.parametrize(("begin", "word", "end"), MARKS.values(), ids=MARKS.keys())
+def test_a_thought_in_a_model_s_own_marks_reads_as_one(begin, word, end):
+    """Sampled, opened by the template, and taught; other special tokens stay hidden."""
+    tokenizer = build_tokenizer(("How many? thought I look. 3 </think><answer>",), 300)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [begin, end, "<turn>"]}, replace_extra_special_tokens=False
+    )
+    tokenizer.chat_template = "{{ messages[0].content }}<turn>"
+    encoder = PromptEncoder(tokenizer, PromptSettings())
+    said = f"{begin}{word}I look.{end}<answer>3</answer>"
+    ids = tokenizer(said + "<turn>", add_special_tokens=False)["input_ids"]
+    assert encoder.decode(ids) == "<think>I look.</think><answer>3</answer>"
+    assert encoder.in_own_marks("<think>I look.</think><answer>3</answer>") == said
+    assert encoder.opening == ""
+    tokenizer.chat_template += f"{{{{ {begin + word!r} }}}}"  # a text's own line end would be cut off
+    assert PromptEncoder(tokenizer, PromptSettings()).opening == "<think>"
+    tokenizer.chat_template += end  # no thought is wanted: it is closed already
+    assert PromptEncoder(tokenizer, PromptSettings()).opening == ""
+
+
+def test_texts_of_models_without_such_marks_are_left_alone(policy):
+    text = "[THINK]I look.[/THINK] <think>so</think>"
+    ids = policy.encoder.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert policy.encoder.decode(ids) == policy.encoder.in_own_marks(text) == text
+
+
+@pytest.mark.parametrize(
+    ("build", "tokens"),
+    [(qwen2_vl, 6), (llava, 4), (gemma3, 4 + 6), (internvl, 3 * 4 + 2), (mistral3, 2 * 3 + 2)],
+    ids=["qwen2_vl", "llava", "gemma3", "internvl", "mistral3"],
+)
+def test_tokens_of_a_picture_are_counted(build, tokens):
+    """42 x 28 pixels: with the marks of rows and of the picture, where a family has them."""
+    encoder = PromptEncoder(build()[1], PromptSettings(min_pixels=784, max_pixels=3136))
+    for shown in ((), (picture(28, 42),), (picture(28, 42), picture(28, 42, 1))):
+        question = Question("How many?", shown)
+        assert encoder.picture_tokens(question, *encoder.encode([question])) == tokens * len(shown)

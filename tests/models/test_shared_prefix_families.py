@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from families_by_rows import deepseek_vl, lfm2_vl, llava_onevision
+from families_with_windows import glm4v, glm46v
 from small_families import (
     idefics3,
     internvl,
@@ -52,9 +54,16 @@ SEEING: dict[str, Callable[[], tuple[Any, Any]]] = {
     "idefics3": idefics3,
     "idefics3 without crops": lambda: idefics3(splitting=False),
     "smolvlm": smolvlm,
+    "glm4v": glm4v,
+    "glm46v": glm46v,
+    "llava_onevision": llava_onevision,
+    "deepseek_vl": deepseek_vl,
+    "lfm2_vl": lfm2_vl,
 }
 TEXT_ONLY = ("llama", "qwen2", "qwen3", "qwen3_moe", "smollm3", "mistral", "lfm2")
 FAMILIES = (*SEEING, *TEXT_ONLY)
+# Their whole matrix is in the slow set; tests/models/test_probe.py has them in the fast one.
+SLOW = ("glm4v", "glm46v", "llava_onevision", "deepseek_vl", "lfm2_vl")
 # (lengths of the completions, pictures, seed) of each pack; equal seeds show equal pictures, the first ones first
 Shape = Sequence[tuple[tuple[int, ...], int, int]]
 SHAPES: dict[str, Shape] = {
@@ -66,8 +75,14 @@ SHAPES: dict[str, Shape] = {
     "no picture at the ends": [((1, 2), 0, 0), ((3,), 1, 1), ((2,), 0, 2)],
     "pictures of several packs": [((2, 1), 2, 5), ((3,), 1, 5), ((1, 2), 2, 5)],
 }
-seeing = pytest.mark.parametrize("family", SEEING)
-every = pytest.mark.parametrize("family", FAMILIES)
+
+
+def among(families: Sequence[str]) -> pytest.MarkDecorator:
+    marked = [pytest.param(f, marks=[pytest.mark.slow] if f in SLOW else []) for f in families]
+    return pytest.mark.parametrize("family", marked)
+
+
+seeing, every = among(list(SEEING)), among(FAMILIES)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +309,12 @@ TRAINED: dict[str, dict[str, Any]] = {
 
 # In the fast set: whole models, and all cases of one with crops and one with deeper features.
 CASES = [
-    pytest.param(f, p, marks=[] if p == "whole" or f in ("idefics3", "qwen3_vl") else pytest.mark.slow, id=f"{f}-{p}")
+    pytest.param(
+        f,
+        p,
+        marks=[] if f not in SLOW and (p == "whole" or f in ("idefics3", "qwen3_vl")) else pytest.mark.slow,
+        id=f"{f}-{p}",
+    )
     for f in FAMILIES
     for p in TRAINED
     if "without" not in f and (f in SEEING or p in ("whole", "lora"))

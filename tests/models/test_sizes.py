@@ -13,6 +13,7 @@ from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.loading import parameter_table
 from sharegrpo_rl.models.sizes import KNOWN, ModelSizes, known_sizes, measure, model_sizes
+from sharegrpo_rl.planning.memory import kv_bytes
 
 PUBLISHED = {  # parameters as the model cards and papers round them
     "Qwen/Qwen2.5-VL-3B-Instruct": 3.75e9,
@@ -24,6 +25,7 @@ PUBLISHED = {  # parameters as the model cards and papers round them
     "Qwen/Qwen3-VL-2B-Instruct": 2.13e9,
     "Qwen/Qwen3-VL-4B-Instruct": 4.44e9,
     "Qwen/Qwen3-VL-8B-Instruct": 8.77e9,
+    "Qwen/Qwen3.5-9B": 9.41e9,  # without the layer that predicts several tokens, which transformers does not load
     "HuggingFaceTB/SmolLM2-135M-Instruct": 134.5e6,
 }
 
@@ -66,6 +68,16 @@ def test_known_models_are_as_large_as_their_outline(name: str) -> None:
     sizes = KNOWN[name]
     assert measure(config_of(sizes)) == sizes
     assert sizes.total == pytest.approx(PUBLISHED[name], rel=2e-3)
+
+
+def test_a_hybrid_keeps_keys_in_one_layer_of_four() -> None:
+    """Qwen3.5's outline is the default of transformers' config; a token's keys and values in bfloat16."""
+    config = CONFIG_MAPPING["qwen3_5"]()
+    config.vision_config.out_hidden_size = config.text_config.hidden_size
+    sizes = measure(config)
+    assert sizes == KNOWN["Qwen/Qwen3.5-9B"]
+    assert kv_bytes(sizes, 2) == 2 * (32 // 4) * 4 * 256 * 2
+    assert kv_bytes(KNOWN["Qwen/Qwen3-VL-8B-Instruct"], 2) == 2 * 36 * 8 * 128 * 2
 
 
 def test_a_loaded_model_has_as_many_parameters(make_policy: Callable[..., Any]) -> None:

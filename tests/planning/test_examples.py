@@ -21,6 +21,8 @@ GPUS_IN_ALL = {
     "share_grpo/multimodal_qa-qwen2_5_vl_3b-24gb": 1,
     "share_grpo/multimodal_qa-qwen2_5_vl_7b": 1,
     "share_grpo/multimodal_qa-qwen2_5_vl_7b-8gpus": 8,
+    "share_grpo/multimodal_qa-qwen3_5_9b": 1,
+    "share_grpo/multimodal_qa-qwen3_vl_8b": 1,
     "share_grpo/multimodal_qa-qwen2_5_vl_32b-32gpus": 32,
 }
 SEARCHES = {"papers/grpo_d/fig4-alpha", "papers/grpo_d/fig6-kl"}  # `tune` runs these

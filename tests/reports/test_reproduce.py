@@ -146,6 +146,7 @@ def cells(text: str, row: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+@pytest.mark.slow
 def test_rows_that_fit_are_run_and_figures_stay_apart(options: dict[str, Any], tmp_path: Path) -> None:
     code, text = go(**options, seeds=2)
     assert code == 0
@@ -181,6 +182,7 @@ def test_a_figure_of_curves_has_our_means_and_none_of_its_own(options: dict[str,
     assert "greedy accuracy" not in text
 
 
+@pytest.mark.slow
 def test_finished_rows_are_not_run_again(options: dict[str, Any], tmp_path: Path) -> None:
     go(**options)
     summary = tmp_path / "out" / "runs" / "papers-mine-one-grpo-0" / "summary.json"
@@ -190,6 +192,7 @@ def test_finished_rows_are_not_run_again(options: dict[str, Any], tmp_path: Path
     assert summary.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_tiny_twins_have_folders_and_tables_of_their_own(options: dict[str, Any], tmp_path: Path) -> None:
     code, text = go(**options, tiny=True)
     assert code == 0

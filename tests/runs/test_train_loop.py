@@ -340,6 +340,7 @@ def wait_for_lines(folder: Path, number: int, process: subprocess.Popen) -> None
     raise AssertionError(f"no {number} lines: {process.communicate()}")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_is_bit_equal(run_file: Path, tmp_path: Path) -> None:
     go(run_file, tmp_path, name="alone")
     moments = random.Random(0)
@@ -395,7 +396,9 @@ def test_killed_before_the_first_iteration_begins_again(run_file: Path, tmp_path
     assert json.loads((tmp_path / "early" / "params.json").read_text())["seed"] == 3
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_and_says_how_to_resume(run_file: Path, tmp_path: Path, number: int, code: int) -> None:
     process = start(run_file, tmp_path, "stopped", slow=0.5)
     wait_for_lines(tmp_path / "stopped", 2, process)
