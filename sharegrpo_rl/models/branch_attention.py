@@ -12,7 +12,7 @@ public attention. `attend` is the portable reference: plain SDPA over a padded [
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -51,22 +51,48 @@ def branch_attention(
     layout = current_layout()
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    if attention_mask is not None or kwargs.get("dropout"):
+    masks = attention_mask if isinstance(attention_mask, PromptMasks) else None
+    if (attention_mask is not None and masks is None) or kwargs.get("dropout"):
         raise ValueError("packed rows take no attention mask and no attention dropout")
     if query.shape[2] != layout.length:
         raise ValueError(f"the row has {query.shape[2]} tokens, its layout {layout.length}")
+    window = kwargs.get("sliding_window")
+    if masks is not None or (window is not None and window < layout.longest):
+        return attend(query, key, value, layout, kwargs["scaling"], window, masks), None
     run = merged_attention if query.device.type == "cpu" else joined_attention if has_kernels(query) else attend
     return run(query, key, value, layout, kwargs["scaling"]), None
 
 
-def branch_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """transformers' mask function: none inside `use_layout(...)`, where positions start again at each pack and would look
-    like sequences to keep apart; plain SDPA's outside it."""
-    if current_layout() is None:
+def branch_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | PromptMasks | None:
+    """transformers' mask function: plain SDPA's outside `use_layout(...)`.
+
+    Inside, positions start again at each pack and would look like sequences to keep apart: there is no mask, but for prompts
+    whose tokens attend to later ones too (Gemma's pictures).
+    """
+    layout = current_layout()
+    if layout is None:
         return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
     if attention_mask is not None:
         raise ValueError("packed rows take no attention mask and no attention dropout")
-    return None
+    return PromptMasks.of(layout, kwargs["mask_function"]) if layout.has_types else None
+
+
+@dataclass(frozen=True)
+class PromptMasks:
+    """For each prompt [P, P]: True where the token of a row attends to that of a column."""
+
+    masks: list[Tensor]
+
+    @classmethod
+    def of(cls, layout: Layout, attends: Callable[..., Tensor]) -> PromptMasks | None:
+        """By a mask function of transformers (batch, head, query, key); None where each token attends to those before it."""
+        masks, plain = [], True
+        for prompt in layout.prompts:
+            places = torch.arange(prompt.start, prompt.stop, device=layout.device)
+            zero = places.new_zeros(())
+            masks.append(attends(zero, zero, places[:, None], places[None]))
+            plain = plain and not bool(masks[-1].triu(1).any())
+        return None if plain else cls(masks)
 
 
 @dataclass(frozen=True)
@@ -89,8 +115,15 @@ class Layout:
     its prompt is all of it. `prompts` and `branches` are the slices of each pack, `each` those of its single branches.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, Sequence[int]]], device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, Sequence[int]]],
+        device: torch.device | str = "cpu",
+        has_types: bool = False,
+    ) -> None:
+        """has_types: the model is told the types of tokens, by which some of a prompt may attend to later ones."""
+        self.device, self.has_types = torch.device(device), has_types
+        self.longest = max((p + max(lengths, default=0) for p, lengths in shapes), default=0)
         ends = list(accumulate((p for p, _ in shapes), initial=0))
         self.prompts = [slice(a, b) for a, b in pairwise(ends)]
         ends = list(accumulate((sum(lengths) for _, lengths in shapes), initial=ends[-1]))
@@ -356,25 +389,48 @@ def varlen_backward(
     return grads[0], grads[1], grads[2]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
-    """query [1, H, L, D], key and value [1, KV, L, D] -> [1, L, H, D]; on any device, in any type."""
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scale: float,
+    window: int | None = None,
+    masks: PromptMasks | None = None,
+) -> Tensor:
+    """query [1, H, L, D], key and value [1, KV, L, D] -> [1, L, H, D]; on any device, in any type.
+
+    window: how many tokens, itself among them, a token attends to; masks: who in a prompt attends to whom.
+    """
     # CUDA has lean kernels for grouped heads in few cases: they are repeated, as transformers does.
     key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     spans = [*layout.prompts, *layout.branches]
     # One split, not a slice for each pack: the gradient of a slice is a full zero tensor that has to be added up.
     parts = list(zip(*(x.split([s.stop - s.start for s in spans], 2) for x in (query, key, value)), strict=True))
     prompts, branches = parts[: len(layout.prompts)], parts[len(layout.prompts) :]
-    outs = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)[0] for q, k, v in prompts]
+    outs = []
+    for number, (q, k, v) in enumerate(prompts):
+        mask = masks.masks[number] if masks else _band(q.shape[2], 0, window, q.device) if window else None
+        outs.append(F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale)[0])
     for prompt, of_prompt, each in zip(prompts, branches, layout.each, strict=True):
-        outs.append(_attend_branches(prompt, of_prompt, [b.stop - b.start for b in each], scale))
+        outs.append(_attend_branches(prompt, of_prompt, [b.stop - b.start for b in each], scale, window))
     return torch.cat(outs, 1).transpose(0, 1)[None]
 
 
+def _band(tokens: int, before: int, window: int | None, device: torch.device) -> Tensor:
+    """[tokens, before + tokens]: True where a token attends: to itself and those before it, as far as the window reaches."""
+    columns = torch.arange(before + tokens, device=device)
+    distance = columns[before:, None] - columns
+    return (distance >= 0) & (distance < (before + tokens if window is None else window))
+
+
 def _attend_branches(
-    prompt: tuple[Tensor, ...], branches: tuple[Tensor, ...], lengths: list[int], scale: float
+    prompt: tuple[Tensor, ...], branches: tuple[Tensor, ...], lengths: list[int], scale: float, window: int | None
 ) -> Tensor:
     """Branch tokens [H, N, D] of one pack; both arguments are query, key and value [1, H, tokens, D]."""
     _, key, value = prompt
+    if window is not None:  # as far as a first token sees
+        key, value = (x[:, :, max(0, x.shape[2] + 1 - window) :] for x in (key, value))
     length, width = key.shape[2], max(lengths, default=0)
     if width == 0:
         return branches[0][0]
@@ -382,6 +438,5 @@ def _attend_branches(
     q, k, v = padded
     k, v = (torch.cat([shared.expand(len(lengths), -1, -1, -1), x], 2) for shared, x in ((key, k), (value, v)))
     # The prompt is open, the branch causal; padding lies behind the tokens that count.
-    bias = q.new_full((width, length + width), float("-inf")).triu(length + 1)
-    out = F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    out = F.scaled_dot_product_attention(q, k, v, _band(width, length, window, q.device), scale=scale)
     return torch.cat([x[:, :n] for x, n in zip(out, lengths, strict=True)], 1)

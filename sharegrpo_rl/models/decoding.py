@@ -184,11 +184,13 @@ class BranchStore:
         """prompts: keys [KV, B, D, P] and values [KV, B, P, D] of each layer that attends, 0 in the padding; padding [B, P]:
         True where there is no token; owner [R]: a row's prompt."""
         self._prompts = dict(prompts)
-        values = next(iter(self._prompts.values()))[1]
-        shape = (values.shape[0], len(owner), max_tokens, values.shape[3])
-        self._branches = {layer: (values.new_empty(shape), values.new_empty(shape)) for layer in self._prompts}
+        self._branches = {}
+        for layer, (keys, values) in self._prompts.items():  # layers may differ in heads and in their sizes
+            shape = (values.shape[0], len(owner), max_tokens)
+            own = keys.new_empty(*shape, keys.shape[2]), values.new_empty(*shape, values.shape[3])
+            self._branches[layer] = own
         self._tokens = 0  # of each row, run through the model
-        self._attended = 0
+        self._given: dict[int, Tensor] = {}  # the new tokens' keys, by the layer that made them
         self._bias: Tensor | None = None  # [B, P]
         if padding.any():
             self._bias = torch.zeros_like(padding, dtype=torch.float32).masked_fill_(padding, -torch.inf)
@@ -206,7 +208,7 @@ class BranchStore:
             self._cells = owner * most + rows - (counts.cumsum(0) - counts)[owner]
             self._rows = owner.new_zeros(len(counts) * most).index_copy_(0, self._cells, rows)
         self._flat = {layer: (k.flatten(0, 1), v.flatten(0, 1)) for layer, (k, v) in self._prompts.items()}
-        self._scores: Tensor | None = None
+        self._scores: dict[torch.Size, Tensor] = {}
 
     def keep(self, rows: Tensor) -> None:
         """Drop all other rows, and prompts that have none left."""
@@ -227,41 +229,61 @@ class BranchStore:
     @contextmanager
     def token(self) -> Iterator[None]:
         """Inside, the decoder runs one more token of every row. A context, so that no layer can drop it on the way."""
-        self._attended = 0
+        self._given = {}
         reset = _store.set(self)
         try:
             yield
         finally:
             _store.reset(reset)
-        if self._attended != len(self._prompts):
-            raise RuntimeError(f"{self._attended} of {len(self._prompts)} layers attended to the branches' prompts")
+        if len(self._given) != len(self._prompts):
+            raise RuntimeError(f"{len(self._given)} of {len(self._prompts)} layers attended to the branches' prompts")
         self._tokens += 1
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """query [R, H, 1, D], key and value [R, KV, 1, D] of the new tokens -> [R, 1, H, D]."""
-        self._attended += 1
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None
+    ) -> Tensor:
+        """query [R, H, 1, D], key and value [R, KV, 1, D] of the new tokens -> [R, 1, H, D].
+
+        window: how many tokens, itself among them, a token attends to. A layer without keys of its own (Gemma 4's last
+        ones) is given those of an earlier layer, and attends to that layer's.
+        """
+        if layer in self._prompts:
+            self._given[layer] = key
+        else:
+            layer = next(other for other, given in self._given.items() if given is key)
         rows, heads, _, size = query.shape
         groups = key.shape[1]
         near_k, near_v = self._branches[layer]
         near_k.select(2, self._tokens).copy_(key.squeeze(2).transpose(0, 1))
         near_v.select(2, self._tokens).copy_(value.squeeze(2).transpose(0, 1))
-        near_k, near_v = (x.narrow(2, 0, self._tokens + 1).flatten(0, 1) for x in (near_k, near_v))
+        hidden = 0 if window is None else max(0, self._tokens + 1 - window)  # own tokens that have left the window
+        near_k, near_v = (x.narrow(2, hidden, self._tokens + 1 - hidden).flatten(0, 1) for x in (near_k, near_v))
         q = query.reshape(rows, groups, -1, size).transpose(0, 1).contiguous()
         out, mass = _weigh(_product(q.flatten(0, 1), near_k.transpose(1, 2)), near_v, scale)
         out, mass = (x.view(groups, rows, heads // groups, -1) for x in (out, mass))
-        far, far_mass = self._over_prompts(layer, q, scale)
-        out = out.lerp_(far, (far_mass - mass).sigmoid_())
-        return out.transpose(0, 1).reshape(rows, 1, heads, size).to(query.dtype)
+        seen = None if window is None else window - 1 - self._tokens  # of a prompt's last tokens
+        if seen is None or seen > 0:
+            far, far_mass = self._over_prompts(layer, q, scale, seen)
+            out = out.lerp_(far, (far_mass - mass).sigmoid_())
+        return out.transpose(0, 1).reshape(rows, 1, heads, -1).to(query.dtype)
 
-    def _over_prompts(self, layer: int, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Attention of [KV, R, H / KV, D] over prompts alone, and the log of its mass [KV, R, H / KV, 1]."""
+    def _over_prompts(self, layer: int, query: Tensor, scale: float, seen: int | None = None) -> tuple[Tensor, Tensor]:
+        """Attention of [KV, R, H / KV, D] over prompts alone (their `seen` last tokens), and the log of its mass
+        [KV, R, H / KV, 1]."""
         keys, values = self._flat[layer]
-        groups = query.shape[0]
+        bias, groups, whole = self._bias, query.shape[0], True
+        if seen is not None and seen < keys.shape[2]:
+            keys, values, whole = keys[:, :, -seen:], values[:, -seen:], False
+            bias = None if bias is None else bias[:, -seen:]
         q = query if self._rows is None else query.index_select(1, self._rows)
+        q = q.view(len(keys), -1, query.shape[3])
         # Into one buffer for all layers and steps: fresh memory of this size costs more than the product.
-        self._scores = scores = _product(q.view(len(keys), -1, query.shape[3]), keys, self._scores)
-        if self._bias is not None:
-            scores.unflatten(0, (groups, -1)).add_(self._bias[:, None])
+        shape = torch.Size((*q.shape[:2], keys.shape[2]))
+        scores = _product(q, keys, self._scores.get(shape))
+        if whole:
+            self._scores[shape] = scores
+        if bias is not None:
+            scores.unflatten(0, (groups, -1)).add_(bias[:, None])
         out, mass = (x.view(groups, -1, query.shape[2], x.shape[2]) for x in _weigh(scores, values, scale))
         if self._cells is None:
             return out, mass
@@ -305,7 +327,8 @@ def _decode_attention(
     store = _store.get()
     if store is None or attention_mask is not None or kwargs.get("dropout"):
         raise ValueError("the attention of branches needs their store, and takes no mask and no dropout")
-    return store.attend(module.layer_idx, query, key, value, kwargs["scaling"]), None
+    window = kwargs.get("sliding_window")
+    return store.attend(module.layer_idx, query, key, value, kwargs["scaling"], window), None
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:

@@ -25,6 +25,9 @@ SHARED_PREFIX = (
     "qwen3_5_moe",
     "glm4v",
     "glm46v",
+    "gemma3",
+    "gemma4",
+    "aya_vision",
     "llava",
     "llava_next",
     "llava_onevision",
@@ -41,9 +44,18 @@ SHARED_PREFIX = (
     "smollm3",
     "lfm2",
     "mistral",
+    "cohere",
+    "cohere2",
+    "granite",
+    "phi3",
+    "mixtral",
+    "olmo2",
+    "glm4",
+    "gemma",
+    "ernie4_5",
 )
 # Types of layers that go on from a prompt: attention over all of it, and those with a state (`models/recurrence.py`).
-SHARED_LAYERS = {"full_attention", "linear_attention", "conv"}
+SHARED_LAYERS = {"full_attention", "sliding_attention", "linear_attention", "conv"}
 # Ids of a config that are of text; all others belong to pictures, sound or video.
 _TEXT_IDS = (
     "bos",
@@ -77,23 +89,17 @@ def obstacle(model: Any) -> str | None:
 
 def unknown_family(model: Any) -> str | None:
     """The model's type where the shared prefix is not tested for it."""
-    families = {model.config.model_type, model.config.get_text_config().model_type.removesuffix("_text")}
+    families = {config.model_type.removesuffix("_text") for config in (model.config, model.config.get_text_config())}
     return min(families - set(SHARED_PREFIX), default=None)
 
 
 def structural_obstacle(model: Any) -> str | None:
     """What in a model's attention keeps completions from sharing their prompt, whatever its family."""
     text = model.config.get_text_config()
-    layers, window = getattr(text, "layer_types", None), getattr(text, "sliding_window", None)
-    if window is not None and window >= getattr(text, "max_position_embeddings", 0):
-        window = None  # no row is as long
-    shared = SHARED_LAYERS if window is not None else {*SHARED_LAYERS, "sliding_attention"}
-    if other := sorted(set(layers or ()) - shared):
+    if other := sorted(set(getattr(text, "layer_types", None) or ()) - SHARED_LAYERS):
         return f"it has layers of {', '.join(other)}"
     if getattr(text, "attn_logit_softcapping", None) is not None:
         return "its attention has a soft cap"
-    if layers is None and window is not None:
-        return f"its attention has a sliding window ({window} tokens)"
     return None
 
 
@@ -198,6 +204,23 @@ def first_layers(model: Any) -> Iterator[None]:
         yield
     finally:
         decoder.layers = layers
+
+
+@contextmanager
+def narrow_windows(model: Any, tokens: int) -> Iterator[None]:
+    """Inside, sliding windows are at most this long: texts of any length then show whether they are kept to."""
+    text = model.config.get_text_config()
+    holders = [text, *(m for m in model.get_decoder().modules() if type(getattr(m, "sliding_window", None)) is int)]
+    before = [getattr(holder, "sliding_window", None) for holder in holders]
+    for holder, window in zip(holders, before, strict=True):
+        if window is not None:
+            holder.sliding_window = min(window, tokens)
+    try:
+        yield
+    finally:
+        for holder, window in zip(holders, before, strict=True):
+            if window is not None:
+                holder.sliding_window = window
 
 
 def use_branch_attention(model: Any) -> None:

@@ -178,8 +178,12 @@ def branch_logprobs(
     # Under FSDP2 most weights rest elsewhere while this runs: the head's are where the model computes.
     device, prompts = model.get_output_embeddings().weight.device, [p.prompt for p in packs]
     trunks, branches = zip(*(_trunk_and_branches(p) for p in packs), strict=True)
-    layout = Layout([(len(t), [len(b) for b in each]) for t, each in zip(trunks, branches, strict=True)], device)
     ids = torch.from_numpy(np.concatenate([*trunks, *(b for each in branches for b in each)])).to(device)
+    # By types some models let a picture's tokens see each other; those with Qwen's rope make nothing but positions of them.
+    typed = any(p.images for p in prompts) and not hasattr(model.model, "get_rope_index")
+    types = _token_types(model.model, model.config, ids[None]) if typed else {}
+    shapes = [(len(t), [len(b) for b in each]) for t, each in zip(trunks, branches, strict=True)]
+    layout = Layout(shapes, device, bool(types))
     image_arguments = _image_arguments(model, ids, prompts, images)
     with use_layout(layout):
         out = model.model(
@@ -187,6 +191,7 @@ def branch_logprobs(
             position_ids=_row_positions(model, prompts, layout).to(device),
             attention_mask=None,
             use_cache=False,
+            **types,
             **image_arguments,
         )
     hidden = out.last_hidden_state[0].index_select(0, _predictors(prompts, layout).to(device))
@@ -314,13 +319,17 @@ def model_inputs(
     ids, mask = _pad(rows, pad_id, side)
     pictures = stack_images([i for row in images for i in row], None if pixels else ["image_grid_thw"])
     inputs = {"input_ids": ids, "attention_mask": mask, **pictures}
-    accepted = inspect.signature(model.forward).parameters
-    image_token = getattr(model.config, "image_token_id", None)
-    for name in ("mm_token_type_ids", "token_type_ids"):
-        if name in accepted:
-            inputs[name] = (ids == image_token).long() if image_token is not None else torch.zeros_like(ids)
+    inputs |= _token_types(model, model.config, ids)
     target = device or model.device
     return {k: v.to(target, model.dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
+
+
+def _token_types(model: Any, config: Any, ids: Tensor) -> dict[str, Tensor]:
+    """1 for tokens of pictures, 0 for text, under the names that the model's forward takes."""
+    image_token = getattr(config, "image_token_id", None)
+    types = (ids == image_token).long() if image_token is not None else torch.zeros_like(ids)
+    accepted = inspect.signature(model.forward).parameters
+    return {name: types for name in ("mm_token_type_ids", "token_type_ids") if name in accepted}
 
 
 def _pad(rows: Sequence[TokenIds], pad_id: int, side: str) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.decoding import start_branches
-from sharegrpo_rl.models.families import first_layers, structural_obstacle, unknown_family
+from sharegrpo_rl.models.families import first_layers, narrow_windows, structural_obstacle, unknown_family
 from sharegrpo_rl.models.policy import Policy, branch_logprobs, padded_logprobs, unwrapped
 from sharegrpo_rl.models.prompts import Question
 
@@ -24,6 +24,7 @@ from sharegrpo_rl.models.prompts import Question
 # the spread of all: rounding gave up to 0.01 for the families of tests/models/test_probe.py, pictures not seen 0.33. A family
 # that is not tested must come closer to share its prompts.
 _EXACT, _ROUNDED, _ROUNDED_UNKNOWN = 1e-3, 0.2, 0.05
+_WINDOW = 3  # tokens: less than a completion's
 _COMPLETIONS = ((3, 1, 4, 1), (2, 7, 1))  # places in the tokens of an ordinary text
 
 
@@ -199,11 +200,16 @@ def _words(error: Exception) -> str:
 
 @contextmanager
 def _quiet(model: Any) -> Iterator[None]:
-    """Inside, the model's first layers run alone, without gradients, dropout and compiling."""
+    """Inside, the model's first layers run alone, with short windows, without gradients, dropout and compiling."""
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), first_layers(model), torch.compiler.set_stance("force_eager"):
+        with (
+            torch.no_grad(),
+            first_layers(model),
+            narrow_windows(model, _WINDOW),
+            torch.compiler.set_stance("force_eager"),
+        ):
             yield
     finally:
         model.train(was_training)

@@ -93,6 +93,25 @@ def test_families(family, tiny):
     assert tokens(HFGenerator(policy).generate(prompts, 3, [1, 2, 3], Sampling(8))) == tokens(answers)
 
 
+@pytest.mark.parametrize("family", ["gemma3", "gemma4", "gemma4 small", "phi3", "cohere2"])
+def test_completions_longer_than_a_window(family, tiny):
+    """Windows of 8 and 16 tokens, of which first the prompt drops out, then a completion's own beginning."""
+    import families_by_rows
+    import families_with_windows
+
+    name, _, small = family.partition(" ")
+    text = name in ("phi3", "cohere2")
+    made = (
+        families_by_rows.more_text_only(name) if text else getattr(families_with_windows, name)(*[True] * bool(small))
+    )
+    policy = Policy(*made, PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136))
+    assert policy.shares_prefix
+    prompts = [tiny.prompt(policy, t, pictures=0 if text else n, seed=n) for n, t in enumerate(TEXTS[:3])]
+    answers = HFGenerator(policy).generate(prompts, 3, [1, 2, 3], Sampling(24))
+    assert max(len(c.token_ids) for a in answers for c in a) > 16
+    assert gap(policy, prompts, answers) < 3e-5
+
+
 def test_each_image_goes_through_the_vision_tower_once(policy, tiny):
     shared = tiny.prompt(policy, TEXTS[0], pictures=1, seed=1)
     both = tiny.prompt(policy, TEXTS[1], pictures=2, seed=2)

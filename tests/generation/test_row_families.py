@@ -26,12 +26,14 @@ built = cache(text_only)
 
 @pytest.fixture(scope="module")
 def of() -> Callable[[str], Policy]:
-    """of(family): its one policy, which runs rows: nobody has tried whether it could share."""
+    """of(family): its one policy, which runs rows."""
     return cache(lambda family: made(deepcopy(built(family)[0]), built(family)[1]))
 
 
 def made(model: Any, tokenizer: Any) -> Policy:
-    return Policy(model, tokenizer, PromptSettings(max_prompt_tokens=512), 0.7)
+    policy = Policy(model, tokenizer, PromptSettings(max_prompt_tokens=512), 0.7)
+    policy.repeat_prompts("rows are what is tried here")
+    return policy
 
 
 def plain(policy: Policy, model: Any, packs: Any) -> Tensor:

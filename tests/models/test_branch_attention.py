@@ -1,12 +1,14 @@
 """All ways of branch attention against a dense tree mask, typed out: outputs and gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharegrpo_rl.models import branch_attention as joined_module
-from sharegrpo_rl.models.branch_attention import Layout, attend, joined_attention, merged_attention
+from sharegrpo_rl.models.branch_attention import Layout, PromptMasks, attend, joined_attention, merged_attention
 
 WAYS = {"merged": merged_attention, "portable": attend, "joined": joined_attention}
 HEADS, KEYS, SIZE = 4, 2, 8
@@ -63,22 +65,23 @@ def _kernels_on_the_cpu():
         yield
 
 
-def allowed(layout):
-    """[L, L]: a prompt token sees its prompt up to itself, a branch token its prompt and its branch up to itself."""
+def allowed(layout, window=10**9):
+    """[L, L]: a prompt token sees its prompt up to itself, a branch token its prompt and its branch up to itself; of these
+    the last `window`, itself among them."""
     table = torch.zeros(layout.length, layout.length, dtype=torch.bool)
     for prompt, each in zip(layout.prompts, layout.each, strict=True):
         for i in range(prompt.start, prompt.stop):
-            table[i, prompt.start : i + 1] = True
+            table[i, list(range(prompt.start, i + 1))[-window:]] = True
         for branch in each:
             for i in range(branch.start, branch.stop):
-                table[i, prompt] = True
-                table[i, branch.start : i + 1] = True
+                table[i, [*range(prompt.start, prompt.stop), *range(branch.start, i + 1)][-window:]] = True
     return table
 
 
-def dense(query, key, value, layout, scale):
+def dense(query, key, value, layout, scale, table=None):
     key, value = (x.repeat_interleave(HEADS // KEYS, 1) for x in (key, value))
-    scores = (query @ key.transpose(-1, -2) * scale).masked_fill(~allowed(layout), -torch.inf)
+    table = allowed(layout) if table is None else table
+    scores = (query @ key.transpose(-1, -2) * scale).masked_fill(~table, -torch.inf)
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
@@ -128,6 +131,37 @@ def test_equal_to_a_dense_mask_for_any_shape(shape, seed):
     for way in WAYS.values():
         for mine, theirs in zip(run(way, layout, torch.float64, seed), expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.lists(st.integers(0, 20), max_size=4)), min_size=1, max_size=3),
+    st.integers(1, 40),
+)
+def test_windows_equal_a_dense_mask(shape, window):
+    layout = Layout(shape)
+    mine = run(partial(attend, window=window), layout, torch.float64)
+    expected = run(partial(dense, table=allowed(layout, window)), layout, torch.float64)
+    for one, other in zip(mine, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_prompts_whose_tokens_see_later_ones_equal_a_dense_mask():
+    """The second and third token of each prompt are a picture's and see each other; mask functions get places in the row."""
+    layout = Layout([(5, [3, 1]), (4, [2])])
+    picture = torch.zeros(layout.length, dtype=torch.bool)
+    picture[[1, 2, 6, 7]] = True
+
+    def attends(batch, head, asking, asked):
+        return (asked <= asking) | (picture[asking] & picture[asked])
+
+    masks = PromptMasks.of(layout, attends)
+    table = allowed(layout)
+    table[1, 2] = table[6, 7] = True
+    mine = run(partial(attend, masks=masks), layout, torch.float64)
+    for one, other in zip(mine, run(partial(dense, table=table), layout, torch.float64), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+    assert PromptMasks.of(layout, lambda batch, head, asking, asked: asked <= asking) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

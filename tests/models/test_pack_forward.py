@@ -9,7 +9,6 @@ from transformers import LlamaForCausalLM
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Layout, use_layout
-from sharegrpo_rl.models.families import obstacle
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy, branch_logprobs, padded_logprobs, unwrapped
 from sharegrpo_rl.models.prompts import PromptSettings
@@ -132,15 +131,6 @@ def test_gradient_checkpointing_keeps_the_layout(make_policy, tiny, tmp_path, ch
     assert policy.model.is_gradient_checkpointing == checkpointing
     for name in expected:
         torch.testing.assert_close(mine[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
-
-
-def test_sliding_windows_take_the_padded_path():
-    assert obstacle(text_only("qwen2")[0]) is None
-    model, tokenizer = text_only(
-        "qwen2", layer_types=["full_attention", "sliding_attention"], sliding_window=8, use_sliding_window=True
-    )
-    assert "sliding_attention" in obstacle(model)
-    assert not Policy(model, tokenizer, SETTINGS).shares_prefix
 
 
 def test_a_picture_shared_by_packs_is_encoded_once(policy, tiny, monkeypatch):

@@ -46,12 +46,12 @@ KNOWN: dict[str, tuple[Callable[[], tuple[Any, Any]], bool]] = {  # and whether 
     "lfm2": (lambda: text_only("lfm2"), True),
     "gemma2": (lambda: text_only("gemma2"), False),
     "falcon_h1": (lambda: text_only("falcon_h1"), False),
-    "gemma3": (gemma3, False),
-    "gemma4": (gemma4, False),
-    "gemma4 small": (lambda: gemma4(small=True), False),
+    "gemma3": (gemma3, True),
+    "gemma4": (gemma4, True),
+    "gemma4 small": (lambda: gemma4(small=True), True),
     "glm4v": (glm4v, True),
     "glm46v": (glm46v, True),
-    "aya_vision": (aya_vision, False),
+    "aya_vision": (aya_vision, True),
     "llava_onevision": (llava_onevision, True),
     "deepseek_vl": (deepseek_vl, True),
     "lfm2_vl": (lfm2_vl, True),
@@ -165,13 +165,17 @@ def test_a_tower_whose_entries_are_no_pictures_runs_one_at_a_time(caplog):
     agrees(policy)
 
 
-def test_a_window_that_no_row_is_as_long_as_is_none():
-    model, tokenizer = more_text_only("phi3")
-    assert not checked(model, tokenizer).shares_prefix
-    model.config.sliding_window = model.config.max_position_embeddings
-    policy = checked(model, tokenizer)
-    assert policy.shares_prefix
-    agrees(policy)
+def test_a_window_that_attention_is_not_told_of_is_noticed(caplog):
+    """The texts of the check are shorter than any real window: it tries a short one."""
+    model, tokenizer = text_only("gemma3", sliding_window=512)
+    assert checked(model, tokenizer).shares_prefix
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = None  # its masks know of the window still
+    with caplog.at_level(logging.WARNING):
+        policy = checked(model, tokenizer)
+    assert not policy.shares_prefix
+    assert "with the prompt shared its log-probs are" in caplog.text
+    assert model.config.sliding_window == 512
 
 
 class AddsToLogits(LlamaForCausalLM):
