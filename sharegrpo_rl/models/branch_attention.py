@@ -408,9 +408,13 @@ def attend(
     # One split, not a slice for each pack: the gradient of a slice is a full zero tensor that has to be added up.
     parts = list(zip(*(x.split([s.stop - s.start for s in spans], 2) for x in (query, key, value)), strict=True))
     prompts, branches = parts[: len(layout.prompts)], parts[len(layout.prompts) :]
+    open_to: Sequence[Tensor | None] = [None] * len(prompts)
+    if masks is not None:
+        open_to = masks.masks
+    elif window is not None:
+        open_to = [_band(q.shape[2], 0, window, q.device) for q, _, _ in prompts]
     outs = []
-    for number, (q, k, v) in enumerate(prompts):
-        mask = masks.masks[number] if masks else _band(q.shape[2], 0, window, q.device) if window else None
+    for (q, k, v), mask in zip(prompts, open_to, strict=True):
         outs.append(F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale)[0])
     for prompt, of_prompt, each in zip(prompts, branches, layout.each, strict=True):
         outs.append(_attend_branches(prompt, of_prompt, [b.stop - b.start for b in each], scale, window))

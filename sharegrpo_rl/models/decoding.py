@@ -187,8 +187,7 @@ class BranchStore:
         self._branches = {}
         for layer, (keys, values) in self._prompts.items():  # layers may differ in heads and in their sizes
             shape = (values.shape[0], len(owner), max_tokens)
-            own = keys.new_empty(*shape, keys.shape[2]), values.new_empty(*shape, values.shape[3])
-            self._branches[layer] = own
+            self._branches[layer] = keys.new_empty(*shape, keys.shape[2]), values.new_empty(*shape, values.shape[3])
         self._tokens = 0  # of each row, run through the model
         self._given: dict[int, Tensor] = {}  # the new tokens' keys, by the layer that made them
         self._bias: Tensor | None = None  # [B, P]
@@ -250,7 +249,10 @@ class BranchStore:
         if layer in self._prompts:
             self._given[layer] = key
         else:
-            layer = next(other for other, given in self._given.items() if given is key)
+            sources = [other for other, given in self._given.items() if given is key]
+            if not sources:
+                raise RuntimeError(f"layer {layer} has no keys in the cache of its prompts")
+            layer = sources[0]
         rows, heads, _, size = query.shape
         groups = key.shape[1]
         near_k, near_v = self._branches[layer]

@@ -141,8 +141,8 @@ def _sampled(policy: Policy, packs: Sequence[PromptPack]) -> Tensor:
     for batch in batches:
         said = [c.token_ids for pack in batch for c in pack.completions]
         prompts, counts = [pack.prompt for pack in batch], [len(pack.completions) for pack in batch]
-        branches = start_branches(policy, prompts, counts, images, max(map(len, said)))
         longest = max(map(len, said))
+        branches = start_branches(policy, prompts, counts, images, longest)
         tokens = torch.tensor([[ids[min(place, len(ids) - 1)] for ids in said] for place in range(longest)])
         steps: list[Tensor] = []
         for said_now in tokens.to(branches.logits.device):

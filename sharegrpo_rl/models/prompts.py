@@ -35,7 +35,7 @@ _THOUGHT_MARKS = (
 )
 _OURS = frozenset({"messages", "add_generation_prompt", "tools", "documents"})  # variables of templates that we set
 # What a processor makes of the text; the rest belongs to the pictures.
-TEXT_SIDE = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"})
+_TEXT_SIDE = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"})
 WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
 
 
@@ -306,7 +306,7 @@ class PromptEncoder:
             return Prompt(np.asarray(ids, np.int64), (), text)
         pictures = [Image.fromarray(p) for p in question.pictures]
         out = self.processor(text=[text], images=[pictures], add_special_tokens=False, return_tensors="np", **limits)
-        tensors = {k: np.asarray(v) for k, v in out.items() if k not in TEXT_SIDE}
+        tensors = {k: np.asarray(v) for k, v in out.items() if k not in _TEXT_SIDE}
         known = getattr(self.image_processor, "model_input_names", ())
         for name, tensor in tensors.items():
             if tensor.shape[:2] == out["input_ids"].shape and name not in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ class LayerSizes:
     intermediate: int
     gated: bool = True  # an MLP of three matrices, not of two
     head_norms: bool = False  # queries and keys are normalized head by head
-    states: int = 0  # layers that keep a state of one size instead of keys and values (`models/recurrence.py`)
+    states: int = 0  # layers that keep a state of one size, or nothing, instead of keys and values
 
     @property
     def attending(self) -> int:
@@ -125,7 +125,7 @@ def measure(config: Any) -> ModelSizes:
         else _field(text, "intermediate_size"),
         gated=not language.isdisjoint(_GATES),
         head_norms="q_norm" in language,
-        states=sum(not kind.endswith("attention") or kind == "linear_attention" for kind in _layer_types(text)),
+        states=sum(kind in _STATES for kind in getattr(text, "layer_types", None) or ()),
     )
     return ModelSizes(
         config.model_type,
@@ -140,6 +140,13 @@ def measure(config: Any) -> ModelSizes:
     )
 
 
+_STATES = (
+    "linear_attention",
+    "conv",
+    "mamba",
+    "mlp",
+    "moe",
+)  # types of layers without keys; a "hybrid" one has keys too
 _GATES = ("gate_proj", "gate_up_proj", "w3")  # an MLP with one of these multiplies two products
 
 
@@ -158,11 +165,6 @@ def _field(config: Any, *names: str, default: int | None = None) -> int:
             f"model: the config of {config.model_type} has no {' and no '.join(names)}; its sizes cannot be told"
         )
     return default
-
-
-def _layer_types(text: Any) -> Sequence[str]:
-    """Of each layer; nothing for a model whose layers all attend."""
-    return getattr(text, "layer_types", None) or ()
 
 
 def _experts(text: Any) -> tuple[int, int]:

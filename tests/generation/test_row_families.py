@@ -59,7 +59,6 @@ def packs_of(policy: Policy, tiny: Any) -> list[Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probs_and_gradients_are_those_of_plain_transformers(family, of, tiny):
     policy, (model, _) = of(family), built(family)
-    assert not policy.shares_prefix
     model.set_attn_implementation("eager")
     packs = packs_of(policy, tiny)
     mine, theirs = policy.logprobs(packs).logprobs, plain(policy, model, packs)

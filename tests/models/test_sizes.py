@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_families import text_only
 from transformers import CONFIG_MAPPING
 
 from sharegrpo_rl.config.run import TinyModelOptions
@@ -78,6 +79,12 @@ def test_a_hybrid_keeps_keys_in_one_layer_of_four() -> None:
     assert sizes == KNOWN["Qwen/Qwen3.5-9B"]
     assert kv_bytes(sizes, 2) == 2 * (32 // 4) * 4 * 256 * 2
     assert kv_bytes(KNOWN["Qwen/Qwen3-VL-8B-Instruct"], 2) == 2 * 36 * 8 * 128 * 2
+
+
+@pytest.mark.parametrize(("family", "attending"), [("falcon_h1", 2), ("lfm2", 1), ("gemma3", 2), ("llama", 2)])
+def test_layers_that_keep_keys_are_counted(family: str, attending: int) -> None:
+    """Falcon-H1's layers attend beside their state."""
+    assert measure(text_only(family)[0].config).text.attending == attending
 
 
 def test_a_loaded_model_has_as_many_parameters(make_policy: Callable[..., Any]) -> None:
