@@ -185,10 +185,9 @@ def _own(policy: Policy, pack: PromptPack, question: Question) -> Tensor:
     if question.pictures:
         given = policy.processor(
             text=[encoder.template(question)],
-            images=[[Image.fromarray(p) for p in question.pictures]],
             add_special_tokens=False,
             return_tensors="pt",
-            **encoder.picture_limits,
+            **encoder.picture_inputs(question),
         )
     prompt = given["input_ids"]
     found = []
@@ -365,8 +364,7 @@ def export(family: Family) -> str:
     equal = 0
     for question, prompt in zip(family.questions(), policy.encoder.encode(family.questions()), strict=True):
         ours = HFGenerator(policy).generate([prompt], 1, [0], Sampling(8, greedy=True))[0][0].token_ids.tolist()
-        pictures = {"images": [[Image.fromarray(p) for p in question.pictures]], **policy.encoder.picture_limits}
-        given = pictures if question.pictures else {}
+        given = policy.encoder.picture_inputs(question) if question.pictures else {}
         text = policy.encoder.template(question)
         inputs = processor(text=[text], add_special_tokens=False, return_tensors="pt", **given)
         said = model.generate(**inputs, max_new_tokens=8, do_sample=False, **banned)[0, inputs["input_ids"].shape[1] :]

@@ -74,6 +74,7 @@ _R1_V_GEOMETRY: dict[str, Any] = {
     "lr_schedule": "constant",
     "max_prompt_tokens": 4096,
     "max_completion_tokens": 2048,
+    "min_pixels": 3136,
     "max_pixels": 501_760,
 }
 # A schedule replaces the constant weight.

@@ -177,8 +177,8 @@ class RunOptions(Options):
     )
     max_prompt_tokens: int = option(1024, "longer questions are left out before training", unit="tokens", ge=1)
     max_completion_tokens: int = option(512, "longest completion", unit="tokens", ge=1)
-    min_pixels: int = option(3136, "smaller images are enlarged to this area", unit="pixels", ge=1)
-    max_pixels: int = option(1_003_520, "larger images are shrunk to this area", unit="pixels", ge=1)
+    min_pixels: int | None = option(None, "smaller images are enlarged to this area; null = the checkpoint's own", ge=1)
+    max_pixels: int | None = option(None, "larger images are shrunk to this area; null = the checkpoint's own", ge=1)
     # questions
     num_questions: int = option(16, "seed questions per iteration", ge=1)
     wording: Literal["random", "original"] = option(
@@ -289,6 +289,8 @@ class RunOptions(Options):
                 "total_steps: the learning rate's schedule needs the planned number of optimizer steps; set it (run files "
                 "know it from stop.training_iteration)"
             )
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise UserError(f"min_pixels: {self.min_pixels} is above max_pixels ({self.max_pixels})")
         if self.lora is not None:
             for frozen, part in (("freeze_vision_tower", "vision"), ("freeze_projector", "projector")):
                 if getattr(self, frozen) and part in self.lora.target_modules:

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,16 @@ def size_of(source: ImageSource) -> tuple[int, int]:
             return (image.height, image.width) if turned else image.size
     except (*_BROKEN, UnidentifiedImageError, Image.DecompressionBombError):
         return source.open().size  # it reads more, or says what is wrong
+
+
+def within(image: Image.Image, fewest: int, most: int) -> Image.Image:
+    """The image, resized where it has fewer or more pixels than these."""
+    area = image.width * image.height
+    if fewest <= area <= most:
+        return image
+    scale = sqrt((most if area > most else fewest) / area)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _too_large(name: str, size: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from sharegrpo_rl.data.images import within
 from sharegrpo_rl.data.types import SeedQuestion
 from sharegrpo_rl.errors import UserError
 
@@ -128,18 +128,8 @@ def transform_images(
     """
     check_names((name,))
     rng, transform = np.random.default_rng(seed), TRANSFORMS[name]
-    sized = [_within(image, *pixels) for image in images] if pixels and transform.seeded else images
+    sized = [within(image, *pixels) for image in images] if pixels and transform.seeded else images
     return tuple(transform.apply(image.convert("RGB"), rng) for image in sized)
-
-
-def _within(image: Image.Image, fewest: int, most: int) -> Image.Image:
-    """The image, resized where it has fewer or more pixels than these."""
-    area = image.width * image.height
-    if fewest <= area <= most:
-        return image
-    scale = sqrt((most if area > most else fewest) / area)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -127,10 +127,13 @@ def make_env(
 
 def shown_env_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The `env_config` of a run's whole training split, from every option of the run: as its model is shown it."""
+    from sharegrpo_rl.data.images import MAX_IMAGE_PIXELS
+
+    fewest, most = config["min_pixels"], config["max_pixels"]
     return {
         **config["env_config"],
         "transform_text_position": config["transform_text_position"],
-        "noise_pixels": [config["min_pixels"], config["max_pixels"]],
+        "noise_pixels": [fewest or 1, most or MAX_IMAGE_PIXELS] if fewest or most else None,
     }
 
 

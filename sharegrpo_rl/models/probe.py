@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sharegrpo_rl.data.types import Completion, Prompt, PromptPack
@@ -105,10 +104,9 @@ def _processed(policy: Policy, prompt: Prompt, question: Question) -> dict[str, 
     encoder = policy.encoder
     out = policy.processor(
         text=[encoder.template(question)],
-        images=[[Image.fromarray(p) for p in question.pictures]],
         add_special_tokens=False,
         return_tensors="pt",
-        **encoder.picture_limits,
+        **encoder.picture_inputs(question),
     )
     dropped = {"attention_mask", "labels"}
     return {name: value for name, value in out.items() if isinstance(value, Tensor) and name not in dropped}

@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from PIL import Image
 
+from sharegrpo_rl.data.images import within
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError, did_you_mean
@@ -36,6 +37,7 @@ _THOUGHT_MARKS = (
 _OURS = frozenset({"messages", "add_generation_prompt", "tools", "documents"})  # variables of templates that we set
 # What a processor makes of the text; the rest belongs to the pictures.
 _TEXT_SIDE = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"})
+_EDGES = ("shortest_edge", "longest_edge")  # what image processors of Qwen's kind call the fewest and the most pixels
 WIDEST = 200  # Qwen's image processors refuse pictures with one side longer than this many times the other
 
 
@@ -46,8 +48,8 @@ class PromptSettings:
     system_prompt: str = ""
     format_prompt: str = ""
     max_prompt_tokens: int = 1024
-    min_pixels: int = 3136
-    max_pixels: int = 1_003_520
+    min_pixels: int | None = None  # of a picture, as the model sees it; None: as the checkpoint's processor has it
+    max_pixels: int | None = None
     escape_special_tokens: bool = False  # in the question: write them so that the tokenizer reads plain text
     chat_template_kwargs: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
 
@@ -77,7 +79,7 @@ class PromptEncoder:
             pixels = self._process_pictures(questions)
             prompts = [self._grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
         else:
-            prompts = [self._processor_prompt(q) for q in questions]
+            prompts = [self._processor_prompt(q, self.picture_inputs(q)) for q in questions]
         for prompt in prompts if check_length else ():
             self._check_length(prompt)
         return prompts
@@ -87,7 +89,7 @@ class PromptEncoder:
         if self._has_grids:
             pixels = self._process_pictures([question])
             return self._grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
-        return self._processor_prompt(question).input_ids
+        return self._processor_prompt(question, self.picture_inputs(question)).input_ids
 
     def picture_tokens(self, question: Question, prompt: Prompt) -> int:
         """How many tokens of a question's prompt its pictures take, with what some processors write around their rows."""
@@ -105,7 +107,7 @@ class PromptEncoder:
         if not num_images:
             return length
         side = self.image_processor.patch_size * self.image_processor.merge_size  # type: ignore[union-attr]
-        picture = most_image_tokens(side, self.settings.min_pixels, self.settings.max_pixels)
+        picture = most_image_tokens(side, *self._pixel_range)
         return length + num_images * (picture + 3)
 
     @cached_property
@@ -239,7 +241,7 @@ class PromptEncoder:
         if len(prompt.input_ids) > self.settings.max_prompt_tokens:
             raise UserError(
                 f"a prompt has {len(prompt.input_ids)} tokens, more than max_prompt_tokens = {self.settings.max_prompt_tokens} "
-                f"(it begins {prompt.text[:60]!r}); raise max_prompt_tokens or lower max_pixels = {self.settings.max_pixels}"
+                f"(it begins {prompt.text[:60]!r}); raise max_prompt_tokens or {self.fewer_pixels}"
             )
 
     def _process_pictures(self, questions: Sequence[Question]) -> dict[str, PixelInput]:
@@ -248,7 +250,7 @@ class PromptEncoder:
         distinct = {k: p for q in questions for k, p in zip(_keys(q), q.pictures, strict=True)}
         if not distinct:
             return {}
-        return {key: self._process_picture(key, picture) for key, picture in distinct.items()}
+        return {key: self._process_picture(key, p, self.picture_limits) for key, p in distinct.items()}
 
     @cached_property
     def _has_grids(self) -> bool:
@@ -260,27 +262,75 @@ class PromptEncoder:
             return False
         question = Question("?", (np.zeros((56, 84, 3), np.uint8),))
         try:
-            ours = self._grid_prompt(question, [self._process_picture("", question.pictures[0])])
-            theirs = self._processor_prompt(question, size=self._size)
+            limits = {"size": dict(zip(_EDGES, self._own_pixels, strict=True))}
+            ours = self._grid_prompt(question, [self._process_picture("", question.pictures[0], limits)])
+            theirs = self._processor_prompt(question, {"images": [[Image.fromarray(question.pictures[0])]], **limits})
         except UserError:  # of the template: whoever asks a question with a picture is told
             return True
         except (ValueError, TypeError, LookupError, AttributeError):
             return False
         return ours.input_ids.tolist() == theirs.input_ids.tolist()
 
-    @property
-    def _size(self) -> dict[str, int]:
-        return {"shortest_edge": self.settings.min_pixels, "longest_edge": self.settings.max_pixels}
+    @cached_property
+    def _pixel_range(self) -> tuple[int, int]:
+        """Fewest and most pixels of a picture as the model sees it, where the processor knows such limits: the run's or its own.
+
+        UserError where the run gives one of them, on the wrong side of the checkpoint's other.
+        """
+        own, s = [pixels // self._frames for pixels in self._own_pixels], self.settings
+        fewest, most = s.min_pixels or own[0], s.max_pixels or own[1]
+        if fewest > most:
+            key, other = ("max_pixels", "min_pixels") if s.max_pixels else ("min_pixels", "max_pixels")
+            raise UserError(
+                f"{key}: {most if s.max_pixels else fewest} is beyond the checkpoint's own {other} = "
+                f"{fewest if s.max_pixels else most}; give {other} too"
+            )
+        return fewest, most
 
     @property
+    def _own_pixels(self) -> list[int]:
+        """Fewest and most pixels as the checkpoint's processor has them; LookupError or TypeError where it has no such limits."""
+        return [int(self.image_processor.size[edge]) for edge in _EDGES]  # type: ignore[union-attr]
+
+    @cached_property
+    def _frames(self) -> int:
+        """How often the processor counts a picture's pixels against its limits: GLM's takes a picture for a film of two frames.
+
+        Measured on a picture of four times the area that it is limited to.
+        """
+        patch = self.image_processor.patch_size  # type: ignore[union-attr]
+        edge = 16 * patch * self.image_processor.merge_size  # type: ignore[union-attr]
+        limits = {"size": dict(zip(_EDGES, (patch**2, edge**2), strict=True))}
+        made = self._process_picture("", np.zeros((2 * edge, 2 * edge, 3), np.uint8), limits)
+        return max(1, round(edge**2 / (int(made.tensors["image_grid_thw"].prod()) * patch**2)))
+
+    @cached_property
     def picture_limits(self) -> dict[str, Any]:
         """What the processor is told of `min_pixels` and `max_pixels`, where it knows such limits."""
-        return {"size": self._size} if self._has_grids else {}
+        if not self._has_grids:
+            return {}
+        return {"size": dict(zip(_EDGES, (pixels * self._frames for pixels in self._pixel_range), strict=True))}
 
-    def _process_picture(self, key: str, picture: Picture) -> PixelInput:
+    def picture_inputs(self, question: Question) -> dict[str, Any]:
+        """What the model's own processor is given of a question's pictures; one that knows no limits gets them in that size."""
+        pictures, s = [Image.fromarray(p) for p in question.pictures], self.settings
+        if not self._has_grids:
+            pictures = [within(p, s.min_pixels or 1, s.max_pixels or p.width * p.height) for p in pictures]
+        return {"images": [pictures], **self.picture_limits}
+
+    @property
+    def fewer_pixels(self) -> str:
+        """How a prompt's pictures are made to take fewer tokens, in words for an error."""
+        if self._has_grids and self.settings.max_pixels is None:
+            return f"set max_pixels below the model's own {self._pixel_range[1]}"
+        return (
+            "set max_pixels" if self.settings.max_pixels is None else f"lower max_pixels = {self.settings.max_pixels}"
+        )
+
+    def _process_picture(self, key: str, picture: Picture, limits: Mapping[str, Any]) -> PixelInput:
         """One at a time: each of the processor's steps holds a copy of everything it gets."""
         # As a PIL image: the processor would mistake an array of height 1 or 3 for one with channels first.
-        out = self.image_processor([Image.fromarray(picture)], return_tensors="np", size=self._size)  # type: ignore[misc]
+        out = self.image_processor([Image.fromarray(picture)], return_tensors="np", **limits)  # type: ignore[misc]
         return PixelInput(key, {name: np.asarray(out[name]) for name in ("pixel_values", "image_grid_thw")})
 
     def _grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
@@ -299,13 +349,12 @@ class PromptEncoder:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return Prompt(np.asarray(ids, np.int64), tuple(images), text)
 
-    def _processor_prompt(self, question: Question, **limits: Any) -> Prompt:
+    def _processor_prompt(self, question: Question, pictures: Mapping[str, Any]) -> Prompt:
         text = self.template(question)
         if not question.pictures:
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             return Prompt(np.asarray(ids, np.int64), (), text)
-        pictures = [Image.fromarray(p) for p in question.pictures]
-        out = self.processor(text=[text], images=[pictures], add_special_tokens=False, return_tensors="np", **limits)
+        out = self.processor(text=[text], add_special_tokens=False, return_tensors="np", **pictures)
         tensors = {k: np.asarray(v) for k, v in out.items() if k not in _TEXT_SIDE}
         known = getattr(self.image_processor, "model_input_names", ())
         for name, tensor in tensors.items():

@@ -17,6 +17,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+PIXELS = (3136, 1_003_520)  # fewest and most of a picture, where nothing else is asked for
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -68,8 +69,13 @@ def build_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
     return tokenizer
 
 
-def build_tiny(sizes: TinySizes, corpus: Iterable[str], seed: int, min_pixels: int, max_pixels: int) -> tuple[Any, Any]:
-    """A fresh model and its processor; the same arguments give the same weights and the same tokenizer."""
+def build_tiny(
+    sizes: TinySizes, corpus: Iterable[str], seed: int, min_pixels: int | None, max_pixels: int | None
+) -> tuple[Any, Any]:
+    """A fresh model and its processor; the same arguments give the same weights and the same tokenizer.
+
+    min_pixels, max_pixels: limits of its pictures; None: `PIXELS`.
+    """
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
@@ -80,7 +86,8 @@ def build_tiny(sizes: TinySizes, corpus: Iterable[str], seed: int, min_pixels: i
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     image_processor = Qwen2VLImageProcessor(
-        patch_size=sizes.patch_size, size={"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        patch_size=sizes.patch_size,
+        size={"shortest_edge": min_pixels or PIXELS[0], "longest_edge": max_pixels or PIXELS[1]},
     )
     processor = Qwen2_5_VLProcessor(
         image_processor=image_processor,

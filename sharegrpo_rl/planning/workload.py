@@ -44,12 +44,16 @@ class Workload:
     ) -> Workload:
         """Lengths and counts of a resolved config.
 
-        Means that are not given: one image at `max_pixels` with 256 tokens of text, at most `max_prompt_tokens`;
-        completions of half their limit.
+        Means that are not given: one image at `max_pixels` (None: as large as a prompt may be) with 256 tokens of text, at
+        most `max_prompt_tokens`; completions of half their limit.
         """
         vision = sizes.vision
-        patches = config["max_pixels"] // vision.patch**2 if vision else 0
-        image_tokens = patches // vision.merge**2 if vision else 0
+        room = max(1, config["max_prompt_tokens"] - TEXT_TOKENS)
+        patches = image_tokens = 0
+        if vision:
+            pixels = config["max_pixels"]
+            patches = room * vision.merge**2 if pixels is None else pixels // vision.patch**2
+            image_tokens = patches // vision.merge**2
         prompt = min(config["max_prompt_tokens"], prompt_tokens or TEXT_TOKENS + image_tokens)
         if vision:
             patches = min(patches, prompt * vision.merge**2)

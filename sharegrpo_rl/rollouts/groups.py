@@ -38,7 +38,7 @@ def fitting_questions(
     if not indices:
         raise UserError(
             f"{bank.name} ({bank.split}): all {len(bank)} questions are over-long (the first is {bank[0].id}); "
-            f"raise max_prompt_tokens = {max_tokens}, or lower max_pixels = {encoder.settings.max_pixels}"
+            f"raise max_prompt_tokens = {max_tokens}, or {encoder.fewer_pixels}"
         )
     return indices
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _settings(folder: Path, options: EvaluateOptions) -> dict[str, Any]:
         prompts["max_prompt_tokens"] = options.max_prompt_tokens
     if options.max_pixels is not None:
         prompts["max_pixels"] = options.max_pixels
-    if prompts["max_pixels"] < prompts["min_pixels"]:
+    if (prompts["max_pixels"] or inf) < (prompts["min_pixels"] or 1):
         raise UserError(f"--max-pixels {prompts['max_pixels']}: below the model's min_pixels = {prompts['min_pixels']}")
     if prompts["format_prompt"] is None:
         prompts["format_prompt"] = ANSWER_FORMATS[settings["answer_format"]].instruction

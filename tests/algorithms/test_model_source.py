@@ -80,3 +80,9 @@ def test_a_frozen_part_takes_no_adapters(algorithm, frozen, part):
     with pytest.raises(UserError, match=f"{frozen}: true contradicts lora.target_modules, which names {part}"):
         resolve(algorithm, settings).check_together(algorithm)
     resolve(algorithm, {frozen: True, "lora": {}}).check_together(algorithm)
+
+
+def test_the_fewest_pixels_are_no_more_than_the_most():
+    with pytest.raises(UserError, match=r"min_pixels: 4000 is above max_pixels \(3000\)"):
+        resolve("GRPO", {"min_pixels": 4000, "max_pixels": 3000}).check_together("GRPO")
+    resolve("GRPO", {"min_pixels": 3000, "max_pixels": 3000}).check_together("GRPO")

@@ -289,7 +289,8 @@ def test_a_merge_size_alone_does_not_make_a_grid(kind):
     assert not PromptEncoder(processor, SETTINGS).picture_limits
     policy = checked(Qwen2VLForConditionalGeneration(model.config), processor)
     picture = np.random.default_rng(0).integers(0, 255, (56, 84, 3), dtype=np.uint8)
-    (prompt,) = policy.encoder.encode([Question("How many?", (picture,))])
-    own = processor(text=[policy.encoder.template(Question("How many?", (picture,)))], images=[[picture]])
+    question = Question("How many?", (picture,))
+    (prompt,) = policy.encoder.encode([question])
+    own = processor(text=[policy.encoder.template(question)], **policy.encoder.picture_inputs(question))
     assert prompt.input_ids.tolist() == own["input_ids"][0]
     agrees(policy)

@@ -5,9 +5,10 @@ from copy import copy
 import numpy as np
 import pytest
 import torch
-from families_with_windows import gemma3
+from families_with_windows import gemma3, glm4v, glm46v
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from small_families import idefics3, internvl, llava, mistral3, qwen2_vl, text_only
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
@@ -59,6 +60,51 @@ def test_an_over_long_prompt_is_a_user_error(policy):
     with pytest.raises(UserError, match="lower max_pixels"):
         encoder.encode([Question("", (picture(56, 56),))])
     assert len(encoder.token_ids(Question("word " * 30))) > 20  # counting has no limit
+
+
+@pytest.mark.parametrize("build", [qwen2_vl, glm4v, glm46v])
+def test_limits_that_are_not_given_are_the_checkpoint_s_own(build):
+    _, processor = build()
+    side = processor.image_processor.patch_size * processor.image_processor.merge_size
+    processor.image_processor.size = {"shortest_edge": 6 * side**2, "longest_edge": 40 * side**2}
+    encoder = PromptEncoder(processor, PromptSettings())
+    for size in (side, 3 * side, 20 * side):
+        question = Question("What?", (picture(size, size),))
+        own = processor(
+            text=[encoder.template(question)],
+            images=[[Image.fromarray(question.pictures[0])]],
+            add_special_tokens=False,
+        )
+        assert encoder.token_ids(question).tolist() == own["input_ids"][0]
+
+
+@pytest.mark.parametrize("build", [qwen2_vl, glm4v, glm46v])
+def test_limits_mean_the_same_size_on_every_family(build):
+    """GLM's processor counts a picture's pixels twice: with its own counting, a picture would get half the tokens."""
+    _, processor = build()
+    side = processor.image_processor.patch_size * processor.image_processor.merge_size
+    encoder = PromptEncoder(processor, PromptSettings(min_pixels=9 * side**2, max_pixels=64 * side**2))
+    for size, tokens in ((40 * side, 64), (5 * side, 25), (side, 9)):
+        question = Question("What?", (picture(size, size),))
+        assert encoder.picture_tokens(question, encoder.encode([question])[0]) == tokens
+
+
+def test_a_processor_without_limits_gets_pictures_within_them():
+    policies = [
+        Policy(*mistral3(), PromptSettings(**limits)) for limits in ({}, {"max_pixels": 784}, {"min_pixels": 4000})
+    ]
+    question = Question("What?", (picture(40, 40),))
+    free, small, large = (places(p, p.encoder.encode([question])[0]) for p in policies)
+    assert small < free < large
+    assert policies[1].encoder.picture_inputs(question)["images"][0][0].size == (28, 28)
+
+
+@pytest.mark.parametrize(
+    ("given", "other"), [({"max_pixels": 783}, "min_pixels"), ({"min_pixels": 3137}, "max_pixels")]
+)
+def test_one_limit_beyond_the_checkpoint_s_other(given, other, policy):
+    with pytest.raises(UserError, match=f"beyond the checkpoint's own {other} = .*; give {other} too"):
+        PromptEncoder(policy.processor, PromptSettings(**given)).encode([Question("What?", (picture(),))])
 
 
 def test_an_extreme_picture_is_a_user_error(policy):

@@ -208,10 +208,9 @@ def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
     encoder = policy.encoder
     if encoder.image_processor is None:
         return {}
-    size = {"shortest_edge": encoder.settings.min_pixels, "longest_edge": encoder.settings.max_pixels}
     return {
         "limit_mm_per_prompt": {"image": images_per_prompt, "video": 0},
-        "mm_processor_kwargs": {"size": size},
+        "mm_processor_kwargs": encoder.picture_limits,
         "mm_processor_cache_gb": 0,
         "mm_device_do_normalize": False,  # ours are normalized already
     }
