@@ -29,6 +29,7 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "models")]
 import families_by_rows as rows  # noqa: E402
 import families_with_windows as windows  # noqa: E402
+import real_vocabularies as vocabularies  # noqa: E402
 import small_families as small  # noqa: E402
 from tiny_models import tiny_policy  # noqa: E402
 
@@ -75,6 +76,19 @@ def qwen2_5_vl() -> Built:
     return policy.model, policy.processor
 
 
+def _qwen2_vl() -> Built:
+    return small.qwen2_vl(vocabularies.qwen("3"))
+
+
+def _qwen3_5() -> Built:
+    return small.qwen3_5(tokenizer=vocabularies.qwen("3.5"))
+
+
+def _llama() -> Built:
+    return small.text_only("llama", vocabularies.smollm2())
+
+
+WHOLE = {"qwen2_vl-151669": _qwen2_vl, "qwen3_5-248077": _qwen3_5, "llama-49152": _llama}  # with a published vocabulary
 FAMILIES: dict[str, Callable[[], Built]] = {
     "qwen2_vl": small.qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
@@ -102,6 +116,7 @@ FAMILIES: dict[str, Callable[[], Built]] = {
     **{name: partial(small.text_only, name) for name in TEXT_ONLY},
     "gemma3_text": partial(small.text_only, "gemma3"),
     **{name: partial(rows.more_text_only, name) for name in MORE_TEXT_ONLY},
+    **WHOLE,
 }
 EXACT = 1e-5  # of log-probs, and of a gradient as a share of its norm, in float32
 TEMPERATURE = 0.7

@@ -162,15 +162,17 @@ NEEDED = {"mathruler": ("mathruler", "pylatexenc")}  # which it imports without 
 
 def ask_peers(rows: Sequence[Row], names: Sequence[str]) -> dict[str, int]:
     """Let each of them judge every row; how often each raised, which counts as not paid."""
+    raised, disabled = Counter[str](), logging.root.manager.disable
     logging.disable(logging.ERROR)
-    raised = Counter[str]()
-    for name in names:
-        for row in rows:
+    try:
+        for name, row in ((name, row) for name in names for row in rows):
             try:
                 row.peers[name] = PEERS[name](row)
             except Exception:  # of a library that is measured here: counted and printed
                 row.peers[name] = False
                 raised[name] += 1
+    finally:
+        logging.disable(disabled)
     return dict(raised)
 
 

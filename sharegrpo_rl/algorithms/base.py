@@ -22,7 +22,7 @@ from ray.tune import PlacementGroupFactory
 from sharegrpo_rl.algorithms.config import RunConfig
 from sharegrpo_rl.algorithms.model_source import module_config, prepare_model
 from sharegrpo_rl.algorithms.recovery import Recovery
-from sharegrpo_rl.algorithms.run_data import make_run_env, prompt_settings
+from sharegrpo_rl.algorithms.run_data import fitting_train_questions, make_run_env, prompt_settings
 from sharegrpo_rl.config import RunOptions
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.config.user_code import UserCode
@@ -40,7 +40,7 @@ from sharegrpo_rl.models.loading import keep_freed_memory
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, load_processor
 from sharegrpo_rl.rollouts.env_runner import render
-from sharegrpo_rl.rollouts.groups import fitting_questions, keep_fitting
+from sharegrpo_rl.rollouts.groups import keep_fitting
 
 COUNTED_ROWS = 2000  # first training rows that are checked for key steps
 
@@ -91,9 +91,9 @@ class RunAlgorithm(Algorithm):
             config.add_user_callbacks()
         config.freeze()
         self.config = config
+        # Indices into the bank; over-long questions are left out. Before workers hold a GPU.
+        self._questions = fitting_train_questions(config, self.bank, self.encoder)
         super().setup(config)
-        # Indices into the bank; over-long questions are left out.
-        self._questions = fitting_questions(self.bank, self.encoder, transformed=config.transform_probability > 0)
         self.cursor = QuestionCursor(len(self._questions), self.seed)
         rewards_key_steps = {"key_steps", "key_steps_released"} & set(config.rewards)
         self._without_key_steps = rows_without_key_steps(self.bank, COUNTED_ROWS) if rewards_key_steps else None
@@ -148,8 +148,6 @@ class RunAlgorithm(Algorithm):
     @cached_property
     def encoder(self) -> PromptEncoder:
         """Turns questions into prompts; needs no model."""
-        if self.options.num_learners == 0:
-            return self.rl_module.policy.encoder
         settings = module_config(self.config)["settings"]
         return PromptEncoder(load_processor(settings["path"]), prompt_settings(self.config))
 

@@ -21,12 +21,14 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from sharegrpo_rl.data.bank_check import BankReport
 from sharegrpo_rl.data.cache import cache_folder, cached_file
 from sharegrpo_rl.data.images import named_path
+from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError, package_version
 from sharegrpo_rl.evaluation.prompt_check import PromptCheck
 from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, load_processor
+from sharegrpo_rl.rollouts.groups import fitting_questions
 
 SPLITS = ("train", "test")
 MOST_FILES = 1_000_000  # beside the data: of more, no walk is remembered
@@ -85,6 +87,28 @@ def check_run_data(config: AlgorithmConfig) -> dict[str, str]:
             report.log()
         _REPORTS[key] = reports
     return {split: "+".join(report.digest for report in _REPORTS[key][split]) for split in SPLITS}
+
+
+def fitting_train_questions(config: AlgorithmConfig, bank: QuestionBank, encoder: PromptEncoder) -> list[int]:
+    """Indices of the training questions that fit into `max_prompt_tokens`; looked for once for the same rows and model.
+
+    UserError where none does.
+    """
+    transformed = config.transform_probability > 0
+    digest, model = check_run_data(config).get("train"), encoder.fingerprint
+    if not digest or model is None:
+        return fitting_questions(bank, encoder, transformed)
+    parts = [digest, model, config.env, config.train_env_config(), len(bank), transformed, sources_digest()]
+    parts += [package_version(name) for name in _LIBRARIES]
+    key = blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    file = cache_folder("over_long") / f"{key}.json"
+    with suppress(OSError, ValueError, TypeError):
+        over_long = {int(i) for i in json.loads(file.read_bytes())}
+        return [i for i in range(len(bank)) if i not in over_long]
+    indices = fitting_questions(bank, encoder, transformed)
+    with suppress(UserError), cached_file(file) as unfinished:  # as in `_keep`
+        unfinished.write_text(json.dumps(sorted(set(range(len(bank))) - set(indices))))
+    return indices
 
 
 def _check(config: AlgorithmConfig, envs: Mapping[str, MultimodalQAEnv]) -> dict[str, list[BankReport]]:

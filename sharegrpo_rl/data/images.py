@@ -29,6 +29,11 @@ from sharegrpo_rl.errors import UserError
 MAX_FILE_BYTES = 256_000_000
 MAX_TEXT_BYTES = 64_000_000  # of an image in base64, decoded
 MAX_IMAGE_PIXELS = 64_000_000
+_ORIENTED_PNG = (
+    b"eXIf",
+    b"Raw profile type exif",
+    b"XML:com.adobe.xmp",
+)  # one of these is in a PNG that says how it is turned
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # pure decoders; EPS, for one, would start Ghostscript
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)  # what Pillow raises on damaged files
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -267,7 +272,9 @@ def size_of(source: ImageSource) -> tuple[int, int]:
     data = source.data if isinstance(source, EncodedImage) else source.read()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            # Pillow looks for a PNG's orientation behind its pixels, which it decodes for that.
+            asks = image.format != "PNG" or any(mark in data for mark in _ORIENTED_PNG)
+            turned = asks and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return (image.height, image.width) if turned else image.size
     except (*_BROKEN, UnidentifiedImageError, Image.DecompressionBombError):
         return source.open().size  # it reads more, or says what is wrong

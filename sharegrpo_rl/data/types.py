@@ -101,11 +101,16 @@ class PixelInput:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt after template and tokenizer, image placeholders expanded: ids [P]."""
+    """A prompt after template and tokenizer, image placeholders expanded: ids [P].
+
+    `pictures` [H, W, 3]: what a processor made `images` of that expands the placeholders itself. An engine with a processor
+    of its own starts from them, and from `text`, whose placeholders are not expanded.
+    """
 
     input_ids: NDArray[np.int64]
     images: tuple[PixelInput, ...] = ()
     text: str = ""
+    pictures: tuple[NDArray[np.uint8], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from sharegrpo_rl.models.prompts import Question
 # the spread of all: rounding gave up to 0.01 for the families of tests/models/test_probe.py, pictures not seen 0.33. A family
 # that is not tested must come closer to share its prompts.
 _EXACT, _ROUNDED, _ROUNDED_UNKNOWN = 1e-3, 0.2, 0.05
+_OTHER_KERNELS = 0.05  # an engine's may always be this far apart: sure answers have no spread to measure rounding by
 _WINDOW = 3  # tokens: less than a completion's
 _COMPLETIONS = ((3, 1, 4, 1), (2, 7, 1))  # places in the tokens of an ordinary text
 
@@ -34,7 +35,7 @@ def check_policy(policy: Policy) -> None:
     cannot run together, it runs them one at a time; where they differ then too: UserError with the difference.
     """
     model = unwrapped(policy.model)
-    questions = _questions(policy)
+    questions = probe_questions(policy)
     packs = _packs(policy, questions)
     with _quiet(model):
         own = _attempt(lambda: [_own(policy, p, q) for p, q in zip(packs, questions, strict=True)])
@@ -60,7 +61,7 @@ def check_policy(policy: Policy) -> None:
         _warn_once(f"one row per completion, the prompt repeated in each: {policy.obstacle}")
 
 
-def _questions(policy: Policy) -> list[Question]:
+def probe_questions(policy: Policy) -> list[Question]:
     """Two texts and, where the model sees, three pictures, two of them of one shape."""
     rng = np.random.default_rng(0)
     questions = [Question("Is it so?"), Question("And why is it so, and not otherwise?")]
@@ -166,13 +167,34 @@ def _fault(policy: Policy, packs: Sequence[PromptPack], own: Sequence[Tensor], r
     return None
 
 
-def _distance(found: Tensor, own: Sequence[Tensor], dtype: torch.dtype, rounded: float) -> tuple[float, float]:
-    """How far log-probs are apart, and how far they may be."""
+def _distance(
+    found: Tensor, own: Sequence[Tensor], dtype: torch.dtype, rounded: float = _ROUNDED
+) -> tuple[float, float]:
+    """How far log-probs are apart, and how far they may be. `own`: those of each pack."""
     expected = torch.cat(list(own)).to(found.device)
     distance = (found - expected).abs()
     if dtype in (torch.float32, torch.float64):
         return float(distance.max()), _EXACT
     return max(float(part.mean()) for part in distance.split([len(x) for x in own])), rounded * float(expected.std())
+
+
+def engine_fault(policy: Policy, packs: Sequence[PromptPack]) -> str | None:
+    """How the log-probs that an engine sampled these packs with differ from the trainer's; None where they do not."""
+    model = unwrapped(policy.model)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            found = policy.logprobs(packs).logprobs.cpu()
+    finally:
+        model.train(was_training)
+    own = [torch.from_numpy(np.concatenate([c.sampler_logprobs for c in pack.completions])) for pack in packs]
+    apart, limit = _distance(found, own, model.dtype)
+    return (
+        None
+        if apart <= max(limit, _OTHER_KERNELS / min(1.0, policy.temperature))
+        else f"its log-probs are {apart:.1g} apart"
+    )
 
 
 T = TypeVar("T")

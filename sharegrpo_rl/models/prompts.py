@@ -75,7 +75,7 @@ class PromptEncoder:
 
     def encode(self, questions: Sequence[Question], check_length: bool = True) -> list[Prompt]:
         """One prompt for each question, each distinct picture processed once. UserError where one is too long."""
-        if self._has_grids:
+        if self.has_grids:
             pixels = self._process_pictures(questions)
             prompts = [self._grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
         else:
@@ -86,7 +86,7 @@ class PromptEncoder:
 
     def token_ids(self, question: Question) -> NDArray[np.int64]:
         """Ids of the question's prompt, of any length."""
-        if self._has_grids:
+        if self.has_grids:
             pixels = self._process_pictures([question])
             return self._grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
         return self._processor_prompt(question, self.picture_inputs(question)).input_ids
@@ -101,7 +101,7 @@ class PromptEncoder:
 
         A token is at least one byte of text; `most_image_tokens` bounds a picture.
         """
-        if num_images and not self._has_grids:
+        if num_images and not self.has_grids:
             return None
         length = self._frame_bytes + len(text.encode())
         if not num_images:
@@ -110,17 +110,60 @@ class PromptEncoder:
         picture = most_image_tokens(side, *self._pixel_range)
         return length + num_images * (picture + 3)
 
+    def fits(self, text: str, sizes: Sequence[tuple[int, int]]) -> bool | None:
+        """Is the prompt of a question with pictures of these sizes (width, height) at most `max_prompt_tokens` long?
+
+        Pixels are not looked at. None where the processor does not tell a picture's tokens from its size.
+        """
+        if sizes and not self._tells_by_size:
+            return None
+        pictures, limit = sum(self._tokens_of_size(*size) for size in sizes), self.settings.max_prompt_tokens
+        at_most = (
+            self._frame_bytes + len(text.encode()) + pictures + 3 * len(sizes)
+        )  # a token is a byte of text or more
+        if at_most <= limit:
+            return True
+        if pictures > limit:
+            return False
+        unexpanded = self.template(Question(text), len(sizes))
+        return len(self.tokenizer(unexpanded, add_special_tokens=False)["input_ids"]) - len(sizes) + pictures <= limit
+
+    @cached_property
+    def _tells_by_size(self) -> bool:
+        """Does the processor tell a picture's number of tokens from its size? Tried on two pictures."""
+        if not self.has_grids or not hasattr(self.image_processor, "get_number_of_image_patches"):
+            return False
+        pictures = [np.zeros((*shape, 3), np.uint8) for shape in ((56, 84), (700, 93))]
+        grids = [self._process_picture("", p, self.picture_limits).tensors["image_grid_thw"] for p in pictures]
+        merged = self.image_processor.merge_size**2  # type: ignore[union-attr]
+        return [self._tokens_of_size(p.shape[1], p.shape[0]) for p in pictures] == [
+            int(g.prod()) // merged for g in grids
+        ]
+
+    def _tokens_of_size(self, width: int, height: int) -> int:
+        fewest, most = self.picture_limits["size"].values()
+        limits = {
+            **self.picture_limits,
+            "min_pixels": fewest,
+            "max_pixels": most,
+        }  # by either of the two names they have
+        patches = self.image_processor.get_number_of_image_patches(height, width, limits)  # type: ignore[union-attr]
+        return int(patches) // self.image_processor.merge_size**2  # type: ignore[union-attr]
+
     @cached_property
     def _frame_bytes(self) -> int:
         return len(self.template(Question("")).encode())
 
-    def template(self, question: Question) -> str:
-        """The chat template's text, image placeholders not yet expanded."""
-        s = self.settings
+    def template(self, question: Question, num_pictures: int | None = None) -> str:
+        """The chat template's text, image placeholders not yet expanded.
+
+        num_pictures: where the question's pictures are not at hand.
+        """
+        s, num_pictures = self.settings, len(question.pictures) if num_pictures is None else num_pictures
         text = self.escape(question.text) if s.escape_special_tokens else question.text
-        messages = chat_messages(text, len(question.pictures), s.system_prompt, s.format_prompt)
+        messages = chat_messages(text, num_pictures, s.system_prompt, s.format_prompt)
         if self.image_processor is None:
-            if question.pictures:
+            if num_pictures:
                 raise UserError(
                     "the model is text-only and the question has an image; choose a vision-language model (key: model)"
                 )
@@ -253,7 +296,7 @@ class PromptEncoder:
         return {key: self._process_picture(key, p, self.picture_limits) for key, p in distinct.items()}
 
     @cached_property
-    def _has_grids(self) -> bool:
+    def has_grids(self) -> bool:
         """Does each picture's grid tell its number of tokens, as in Qwen's processors? Others expand placeholders themselves.
 
         Tried on one picture: the processor's own prompt must be ours.
@@ -287,6 +330,17 @@ class PromptEncoder:
             )
         return fewest, most
 
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """Digest of everything that a prompt's length depends on but the question; None where it cannot be told."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        template = getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
+        images = self.image_processor.to_json_string() if self.image_processor is not None else ""
+        parts = (backend.to_str(), str(template), images, repr(self.settings))
+        return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
     @property
     def _own_pixels(self) -> list[int]:
         """Fewest and most pixels as the checkpoint's processor has them; LookupError or TypeError where it has no such limits."""
@@ -307,21 +361,21 @@ class PromptEncoder:
     @cached_property
     def picture_limits(self) -> dict[str, Any]:
         """What the processor is told of `min_pixels` and `max_pixels`, where it knows such limits."""
-        if not self._has_grids:
+        if not self.has_grids:
             return {}
         return {"size": dict(zip(_EDGES, (pixels * self._frames for pixels in self._pixel_range), strict=True))}
 
     def picture_inputs(self, question: Question) -> dict[str, Any]:
         """What the model's own processor is given of a question's pictures; one that knows no limits gets them in that size."""
         pictures, s = [Image.fromarray(p) for p in question.pictures], self.settings
-        if not self._has_grids:
+        if not self.has_grids:
             pictures = [within(p, s.min_pixels or 1, s.max_pixels or p.width * p.height) for p in pictures]
         return {"images": [pictures], **self.picture_limits}
 
     @property
     def fewer_pixels(self) -> str:
         """How a prompt's pictures are made to take fewer tokens, in words for an error."""
-        if self._has_grids and self.settings.max_pixels is None:
+        if self.has_grids and self.settings.max_pixels is None:
             return f"set max_pixels below the model's own {self._pixel_range[1]}"
         return (
             "set max_pixels" if self.settings.max_pixels is None else f"lower max_pixels = {self.settings.max_pixels}"
@@ -364,7 +418,8 @@ class PromptEncoder:
                 )
         # These processors may cut one picture into several crops: all pictures of a prompt travel together.
         image = PixelInput("+".join(_keys(question)), tensors)
-        return Prompt(np.asarray(out["input_ids"][0], np.int64), (image,), text)
+        shown = tuple(np.asarray(picture) for picture in pictures["images"][0])
+        return Prompt(np.asarray(out["input_ids"][0], np.int64), (image,), text, shown)
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
         """The text of a completion, special tokens left out; tags of answer formats stay, special or not.

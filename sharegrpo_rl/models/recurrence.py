@@ -73,6 +73,11 @@ def share_states(model: Any) -> None:
             module.forward = partial(_forward, module, own, cache)
 
 
+def keeps_states(model: Any) -> bool:
+    """Has a model layers that keep a state of what they have read, instead of its keys and values?"""
+    return any(_cache_argument(module) is not None for module in model.get_decoder().modules())
+
+
 def _cache_argument(module: nn.Module) -> str | None:
     """How the forward of a layer with a state calls its cache; None for other modules."""
     if not hasattr(module, "layer_idx") or not any(isinstance(child, nn.Conv1d) for child in module.children()):

@@ -6,8 +6,9 @@ truncated.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from sharegrpo_rl.config.run import GRPOOptions, RunOptions
+from sharegrpo_rl.data.images import size_of
 from sharegrpo_rl.data.transforms import TRANSFORMS, allowed_transforms
 from sharegrpo_rl.data.types import Group, PromptPack, QuestionBank, SeedQuestion, SlotRequest
 from sharegrpo_rl.data.variants import derive_seed, plan_slots
@@ -25,6 +27,8 @@ from sharegrpo_rl.grader import errors_by_kind
 from sharegrpo_rl.models.prompts import PromptEncoder, Question
 from sharegrpo_rl.ops.advantages import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
 
+CHUNK = 256  # questions that are looked at before it is asked whether there are enough
+
 
 def fitting_questions(
     bank: QuestionBank, encoder: PromptEncoder, transformed: bool = False, limit: int | None = None
@@ -33,14 +37,20 @@ def fitting_questions(
     `transformed`. UserError where none does.
     """
     sentence = max((t.sentence for t in TRANSFORMS.values()), key=len) if transformed else ""
-    max_tokens = encoder.settings.max_prompt_tokens
-    indices = list(islice((i for i in range(len(bank)) if _fits(bank[i], encoder, sentence, max_tokens)), limit))
+    indices: list[int] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding, resizing and tokenizing hold no lock
+        for start in range(0, len(bank), CHUNK):
+            chunk = range(start, min(start + CHUNK, len(bank)))
+            fits = pool.map(lambda question: _fits(question, encoder, sentence), (bank[i] for i in chunk))
+            indices += [i for i, fit in zip(chunk, fits, strict=True) if fit]
+            if limit is not None and len(indices) >= limit:
+                break
     if not indices:
         raise UserError(
             f"{bank.name} ({bank.split}): all {len(bank)} questions are over-long (the first is {bank[0].id}); "
-            f"raise max_prompt_tokens = {max_tokens}, or {encoder.fewer_pixels}"
+            f"raise max_prompt_tokens = {encoder.settings.max_prompt_tokens}, or {encoder.fewer_pixels}"
         )
-    return indices
+    return indices[:limit]
 
 
 def keep_fitting(env: MultimodalQAEnv, encoder: PromptEncoder, limit: int) -> None:
@@ -50,16 +60,16 @@ def keep_fitting(env: MultimodalQAEnv, encoder: PromptEncoder, limit: int) -> No
         env.bank = BankView(env.bank, indices)
 
 
-def _fits(question: SeedQuestion, encoder: PromptEncoder, sentence: str, max_tokens: int) -> bool:
+def _fits(question: SeedQuestion, encoder: PromptEncoder, sentence: str) -> bool:
     longest = max(question.wordings, key=lambda text: len(text.encode()))
     text = f"{longest} {sentence}".strip()
-    bound = encoder.token_bound(text, len(question.images))
-    if bound is not None and bound <= max_tokens:
+    bound, limit = encoder.token_bound(text, len(question.images)), encoder.settings.max_prompt_tokens
+    if bound is not None and bound <= limit:
         return True
-    if len(text) > 20 * max_tokens:  # no tokenizer writes twenty letters of prose as one token
-        return False
+    if (fits := encoder.fits(text, [size_of(source) for source in question.images])) is not None:
+        return fits
     images = tuple(np.array(source.open(), dtype=np.uint8) for source in question.images)
-    return len(encoder.token_ids(Question(text, images))) <= max_tokens
+    return len(encoder.token_ids(Question(text, images))) <= limit
 
 
 def plan_requests(

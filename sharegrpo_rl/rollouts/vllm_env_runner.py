@@ -55,8 +55,18 @@ class VLLMEnvRunner(QAEnvRunner):
                 adapter=c.lora if c.sends_adapters() else None,
             )
             if self.remote:
+                self._check_engine()
                 self.module.policy.model.to("meta")
         return self.engine
+
+    def _check_engine(self) -> None:
+        """Hold the engine against this process's own model, once: both have the same weights."""
+        from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
+
+        assert self.engine is not None
+        if not self.engine.is_checked:
+            VLLMGenerator(self.module.policy, self.engine, self.options.rollout_timeout_s).check()
+            self.engine.is_checked = True
 
     @override(QAEnvRunner)
     def make_generator(self) -> Generator:
@@ -76,6 +86,7 @@ class VLLMEnvRunner(QAEnvRunner):
         model = self.module.policy.model
         weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
         self.start_engine().load(weights, version, timeout_s)
+        self._check_engine()
         self._weights_seq_no = version
 
     def take_part(self, part: WeightPart) -> None:

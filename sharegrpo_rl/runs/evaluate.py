@@ -212,7 +212,11 @@ class _Model:
             return HFGenerator(policy)
         from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
 
-        return VLLMGenerator(policy, self._engine)
+        generator = VLLMGenerator(policy, self._engine)
+        if not self._engine.is_checked:
+            generator.check()
+            self._engine.is_checked = True
+        return generator
 
     @cached_property
     def _engine(self) -> Any:

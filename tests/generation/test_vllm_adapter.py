@@ -1,7 +1,6 @@
 """LoRA adapters alone sent to vLLM's real CPU build: log-probs are the trainer's after each, and its own weights stay."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,11 +21,6 @@ from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.weights import adapter_weights, in_buckets
 
-CPU = Path("/proc/cpuinfo")
-# vLLM's kernels for AVX2 alone are less exact: with these large adapters 3.3e-4 was measured there, 1e-4 is held with AVX-512.
-exact_kernels = pytest.mark.skipif(
-    CPU.exists() and "avx512f" not in CPU.read_text(), reason="vLLM's CPU kernels are less exact without AVX-512"
-)
 LORA = {"r": 4, "alpha": 8.0, "target_modules": ["language"]}
 
 
@@ -49,15 +43,14 @@ def engine(folder, policy):  # noqa: F811
 
 
 def train(policy, seed):
-    """Another adapter, large enough to change what is said."""
+    """Another adapter, large enough to change what is said; of twice the size, rounding would grow to 3e-4 on some CPUs."""
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if ".lora_" in name:
-                parameter.copy_(0.3 * torch.randn_like(parameter))
+                parameter.copy_(0.15 * torch.randn_like(parameter))
 
 
-@exact_kernels
 def test_logprobs_after_each_of_five_adapters(policy, engine, prompts):  # noqa: F811
     sampling, seeds = Sampling(TOKENS), [3, 1, 4, 1]
     said = []

@@ -106,7 +106,7 @@ def test_ids_and_pixels_are_those_of_vllms_own_processing(wide, engine):
     (prompt,) = wide.encoder.encode([Question("Which is larger?", pictures)])
     from sharegrpo_rl.generation.vllm.generator import engine_input
 
-    ours = engine_input(prompt, wide.encoder)
+    ours = engine_input(prompt, wide.encoder, engine)
     text = wide.encoder.template(Question("Which is larger?", pictures))
     theirs = own_processing(engine, text, [Image.fromarray(p) for p in pictures])
     assert theirs["prompt_token_ids"] == ours["prompt_token_ids"] == prompt.input_ids.tolist()
@@ -117,13 +117,13 @@ def test_ids_and_pixels_are_those_of_vllms_own_processing(wide, engine):
             torch.testing.assert_close(mine[name].data, other[name].data, atol=0, rtol=0)
 
 
-def test_pixels_are_the_prompts_own_memory(wide, prompts):
+def test_pixels_are_the_prompts_own_memory(wide, engine, prompts):
     from sharegrpo_rl.generation.vllm.generator import engine_input
 
     shown = [p for p in prompts if p.images]
     assert shown
     for prompt in shown:
-        items = engine_input(prompt, wide.encoder)["mm_kwargs"]["image"]
+        items = engine_input(prompt, wide.encoder, engine)["mm_kwargs"]["image"]
         for item, image in zip(items, prompt.images, strict=True):
             assert np.shares_memory(item["pixel_values"].data.numpy(), image.tensors["pixel_values"])
 

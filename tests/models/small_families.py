@@ -108,9 +108,9 @@ def _text_options(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def text_only(family: str, **options: Any) -> tuple[Any, Any]:
+def text_only(family: str, tokenizer: Any = None, **options: Any) -> tuple[Any, Any]:
     """A causal language model with its tokenizer; `family`: one of these; `options`: of its config."""
-    tokenizer = build_tokenizer(CORPUS, 300)
+    tokenizer = tokenizer or build_tokenizer(CORPUS, 300)
     config, kind, more = {
         "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.0625}),
         "falcon_h1": (FalconH1Config, FalconH1ForCausalLM, {**MAMBA, "lm_head_multiplier": 0.4}),
@@ -205,7 +205,9 @@ def mistral3() -> tuple[Any, Any]:
     tokenizer = _tokens("[IMG]", "[IMG_BREAK]", "[IMG_END]")
     config = Mistral3Config(
         vision_config=PixtralVisionConfig(**{**TOWER, "image_size": 56}),
-        text_config=MistralConfig(**_text_options(tokenizer), sliding_window=None, head_dim=16),
+        text_config=MistralConfig(
+            **_text_options(tokenizer), sliding_window=None, head_dim=TEXT["hidden_size"] // TEXT["num_attention_heads"]
+        ),
         image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
         tie_word_embeddings=False,
     )
@@ -242,9 +244,9 @@ def internvl() -> tuple[Any, Any]:
     return _finished(InternVLForConditionalGeneration(config), tokenizer), processor
 
 
-def qwen2_vl() -> tuple[Any, Any]:
+def qwen2_vl(tokenizer: Any = None) -> tuple[Any, Any]:
     """Qwen2-VL with its own vision tower."""
-    tokenizer = build_tokenizer(CORPUS, 300)
+    tokenizer = tokenizer or build_tokenizer(CORPUS, 300)
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen2VLConfig(
         text_config={
@@ -270,7 +272,7 @@ def qwen2_vl() -> tuple[Any, Any]:
     return _finished(Qwen2VLForConditionalGeneration(config), tokenizer), processor
 
 
-def qwen3_vl(experts: bool = False) -> tuple[Any, Any]:
+def qwen3_vl(experts: bool = False, tokenizer: Any = None) -> tuple[Any, Any]:
     """Qwen3-VL (`experts`: its MoE): features of two vision layers added to the first two text layers, interleaved rope."""
     kinds = (
         (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration)
@@ -278,10 +280,10 @@ def qwen3_vl(experts: bool = False) -> tuple[Any, Any]:
         else (Qwen3VLConfig, Qwen3VLForConditionalGeneration)
     )
     text = {"num_hidden_layers": 3, "head_dim": 16, **(EXPERTS if experts else {})}
-    return _qwen3(*kinds, text, {}, {"depth": 3, "deepstack_visual_indexes": [0, 1]})
+    return _qwen3(*kinds, text, {}, {"depth": 3, "deepstack_visual_indexes": [0, 1]}, tokenizer)
 
 
-def qwen3_5(experts: bool = False) -> tuple[Any, Any]:
+def qwen3_5(experts: bool = False, tokenizer: Any = None) -> tuple[Any, Any]:
     """Qwen3.5 (`experts`: its MoE): a layer of linear attention (gated delta rule, convolution) before a full one."""
     kinds = (
         (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration)
@@ -289,12 +291,12 @@ def qwen3_5(experts: bool = False) -> tuple[Any, Any]:
         else (Qwen3_5Config, Qwen3_5ForConditionalGeneration)
     )
     moe = {**EXPERTS, "shared_expert_intermediate_size": 16} if experts else {}
-    return _qwen3(*kinds, {**LINEAR, **moe}, {"partial_rotary_factor": 1.0}, {"depth": 2})
+    return _qwen3(*kinds, {**LINEAR, **moe}, {"partial_rotary_factor": 1.0}, {"depth": 2}, tokenizer)
 
 
-def _qwen3(config: Any, kind: Any, text: Any, rope: Any, vision: Any) -> tuple[Any, Any]:
-    """A model of Qwen3's vision tower and rope; the last three: what its family has of its own."""
-    tokenizer = build_tokenizer(CORPUS, 300)
+def _qwen3(config: Any, kind: Any, text: Any, rope: Any, vision: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """A model of Qwen3's vision tower and rope; `text`, `rope` and `vision`: what its family has of its own."""
+    tokenizer = tokenizer or build_tokenizer(CORPUS, 300)
     ids = tokenizer.convert_tokens_to_ids
     rope = {
         "rope_type": "default",

@@ -149,6 +149,33 @@ def test_no_bound_where_the_processor_gives_none():
     assert encoder.token_bound("abc", 0) >= len(encoder.token_ids(Question("abc")))
 
 
+@pytest.fixture(scope="module")
+def processors():
+    return [qwen2_vl()[1], glm4v()[1]]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 1),
+    st.text(max_size=60) | st.text(" =\n", max_size=300),
+    st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), max_size=3),
+    st.sampled_from([(784, 3136), (196, 784), (784, 784), (3136, 20000), (None, None)]),
+    st.integers(1, 400),
+)
+def test_sizes_tell_whether_a_prompt_fits(processors, kind, text, sizes, pixels, limit):
+    sizes = [(w, h) for w, h in sizes if max(h, w) <= 150 * min(h, w)]
+    encoder = PromptEncoder(processors[kind], PromptSettings("Be brief.", "Answer in a word.", limit, *pixels))
+    text = text.replace("<", "(").replace("[", "(").replace("\ud800", "")
+    pictures = tuple(picture(h, w) for w, h in sizes)
+    assert encoder.fits(text, sizes) == (len(encoder.token_ids(Question(text, pictures))) <= limit)
+
+
+def test_pixels_are_needed_where_the_processor_does_not_tell():
+    encoder = Policy(*llava(), PromptSettings()).encoder
+    assert encoder.fits("a", [(30, 30)]) is None
+    assert encoder.fits("abc", []) is True
+
+
 def test_text_only_models_refuse_pictures():
     policy = Policy(*text_only("llama"), PromptSettings())
     assert policy.encoder.encode([Question("How many?")])[0].images == ()

@@ -20,16 +20,19 @@ os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.lora.request import LoRARequest
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.renderers.inputs.preprocess import parse_model_prompt
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import EngineLost
 from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.recurrence import keeps_states
 from sharegrpo_rl.models.weights import Weights, in_buckets
 
 GIB = 2**30
@@ -67,8 +70,9 @@ class VLLMEngine:
     ) -> None:
         self.settings = settings
         self.version: int | None = None
+        self.images_per_prompt = images_per_prompt
+        self.is_checked = False  # against the trainer, since its weights are the trainer's
         self._requests = count()
-        _check_family(policy)
         with _own_threads():
             self._llm = _start(
                 folder,
@@ -83,6 +87,18 @@ class VLLMEngine:
         self._engine = self._llm.llm_engine
         self._adapter = None if adapter is None else Adapter(self._engine, adapter)
         self._rest()
+
+    def process(self, ids: Sequence[int], pictures: Sequence[Image.Image], keys: Sequence[str]) -> Any:
+        """vLLM's own input for a prompt whose placeholders are not expanded; `keys` identify the pictures to its caches."""
+        raw = {
+            "prompt_token_ids": list(ids),
+            "multi_modal_data": {"image": list(pictures)},
+            "multi_modal_uuids": {"image": list(keys)},
+        }
+        renderer = self._engine.renderer
+        parsed = parse_model_prompt(self._engine.model_config, raw)
+        (made,) = renderer.render_cmpl([parsed], renderer.default_cmpl_tok_params)
+        return made
 
     def submit(self, prompt: Any, parameters: Any) -> str:
         """Queue a prompt from `engine_input`; returns the request's id."""
@@ -181,6 +197,8 @@ def _start(folder: str, policy: Policy, settings: EngineSettings, **arguments: A
     if on_cpu:
         # After a chunk of a prompt vLLM rewinds the request's generator, which a CPU's cannot: no chunked prefill.
         arguments |= {"block_size": CPU_BLOCK, "enable_chunked_prefill": False}
+        # Without chunks it keeps the states of hybrid models for no prefix.
+        arguments["enable_prefix_caching"] = not keeps_states(unwrapped(policy.model))
     try:
         return LLM(
             model=folder,
@@ -190,17 +208,25 @@ def _start(folder: str, policy: Policy, settings: EngineSettings, **arguments: A
             kv_cache_memory_bytes=None if cache_gb is None else int(cache_gb * GIB),
             enforce_eager=on_cpu if settings.enforce_eager is None else settings.enforce_eager,
             enable_sleep_mode=settings.sleep,
-            enable_prefix_caching=True,
+            **{"enable_prefix_caching": True, **arguments},
             logprobs_mode="processed_logprobs",
             logits_processors=["sharegrpo_rl.generation.vllm.generator:BannedIds"],
             weight_transfer_config={"backend": BACKEND},
             worker_extension_cls="sharegrpo_rl.generation.vllm.engine.KnowsBuckets",
             use_tqdm_on_load=False,
-            **arguments,
         )
-    except (ValueError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"config.engine: vLLM does not start with {folder!r} ({reason})") from error
+    except Exception as error:  # whatever a model that vLLM does not know makes it raise
+        raise UserError(f"config.engine: vLLM does not start with {folder!r} ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """An error in words for one line; its class too, unless it is one that is told to users."""
+    words = " ".join(str(error).split())[:300]
+    return (
+        words
+        if isinstance(error, ValueError | RuntimeError | OSError) and words
+        else f"{type(error).__name__}: {words}"
+    )
 
 
 def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
@@ -208,21 +234,16 @@ def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
     encoder = policy.encoder
     if encoder.image_processor is None:
         return {}
-    return {
+    arguments: dict[str, Any] = {
         "limit_mm_per_prompt": {"image": images_per_prompt, "video": 0},
-        "mm_processor_kwargs": encoder.picture_limits,
         "mm_processor_cache_gb": 0,
-        "mm_device_do_normalize": False,  # ours are normalized already
     }
-
-
-def _check_family(policy: Policy) -> None:
-    processor = policy.encoder.image_processor
-    if processor is not None and not hasattr(processor, "merge_size"):
-        raise UserError(
-            f"config.engine: vllm takes Qwen's vision-language models and text-only ones, not images of "
-            f"{type(processor).__name__}; use hf"
-        )
+    if encoder.has_grids:
+        arguments |= {
+            "mm_processor_kwargs": encoder.picture_limits,
+            "mm_device_do_normalize": False,
+        }  # ours are normalized
+    return arguments
 
 
 def _check_heads(policy: Policy) -> None:

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from vllm import SamplingParams
 from vllm.inputs import mm_input, tokens_input
 from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItem, MultiModalKwargsItems, PlaceholderRange
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
-from sharegrpo_rl.data.types import Completion, PixelInput, Prompt
+from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, PromptPack
+from sharegrpo_rl.errors import NotFiniteError, UserError
 from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling, check_finite
-from sharegrpo_rl.generation.vllm.engine import VLLMEngine
-from sharegrpo_rl.models.policy import Policy
+from sharegrpo_rl.generation.vllm.engine import VLLMEngine, reason_of
+from sharegrpo_rl.models.policy import Policy, unwrapped
+from sharegrpo_rl.models.probe import engine_fault, probe_questions
 from sharegrpo_rl.models.prompts import PromptEncoder
 
 PIXELS, GRID = "pixel_values", "image_grid_thw"
@@ -47,7 +50,7 @@ class VLLMGenerator:
         """Completions of each prompt, in order; the samples of a prompt share its keys and values (prefix caching)."""
         results: dict[int, tuple[Completion, ...]] = {}
         waiting: dict[str, int] = {}  # request -> index of its prompt
-        inputs = [engine_input(prompt, self.policy.encoder) for prompt in prompts]
+        inputs = [engine_input(prompt, self.policy.encoder, self.engine) for prompt in prompts]
         deadline = time.monotonic() + self.timeout_s
         with self.engine.awake():
             try:
@@ -64,6 +67,39 @@ class VLLMGenerator:
             finally:
                 self.engine.abort(list(waiting))
         return [results[index] for index in range(len(prompts))]
+
+    def check(self) -> None:
+        """Ask the engine, which has the policy's weights, two texts and pictures. UserError where it answers other prompts
+        than the trainer's, or with other probabilities than the trainer sees.
+
+        Beside GPUs a policy on the CPU would take minutes: there the probabilities are left to `logprob_diff_mean`.
+        """
+        packs, model = self._answered(), unwrapped(self.policy.model)
+        on_cpu_beside_gpus = model.device.type == "cpu" and torch.cuda.is_available()
+        if not on_cpu_beside_gpus and (fault := engine_fault(self.policy, packs)) is not None:
+            raise UserError(
+                f"config.engine: vLLM does not compute what {model.config.model_type} does here: {fault}; use hf"
+            )
+
+    def _answered(self) -> list[PromptPack]:
+        """Short answers of the engine to the questions of the check at load, as far as it is asked such ones at all."""
+        encoder = self.policy.encoder
+        asked = [q for q in probe_questions(self.policy) if len(q.pictures) <= self.engine.images_per_prompt]
+        prompts = [
+            p
+            for p in encoder.encode(asked, check_length=False)
+            if len(p.input_ids) <= encoder.settings.max_prompt_tokens
+        ]
+        try:
+            answers = self.generate(prompts, 2, range(len(prompts)), Sampling(4))
+        except Exception as error:
+            if isinstance(error, NotFiniteError) or (isinstance(error, EngineLost) and error.__cause__ is None):
+                raise  # not the family's fault: weights, or an engine that is never done
+            raise UserError(f"config.engine: vLLM fails on a text or a picture ({reason_of(error)}); use hf") from error
+        return [
+            PromptPack(group, 0, prompt, said, np.ones(len(said)), np.ones(len(said), bool))
+            for group, (prompt, said) in enumerate(zip(prompts, answers, strict=True))
+        ]
 
     def _parameters(self, num_generations: int, seed: int, sampling: Sampling) -> SamplingParams:
         options = {"n": 1, "temperature": 0.0} if sampling.greedy else {"n": num_generations, "seed": seed}
@@ -101,14 +137,21 @@ class VLLMGenerator:
         )
 
 
-def engine_input(prompt: Prompt, encoder: PromptEncoder) -> Any:
+def engine_input(prompt: Prompt, encoder: PromptEncoder, engine: VLLMEngine) -> Any:
     """What `LLMEngine.add_request` takes: the very ids and pixels that the trainer sees, nothing tokenized or resized again.
 
-    vLLM's caches know an image by our key.
+    Of families whose processor expands placeholders itself, vLLM's own processor makes ids and pixels of text and pictures;
+    the ids of its answers are compared with ours. vLLM's caches know an image by our key.
     """
     ids = prompt.input_ids.tolist()
     if not prompt.images:
         return tokens_input(ids)
+    if not encoder.has_grids:
+        (image,) = prompt.images
+        unexpanded = encoder.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        # One picture may be cut otherwise among several: its key is that of the prompt's pictures, and its place.
+        keys = [f"{image.key}#{place}" for place in range(len(prompt.pictures))]
+        return engine.process(unexpanded, [Image.fromarray(picture) for picture in prompt.pictures], keys)
     counts = [_tokens(image, encoder) for image in prompt.images]
     spans = image_spans(prompt.input_ids, encoder.processor.image_token_id, counts)
     return mm_input(
