@@ -25,6 +25,7 @@ from sharegrpo_rl.generation.generator import check_engine, sends_adapters
 from sharegrpo_rl.learners.learner import VLMLearner, VLMLearnerGroup
 from sharegrpo_rl.learners.module import VLMRLModule
 from sharegrpo_rl.learners.remote_group import TrainLearnerGroup
+from sharegrpo_rl.planning.estimate import layout_problems
 from sharegrpo_rl.rollouts.env_runner import QAEnvRunner
 from sharegrpo_rl.rollouts.vllm_env_runner import VLLMEnvRunner
 
@@ -98,8 +99,6 @@ class RunConfig(AlgorithmConfig):
             self.model = name
         if self.env_runner_cls in ENV_RUNNERS.values():  # one of the user's own stays
             self.env_runner_cls = ENV_RUNNERS[getattr(self, "engine", "hf")]
-        if self.cpu_offload and self.sharding != "fsdp2":
-            raise UserError(f"cpu_offload: needs sharding: fsdp2, not {self.sharding}")
         alone = self.one_process() and not self._has_engine()
         if alone and self.num_gpus_per_env_runner and not self.num_gpus_per_learner:
             raise UserError("num_gpus_per_env_runner: one model learns and generates here; set num_gpus_per_learner")
@@ -108,6 +107,8 @@ class RunConfig(AlgorithmConfig):
         if not self.in_evaluation:  # RLlib's copy for evaluation has no env runners
             options = self.to_options()
             options.check_together(self.name)
+            for problem in layout_problems(options.model_dump()):
+                raise UserError(problem)
             if isinstance(self.env, str):
                 check_env_config(self.env, options.env_config)
         check_engine(getattr(self, "engine", "hf"))

@@ -98,6 +98,13 @@ def _folders() -> list[tuple[str, str]]:
 
 
 def _platform_problems() -> list[str]:
+    from sharegrpo_rl.planning.gpus import driver_version, why_torch_sees_no_gpu
+
+    if driver_version() is not None and importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            return [f"there is a GPU that torch does not see: {why_torch_sees_no_gpu()}"]
     if platform.system() == "Windows":
         return ["Windows is supported only through WSL; use that"]
     if platform.system() == "Darwin":

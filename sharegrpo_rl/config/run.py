@@ -90,6 +90,9 @@ class VLLMOptions(Options):
     kv_cache_gb: float | None = option(
         None, "size of the KV cache; null = what gpu_memory_utilization leaves, or 1 without a GPU", unit="GiB", gt=0
     )
+    start_timeout_s: float = option(
+        3600.0, "longest wait for remote engines to start: download, load, compile", unit="seconds", gt=0
+    )
     enforce_eager: bool | None = option(None, "no CUDA graphs and no torch.compile; null = true only without a GPU")
     lora: Literal["auto", "adapter", "merged"] = option(
         "auto",
@@ -245,12 +248,7 @@ class RunOptions(Options):
     num_gpus_per_env_runner: float = option(
         0.0, "GPUs per env runner; of the driver's env runner where num_env_runners is 0", ge=0
     )
-    learner_timeout_s: float = option(
-        1800.0,
-        "longest wait for remote learners: to load the model, for an update, for a checkpoint",
-        unit="seconds",
-        gt=0,
-    )
+    learner_timeout_s: float = option(1800.0, "longest silence of remote learners, at any work", unit="seconds", gt=0)
     learner_restarts: int = option(3, "how often lost remote learners are restarted", ge=0)
     learner_commit_interval: int = option(
         1, "iterations between commits of the remote learners' state, to which a restart returns", ge=1
@@ -388,9 +386,7 @@ class GRPOOptions(RunOptions):
     vllm: VLLMOptions = option(
         VLLMOptions(), "settings of the engine vllm: tensor_parallel_size, gpu_memory_utilization, kv_cache_gb, ..."
     )
-    weight_sync_timeout_s: float = option(
-        600.0, "longest wait for runners and engines to load new weights", unit="seconds", gt=0
-    )
+    weight_sync_timeout_s: float = option(600.0, "longest wait for new weights to be loaded", unit="seconds", gt=0)
     rollout_timeout_s: float = option(
         3600.0,
         "longest wait for an env runner to return its share of a generation batch; after that it is restarted and its "

@@ -78,12 +78,17 @@ class VLMLearner(TorchLearner):
     def update_packs(self, packs: Sequence[PromptPack]) -> dict[str, float]:
         """Train on the packs; returns the update's metrics."""
         self._weights_seq_no += 1
-        return self.step.update(packs)
+        return self._without_gradients(self.step.update(packs))
 
     def update_share(self, share: UpdateShare) -> dict[str, float]:
         """Train on one rank's share of packs; returns the metrics of the whole update."""
         self._weights_seq_no += 1
-        return self.step.run(share)
+        return self._without_gradients(self.step.run(share))
+
+    def _without_gradients(self, metrics: dict[str, float]) -> dict[str, float]:
+        # Until the next update their memory is a generator's on the same GPU.
+        self.step.optimizer.zero_grad(set_to_none=True)
+        return metrics
 
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
         """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""

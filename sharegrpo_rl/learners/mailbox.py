@@ -58,9 +58,10 @@ class GroupLost:
 
 @dataclass(frozen=True)
 class TimedOut:
-    """The deadline passed; `members` had not answered."""
+    """Nothing was heard for as long as the deadline; `members` had not answered, and `said` this last, by rank."""
 
     members: tuple[Member, ...]
+    said: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Mailbox:
         self._closed = False
         self._workers: list[Any] = []  # actors of all groups, dead ones included
         self._committed = 0
+        self._heard = time.monotonic()  # when a worker last answered, or told its progress
+        self._said: dict[int, str] = {}  # how far each is with the command
 
     # Called by the workers.
 
@@ -120,11 +123,18 @@ class Mailbox:
         async with self._changed:
             if attempt == self._attempt and number == self._number + 1 and number > 0:
                 self._answers[rank] = answer
+                self._heard = time.monotonic()
                 self._changed.notify_all()
             await self._changed.wait_for(lambda: self._closed or attempt != self._attempt or self._number >= number)
             if self._closed or attempt != self._attempt or self._command is None:
                 return None
             return self._command.name, self._command.arguments[rank]
+
+    async def progress(self, attempt: str, rank: int, said: str) -> None:
+        """A worker is at work on the command, and this far: the deadline counts from now."""
+        if attempt == self._attempt:
+            self._heard = time.monotonic()
+            self._said[rank] = said
 
     # Called by Ray Train's controller.
 
@@ -167,15 +177,21 @@ class Mailbox:
             return TimedOut(())
 
     async def call(self, attempt: str, command: Command, timeout_s: float) -> Outcome:
-        """Every rank's answer to a command, in rank order; or why there are none."""
+        """Every rank's answer to a command, in rank order; or why there are none.
+
+        timeout_s: the longest silence of all ranks.
+        """
         async with self._changed:
             if outcome := self._lost_or_ended(attempt):
                 return outcome
             self._number, self._command, self._answers = self._number + 1, command, {}
+            self._heard, self._said = time.monotonic(), {}
             self._changed.notify_all()
-            answered = await self._until(
-                lambda: self._lost_or_ended(attempt) or self._failure() or len(self._answers) == self._world, timeout_s
-            )
+            answered = False
+            while not answered and (left := self._heard + timeout_s - time.monotonic()) > 0:
+                answered = await self._until(
+                    lambda: self._lost_or_ended(attempt) or self._failure() or len(self._answers) == self._world, left
+                )
             failure = self._failure()
             if failure and not failure.carried:
                 await self._until(lambda: self._lost_or_ended(attempt), PEER_SECONDS)
@@ -185,8 +201,12 @@ class Mailbox:
             if failure:
                 return failure
             if not answered:
-                return TimedOut(tuple(m for m in self._sorted() if m.rank not in self._answers))
+                return TimedOut(tuple(m for m in self._sorted() if m.rank not in self._answers), dict(self._said))
             return [self._answers[rank] for rank in range(self._world)]
+
+    async def is_there(self) -> bool:
+        """The mailbox itself answers."""
+        return True
 
     async def last_commit(self) -> int:
         """The last iteration whose state is known to be committed; 0 before the first."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from math import ceil
 
 import ray
+import torch
 
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.ray_start import start_local, start_or_join
+from sharegrpo_rl.planning.gpus import why_torch_sees_no_gpu
+
+logger = logging.getLogger(__name__)
 
 
 def learner_bundle(options: RunOptions) -> dict[str, float]:
@@ -64,6 +69,29 @@ def check_demand(options: RunOptions) -> None:
                 f"{keys}: the run needs {needed:g} {name}s ({_parts(options)}), and the cluster has {total:g}; lower "
                 "them, or start Ray on more nodes"
             )
+    if gpus := cluster.get("GPU", 0):
+        _check_gpus(options, gpus)
+
+
+def _check_gpus(options: RunOptions, gpus: float) -> None:
+    """Of a cluster with GPUs: does the run use them, each engine its own, and does torch see those of this machine?"""
+    if not demand(options).get("GPU"):
+        logger.warning(
+            "there are %g GPUs and the run uses none of them: set num_gpus_per_learner: 1, and num_gpus_per_env_runner where "
+            "num_env_runners is above 0 (`sharegrpo-rl plan` says what fits)",
+            gpus,
+        )
+        return
+    if getattr(options, "engine", "hf") == "vllm" and options.num_env_runners and not options.num_gpus_per_env_runner:
+        raise UserError(
+            "num_gpus_per_env_runner: 0 would put every engine on the first GPU; set it to vllm.tensor_parallel_size"
+        )
+    here = ray.get_runtime_context().get_node_id()
+    own = next((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["NodeID"] == here), 0)
+    if own and not torch.cuda.is_available():
+        raise UserError(
+            f"num_gpus_per_learner: Ray has {own:g} GPUs on this machine, and torch sees none: {why_torch_sees_no_gpu()}"
+        )
 
 
 def shortage_now(options: RunOptions) -> str:

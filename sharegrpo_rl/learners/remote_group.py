@@ -27,7 +27,7 @@ from sharegrpo_rl.learners.mailbox import Command, Group, GroupLost, RunEnded, T
 from sharegrpo_rl.learners.placement import learner_bundle, shortage_now
 from sharegrpo_rl.training.batching import UpdateShare, gather_kl, plan_kl, plan_update
 
-SLACK_SECONDS = 60.0  # beyond the mailbox's own deadlines
+SLACK_SECONDS = 60.0  # for the mailbox itself to answer
 STOP_SECONDS = 20.0  # for workers to end by themselves
 # For Ray Train to notice that workers were killed, and to give back what they held: on a machine where many processes wait
 # for a core this takes a minute, and a controller that is killed before it has done so leaves the cores taken for ever.
@@ -172,7 +172,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
     def _join(self) -> None:
         """Wait for a complete group."""
         timeout = self._options.learner_timeout_s
-        outcome = self._get(self._host.ready.remote(timeout), timeout)
+        outcome = self._get(self._host.ready.remote(timeout))
         if isinstance(outcome, Failure):
             raise self._fatal(outcome.error("building the model"))
         if isinstance(outcome, RunEnded):
@@ -194,14 +194,17 @@ class TrainLearnerGroup(VLMLearnerGroup):
         each = [arguments or {}] * len(self) if arguments is None or isinstance(arguments, Mapping) else arguments
         timeout = self._options.learner_timeout_s
         call = self._host.call.remote(self._group.attempt, Command(name, tuple(each)), timeout)
-        outcome = self._get(call, timeout)
+        outcome = self._get(call)
         if isinstance(outcome, Failure):
             error = outcome.error(name)
             raise error if outcome.carried and name not in ("update", "reference_kl") else self._fatal(error)
         if isinstance(outcome, RunEnded):
             raise self._fatal(LearnerError(self._why_ended(outcome.reason)))
         if isinstance(outcome, TimedOut):
-            silent = "; ".join(f"learner {m.rank} ({m.where})" for m in outcome.members)
+            silent = "; ".join(
+                f"learner {m.rank} ({m.where}{', last at ' + outcome.said[m.rank] if m.rank in outcome.said else ''})"
+                for m in outcome.members
+            )
             raise self._fatal(
                 LearnerError(
                     f"no answer to {name} within {timeout:g} s from {silent}; if they are merely slow, raise learner_timeout_s"
@@ -214,9 +217,12 @@ class TrainLearnerGroup(VLMLearnerGroup):
             raise LearnersRestarted(self._group.members[0].iteration, outcome.reason)
         return outcome
 
-    def _get(self, call: ray.ObjectRef, timeout_s: float) -> Any:
+    def _get(self, call: ray.ObjectRef) -> Any:
+        """What the mailbox answers, however long: it has deadlines of its own, as long as it is there."""
         try:
-            return ray.get(call, timeout=timeout_s + SLACK_SECONDS)
+            while not ray.wait([call], timeout=SLACK_SECONDS)[0]:
+                ray.get(self._host.is_there.remote(), timeout=SLACK_SECONDS)
+            return ray.get(call)
         except (RayActorError, GetTimeoutError) as error:
             raise self._fatal(LearnerError(f"the actor that hosts the learners is gone: {error}")) from error
 

@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.sharding import Ranks
 
 COMMIT_FILE = "iteration.json"
+HEARTBEAT_SECONDS = 5.0
 
 
 def learner_loop(config: dict[str, Any]) -> None:
@@ -44,6 +46,7 @@ def learner_loop(config: dict[str, Any]) -> None:
     try:
         run_config, module_spec = ray.get(config["learner"])
         worker = LearnerWorker(run_config, module_spec, attempt)
+        worker.learner.step.on_progress = Heartbeat(host, attempt, rank)
         member = _member(rank, worker)
     except Exception as error:  # an answer: see above
         ray.get(host.fail_to_join.remote(attempt, Failure.of(rank, error)))
@@ -77,6 +80,19 @@ def _member(rank: int, worker: LearnerWorker) -> Member:
         "shares_prefix": worker.learner.rl_module.policy.shares_prefix,
     }
     return Member(rank, ray.util.get_node_ip_address(), os.getpid(), worker.iteration, facts)
+
+
+class Heartbeat:
+    """Tells the host how far this rank is, no more often than every `HEARTBEAT_SECONDS`; nobody waits for it."""
+
+    def __init__(self, host: Any, attempt: str, rank: int) -> None:
+        self._progress = partial(host.progress.remote, attempt, rank)
+        self._told = 0.0
+
+    def __call__(self, said: str) -> None:
+        if time.monotonic() - self._told > HEARTBEAT_SECONDS:
+            self._told = time.monotonic()
+            self._progress(said)
 
 
 class LearnerWorker:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -129,7 +129,7 @@ def estimate_run(request: EstimateRequest) -> RunEstimate:
         trained=train.parameters,
         seconds=seconds,
         compared=request.gpu is not None,
-        problems=tuple(_problems(config)),
+        problems=tuple([*layout_problems(config), *_too_slow(config, seconds)]),
         notes=tuple(notes),
     )
 
@@ -205,16 +205,38 @@ def _engine_gpus(config: Mapping[str, Any]) -> float:
     return float(config["vllm"]["tensor_parallel_size"]) if config.get("engine") == "vllm" else 1.0
 
 
-def _problems(config: Mapping[str, Any]) -> list[str]:
-    """Settings that contradict each other."""
+def _too_slow(config: Mapping[str, Any], seconds: Seconds | None) -> Iterator[str]:
+    """Deadlines that the estimate comes near."""
+    if seconds is not None and config["num_env_runners"] and 2 * seconds.generating > config["rollout_timeout_s"]:
+        yield (
+            f"rollout_timeout_s: {config['rollout_timeout_s']:g} s is not much more than an iteration's completions take, by "
+            f"this estimate {seconds.generating:,.0f} s; set it to {3 * seconds.generating:.0f}"
+        )
+
+
+def layout_problems(config: Mapping[str, Any]) -> list[str]:
+    """Settings of GPUs and workers that contradict each other: each key, what is wrong, and what to set."""
     problems = []
-    gpus, ways = config["num_gpus_per_env_runner"], _engine_gpus(config)
-    if config.get("engine") == "vllm" and 0 < gpus < 1:
-        problems.append(f"num_gpus_per_env_runner: {gpus:g} is less than one GPU, but an engine needs a whole one")
+    learner, gpus, ways = config["num_gpus_per_learner"], config["num_gpus_per_env_runner"], _engine_gpus(config)
+    has_engine, remote = config.get("engine") == "vllm", config["num_env_runners"] > 0
+    if has_engine and 0 < gpus < 1:
+        problems.append(
+            f"num_gpus_per_env_runner: {gpus:g} is less than one GPU, but an engine needs a whole one; set it to {ways:g}"
+        )
     elif 0 < gpus != ways:
         problems.append(
-            f"num_gpus_per_env_runner: {gpus:g} is not vllm.tensor_parallel_size ({ways:g}), the GPUs of an engine"
+            f"num_gpus_per_env_runner: {gpus:g} is not vllm.tensor_parallel_size ({ways:g}), the GPUs of an engine; set it to "
+            f"{ways:g}"
+        )
+    if has_engine and remote and learner and not gpus:
+        problems.append(
+            f"num_gpus_per_env_runner: 0 would put every engine on the first GPU, beside a learner; set it to {ways:g}"
+        )
+    if remote and gpus and learner and not config["num_learners"]:
+        problems.append(
+            "num_learners: 0 keeps the learner in the driver, on the first GPU, which Ray gives to an env runner too; set it "
+            "to 1"
         )
     if config["cpu_offload"] and config["sharding"] != "fsdp2":
-        problems.append("cpu_offload: needs sharding: fsdp2")
+        problems.append(f"cpu_offload: needs sharding: fsdp2, not {config['sharding']}")
     return problems

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sharegrpo_rl.errors import UserError
 
@@ -36,6 +39,41 @@ GPUS = {
         ("rtx3090-24", 24_576, 0.936, 71),
     )
 }
+
+
+# The oldest NVIDIA driver of each CUDA release that torch is built for (CUDA's release notes, minor-version compatibility).
+_DRIVERS = {11: 450, 12: 525, 13: 580}
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
+
+
+def why_torch_sees_no_gpu() -> str:
+    """Why torch has no GPU on a machine that has one, and what to do about it, in one line."""
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA; install a build with it"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides them; unset it"
+    needed, driver = _DRIVERS.get(int(torch.version.cuda.split(".")[0]), 0), driver_version()
+    if driver is not None and int(driver.split(".")[0]) < needed:
+        return (
+            f"the NVIDIA driver is {driver}, and torch {torch.__version__} (CUDA {torch.version.cuda}) needs {needed} or newer; "
+            "update the driver, or install a torch that is built for an older CUDA"
+        )
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split())[:200]
+    return "the NVIDIA driver answers nothing; run nvidia-smi"
+
+
+def driver_version() -> str | None:
+    """The version of this machine's NVIDIA driver; None without one."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", _DRIVER_FILE.read_text(errors="replace"))
+    except OSError:
+        return None
+    return found.group(1) if found else None
 
 
 def choose_gpu(name: str | None, memory_gb: float | None) -> GPU | None:

@@ -73,7 +73,8 @@ def _learner_ladders(request: EstimateRequest, process: Process) -> Iterator[lis
     cheap = [m for m in mild if "max_tokens_per_microbatch" not in m][-1:] or [{}]
     small = [*cheap, *mild[-1:]]  # without a smaller token budget, and with the smallest
     if shared:
-        yield [{**s, "num_env_runners": 1, "num_gpus_per_env_runner": 1.0} for s in [{}, *small]]
+        apart = {"num_learners": max(1, config["num_learners"]), "num_env_runners": 1, "num_gpus_per_env_runner": 1.0}
+        yield [{**s, **apart} for s in [{}, *small]]
     counts = [n for n in LEARNERS if n > config["num_learners"] or config["sharding"] != "fsdp2"]
     yield [
         {**s, **_sharded(n), **apart} for apart in [{}, *(_engines() if shared else [])] for s in small for n in counts

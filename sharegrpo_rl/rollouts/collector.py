@@ -161,17 +161,24 @@ class RolloutClient:
             state = {COMPONENT_RL_MODULE: self._learners.module_state(), WEIGHTS_SEQ_NO: version}
             self._call_all("set_state", {"state": state}, f"weights {version}")
         else:
+            if everything:  # an engine may be new: it downloads, loads and compiles for longer than weights take
+                self._call_all("prepare", {}, "the start of its engine", "vllm.start_timeout_s")
             for number, (arrays, last) in enumerate(self._learners.weight_parts(everything)):
                 part = WeightPart(version, number, last, arrays)
                 self._call_all("take_part", {"part": part}, f"part {number + 1} of weights {version}")
         self.weights_version = version
 
-    def _call_all(self, method: str, arguments: dict[str, Any], what: str) -> None:
+    def _call_all(
+        self, method: str, arguments: dict[str, Any], what: str, option: str = "weight_sync_timeout_s"
+    ) -> None:
         if not self._remote:
             getattr(self._local, method)(**arguments)
             return
         calls = self._pool.call(method, dict.fromkeys(self._pool.healthy, arguments), what)
-        self._pool.answers(calls, self._options.weight_sync_timeout_s, "weight_sync_timeout_s")
+        seconds = (
+            self._options.vllm.start_timeout_s if option.startswith("vllm") else self._options.weight_sync_timeout_s
+        )
+        self._pool.answers(calls, seconds, option)
 
     def restore(self) -> list[int]:
         """Runners that came back get the current weights before they are called again."""

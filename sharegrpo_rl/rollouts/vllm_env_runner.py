@@ -74,6 +74,10 @@ class VLLMEnvRunner(QAEnvRunner):
 
         return VLLMGenerator(self.module.policy, self.start_engine(), self.options.rollout_timeout_s)
 
+    def prepare(self) -> None:
+        """Start the engine where there is none."""
+        self.start_engine()
+
     def drop_engine(self) -> None:
         """Stop the engine; the next call that needs one starts another."""
         if self.engine is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,7 @@ class TrainingStep:
         self.optimizer = build_optimizer(policy.model, options)
         self.optimizer_steps = 0
         self.skipped_steps = 0
+        self.on_progress: Callable[[str], None] | None = None  # called with where it is, before each pass
         # With replay, of the last update: log-probs by the policy before it, for each pair of this rank that was sampled
         # from its own prompt.
         self.sampled_logprobs: dict[int, np.ndarray] = {}
@@ -171,7 +172,8 @@ class TrainingStep:
         batches = [micro for batch in share.minibatches for micro in batch.micro]
         banks = [_bank(policy, batches) for policy in (self.policy, self.reference)]
         by_pair: dict[int, float] = {}
-        for micro in batches:
+        for i, micro in enumerate(batches):
+            self._tell("KL to the reference", i, batches)
             new, reference = (
                 _logprobs(policy, micro, bank)
                 for policy, bank in zip((self.policy, self.reference), banks, strict=True)
@@ -215,6 +217,7 @@ class TrainingStep:
         reference = self.reference if self.options.kl_in_loss else None
         reference_images = _bank(reference, batch.micro) if reference else None
         for i, micro in enumerate(batch.micro):
+            self._tell(f"optimizer step {self.optimizer_steps + 1}", i, batch.micro)
             frozen = _logprobs(reference, micro, reference_images) if reference else None
             values = self.policy.logprobs(micro.packs, images)
             rows = rows_of(micro.packs, self.options, values.logprobs, micro.fillers)
@@ -245,6 +248,10 @@ class TrainingStep:
             log.check_logits(self.ranks)
         log.step(lr, norm, kl_weight)
 
+    def _tell(self, what: str, i: int, batches: Sequence[MicroBatch]) -> None:
+        if self.on_progress is not None:
+            self.on_progress(f"{what}, micro-batch {i + 1} of {len(batches)}")
+
     def _encodes(self, batch: MinibatchState, images: ImageBank | None) -> int:
         """How many images went through the vision tower: a sharded one runs again in every micro-batch that shows them."""
         if images:
@@ -272,7 +279,8 @@ class TrainingStep:
     def _old_logprobs(self, batches: Sequence[MicroBatch]) -> list[Tensor]:
         """Flat old log-probs of each micro-batch."""
         images, old_logprobs = _bank(self.policy, batches), []
-        for micro in batches:
+        for i, micro in enumerate(batches):
+            self._tell("old log-probs", i, batches)
             # Sharded, a rank must not skip a pass that another one makes.
             known = not self.policy.sharded and all(p.old_logprobs is not None for p in micro.packs)
             computed = None if known else _logprobs(self.policy, micro, images)

@@ -1,6 +1,7 @@
 """vLLM engines that fail, hang or are killed: started again, their requests answered as if nothing had been. Slow: vLLM, Ray."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -46,6 +47,14 @@ def test_an_engine_that_is_never_done_ends_the_run(build):
     runner.options = runner.options.model_copy(update={"rollout_timeout_s": 1e-6})
     with pytest.raises(EngineLost, match="prompts unanswered after 1e-06 s"):
         algo.train()
+
+
+def test_an_engine_has_a_deadline_of_its_own_to_start(build):
+    """Apart from that of weights: it downloads, loads and compiles."""
+    vllm = {**OPTIONS.get("vllm", {}), "start_timeout_s": 0.1}
+    algo = build(num_env_runners=1, vllm=vllm)
+    words = r"did not answer within 0.1 s \(the start of its engine\) .*raise vllm.start_timeout_s"
+    assert re.search(words, algo.rollouts._pool.last_loss)
 
 
 def test_an_env_runner_killed_with_its_engine_loses_no_question(build):

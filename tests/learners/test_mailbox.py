@@ -1,6 +1,7 @@
 """The mailbox between driver and workers, alone in one event loop: whole groups, answers, deaths, mistakes, deadlines."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -150,6 +151,29 @@ def test_who_does_not_answer_in_time_is_named():
         return await box.call(group.attempt, ask("update"), 2.0)  # the other one answers in much less
 
     assert play(scene) == TimedOut((member(1),))
+
+
+def test_the_deadline_counts_from_the_last_sign_of_life():
+    """A long update is not a dead learner; how far it had come is told when it falls silent."""
+
+    async def scene(box, start):
+        start(Worker(box, 0, dies_at="update"))
+        start(Worker(box, 1, dies_at="update"))
+        group = await box.ready(PATIENCE)
+        call = asyncio.create_task(box.call(group.attempt, ask("update"), 1.0))
+        beats = []
+        for number in range(12):
+            await asyncio.sleep(0.2)
+            if call.done():
+                break
+            await box.progress(group.attempt, 1, f"pass {number}")
+            await box.progress("of another group", 0, "pass 99")
+            beats.append(time.monotonic())
+        return await call, time.monotonic() - beats[-1], len(beats)
+
+    outcome, silence, told = play(scene)
+    assert outcome == TimedOut((member(0), member(1)), {1: f"pass {told - 1}"})
+    assert silence >= 0.9
 
 
 def test_a_build_that_fails_beside_a_death_waits_for_the_next_group():

@@ -2,6 +2,7 @@
 
 import pytest
 import ray
+import torch
 
 from sharegrpo_rl.config import resolve
 from sharegrpo_rl.errors import UserError
@@ -34,9 +35,36 @@ def cluster():
     ray.shutdown()
 
 
+@pytest.fixture
+def seen(monkeypatch):
+    """torch sees the GPUs that are only declared."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
 @pytest.mark.slow
-def test_what_fits_is_let_through(cluster):
+def test_what_fits_is_let_through(cluster, seen):
     check_demand(config(num_learners=2, num_gpus_per_learner=1, num_env_runners=2))
+
+
+@pytest.mark.slow
+def test_gpus_that_torch_does_not_see_are_named(cluster):
+    if torch.cuda.is_available():
+        pytest.skip("it sees them")
+    with pytest.raises(UserError, match=r"Ray has 2 GPUs on this machine, and torch sees none: \S+"):
+        check_demand(config(num_gpus_per_learner=1))
+
+
+@pytest.mark.slow
+def test_a_run_that_uses_none_of_the_gpus_says_so(cluster, caplog):
+    check_demand(config())
+    assert "there are 2 GPUs and the run uses none of them: set num_gpus_per_learner: 1" in caplog.text
+
+
+@pytest.mark.slow
+def test_an_engine_without_a_gpu_of_its_own_is_refused(cluster, seen):
+    options = config(engine="vllm", num_env_runners=1, num_learners=1, num_gpus_per_learner=1)
+    with pytest.raises(UserError, match="num_gpus_per_env_runner: 0 would put every engine on the first GPU"):
+        check_demand(options)
 
 
 @pytest.mark.slow

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
+from PIL import Image
 
 from sharegrpo_rl.cli import run
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
+from sharegrpo_rl.data import loading
+from sharegrpo_rl.data.tables import HubTable, looks_like_hub_name
+from sharegrpo_rl.envs.registry import make_bank
 from sharegrpo_rl.runs.examples import list_examples
 from sharegrpo_rl.runs.run_file import load_run
 from sharegrpo_rl.search.draws import planned_values
@@ -42,6 +47,29 @@ def test_every_tuned_example_resolves(name: str, capsys: pytest.CaptureFixture) 
     if not name.startswith("papers/"):
         assert algorithm == FOLDERS[name.split("/")[0]]
     assert "optimizer steps an iteration" in out
+
+
+def on_the_hub(name: str) -> bool:
+    config = (load_search(EXAMPLES[name]).base if name in SEARCHES else load_run(EXAMPLES[name])).config
+    return looks_like_hub_name(str(config.get("env_config", {}).get("data", "")))
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if on_the_hub(name)])
+def test_an_example_of_hub_data_has_questions_to_test_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sets on the hub have a train split alone, as this stand-in, or the split that the example names."""
+    columns = {
+        "image": [Image.new("RGB", (40, 30), (i, 0, 0)) for i in range(200)],
+        "problem": [f"How many of the {i} items?" for i in range(200)],
+        "solution": [f"<answer> {i} </answer>" for i in range(200)],
+    }
+    rows = HubTable(Dataset.from_dict(columns), "stand-in [train]")
+    monkeypatch.setattr(loading, "load_hub", lambda name, config: {"train": rows})
+    spec = load_search(EXAMPLES[name]).base if name in SEARCHES else load_run(EXAMPLES[name])
+    settings = {k: v for k, v in spec.config["env_config"].items() if k not in ("columns", "kinds")}
+    train, test = (make_bank(spec.env, settings, split, check=False) for split in ("train", "test"))
+    assert len(test) >= 1
+    assert len(train) + len(test) <= 200
+    assert {train[i].question for i in range(len(train))}.isdisjoint(test[i].question for i in range(len(test)))
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHES))

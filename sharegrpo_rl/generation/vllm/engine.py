@@ -204,6 +204,9 @@ def _start(folder: str, policy: Policy, settings: EngineSettings, **arguments: A
             model=folder,
             generation_config="vllm",  # not the folder's own sampling settings
             tensor_parallel_size=settings.tensor_parallel_size,
+            distributed_executor_backend="mp"
+            if settings.tensor_parallel_size > 1
+            else None,  # in a trial it would take Ray's
             gpu_memory_utilization=settings.gpu_memory_utilization,
             kv_cache_memory_bytes=None if cache_gb is None else int(cache_gb * GIB),
             enforce_eager=on_cpu if settings.enforce_eager is None else settings.enforce_eager,
