@@ -22,7 +22,7 @@ from ray.tune import PlacementGroupFactory
 from sharegrpo_rl.algorithms.config import RunConfig
 from sharegrpo_rl.algorithms.model_source import module_config, prepare_model
 from sharegrpo_rl.algorithms.recovery import Recovery
-from sharegrpo_rl.algorithms.run_data import fitting_train_questions, make_run_env, prompt_settings
+from sharegrpo_rl.algorithms.run_data import fitting_train_questions, make_run_env, prompt_settings, use_absolute_paths
 from sharegrpo_rl.config import RunOptions
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.config.user_code import UserCode
@@ -78,6 +78,8 @@ class RunAlgorithm(Algorithm):
         start_ray(self.options)
         check_demand(self.options)  # before the warm start
         config.model_folder, self._warm_start_report = prepare_model(config)  # and the data before that
+        if not config.one_process():
+            use_absolute_paths(config)
         self._env = make_env(
             config.env,
             config.train_env_config(),

@@ -52,6 +52,22 @@ def prompt_settings(config: AlgorithmConfig) -> PromptSettings:
     )
 
 
+def use_absolute_paths(config: AlgorithmConfig) -> None:
+    """Data and model by absolute paths: workers that a cluster started run in another folder than the driver."""
+
+    def absolute(name: Any) -> Any:
+        path = named_path(name) if isinstance(name, str) else None
+        return str(path.absolute()) if path is not None and path.exists() else name
+
+    data = config.env_config.get("data")
+    mixed = [{**each, "data": absolute(each["data"])} for each in data] if isinstance(data, list) else None
+    if data is not None:
+        config.env_config = {**config.env_config, "data": mixed or absolute(data)}
+    if config.model != "tiny":
+        config.model = absolute(config.model)
+    config.model_folder = absolute(config.model_folder)
+
+
 def make_run_env(config: AlgorithmConfig, split: str) -> MultimodalQAEnv:
     """The run's environment over a whole split, the warm start's questions among them, its rows unread."""
     return make_env(

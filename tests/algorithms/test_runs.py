@@ -8,6 +8,7 @@ import pytest
 import ray
 import torch
 from ray import tune
+from two_answers import write_two_answers
 
 from sharegrpo_rl.algorithms.registry import build_config, register_with_tune
 from sharegrpo_rl.errors import UserError
@@ -95,6 +96,19 @@ def run(tmp_path_factory):
     results += [algo.train(), algo.train()]
     yield algo, results, folder, weights(algo)
     algo.stop()
+
+
+def test_a_runner_in_another_folder_finds_relative_data(tmp_path, monkeypatch):
+    """Ray's workers run where it was started, not where the driver is."""
+    write_two_answers(tmp_path / "mine" / "two", train=24, test=8)
+    monkeypatch.chdir(tmp_path / "mine")
+    options = {**OPTIONS, "env_config": {"data": "two"}, "num_env_runners": 1, "warm_start": None}
+    algo = build_config("GRPO", "MultimodalQA-v0", options, 0).build_algo()
+    try:
+        assert algo.config.env_config["data"] == str(tmp_path / "mine" / "two")
+        assert algo.train()["env_runner_losses"] == 0
+    finally:
+        algo.stop()
 
 
 def test_the_result_tree(run):
