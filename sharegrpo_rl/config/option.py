@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from sharegrpo_rl.config.names import suggestion, value_suggestion
@@ -19,6 +21,7 @@ from sharegrpo_rl.errors import UserError
 
 Checked = TypeVar("Checked", bound="Options")
 UnknownKey = Callable[[str, Any], str]
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of one letter it would be a drive
 
 
 def option(
@@ -60,6 +63,19 @@ class Options(BaseModel):
         if inherited:
             cls.__pydantic_fields__.update(inherited)
             cls.model_rebuild(force=True)
+
+    @model_validator(mode="after")
+    def _check_folders(self) -> Self:
+        """What is written goes to folders: a bucket's address would become a folder of that name, here."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            is_folder = isinstance(value, Path) or (isinstance(value, str) and name.endswith("_folder"))
+            if is_folder and _ADDRESS.match(str(value)):
+                raise UserError(
+                    f"{name}: {value} is the address of a bucket or server; name a folder, such as one where it is mounted, or "
+                    "copy the folder there afterwards"
+                )
+        return self
 
     @classmethod
     def _parent_field(cls, name: str) -> FieldInfo | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config.option import check
 from sharegrpo_rl.config.tree import apply_settings, find_search_space, parse_setting
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.runs.run_file import TrainOptions
 
 
 @pytest.mark.parametrize(
@@ -64,3 +69,14 @@ def test_search_spaces_are_found_anywhere() -> None:
     assert find_search_space({"lr": {"grid_search": [1, 2]}}) == ("config.lr", "grid_search")
     assert find_search_space({"lora": {"r": {"choice": [8, 16]}}}) == ("config.lora.r", "choice")
     assert find_search_space({"rewards": {"accuracy": 1.0}, "lr": 3}) is None
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/runs", "gs://b", "hdfs://host/x", "file:///tmp/x"])
+def test_an_address_is_no_folder_to_write_to(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"storage_path: .* is the address of a bucket or server; name a folder"):
+        check(TrainOptions, {"storage_path": Path(address)})
+    with pytest.raises(UserError, match=f"commit_folder: {address} is the address"):
+        check(GRPOOptions, {"commit_folder": address})
+    assert check(TrainOptions, {"storage_path": Path("runs")}).storage_path == Path("runs")
+    assert not list(tmp_path.iterdir())
