@@ -11,9 +11,11 @@ What a method may override, and what nothing else relies on:
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -31,12 +33,17 @@ from sharegrpo_rl.config.registry import SELECTIONS
 from sharegrpo_rl.data.types import Group, PromptPack, SlotRequest
 from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.generation.generator import Generator
+from sharegrpo_rl.learners.failures import PixelsLost
+from sharegrpo_rl.learners.learner import in_object_store
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.ops.advantages import local_advantages
 from sharegrpo_rl.rewards.stages import RewardStage, group_stages
 from sharegrpo_rl.rollouts.collector import PrefetchedBatch, RolloutClient
 from sharegrpo_rl.rollouts.groups import completion_metrics, group_metrics, native_packs, plan_requests
 from sharegrpo_rl.rollouts.selection import ReplayBuffer, RolloutBatch, select_groups
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @register_algorithm("GRPO")
@@ -86,7 +93,7 @@ class GRPO(RunAlgorithm):
                 self._rewarded = stage(self._rewarded)
             self._packs = self.build_packs(self._rewarded)
             packs = self.resample(self._packs)
-            update = self.learner_group.update(packs)
+            update = self._with_pixels(packs, self.learner_group.update)
             if self.options.replays:
                 self.replay.add(packs, batch.trained, self.learner_group.sampled_logprobs(), self.iteration)
         if not self.options.max_staleness:
@@ -124,8 +131,22 @@ class GRPO(RunAlgorithm):
     def _reference_kl(self, groups: Sequence[Group]) -> tuple[float, list[NDArray[np.float64]]]:
         no_credit = [np.zeros_like(g.rewards) for g in groups]
         packs = [pack for group, zeros in zip(groups, no_credit, strict=True) for pack in native_packs(group, zeros)]
-        kl: tuple[float, list[NDArray[np.float64]]] = self.learner_group.reference_kl(packs)
+        kl: tuple[float, list[NDArray[np.float64]]] = self._with_pixels(packs, self.learner_group.reference_kl)
         return kl
+
+    def _with_pixels(self, packs: Sequence[PromptPack], action: Callable[[Sequence[PromptPack]], T]) -> T:
+        """What the learners make of the packs. Pixels that went with the runner that held them are rendered again, here."""
+        try:
+            return action(packs)
+        except PixelsLost as lost:
+            logger.warning("pictures of an env runner that has ended are rendered again (%s)", lost)
+        requests = {
+            (group.group, slot.slot): SlotRequest(group.group, group.question_index, slot, 1, 0)
+            for group in (*self._groups, *self._rewarded)
+            for slot in group.slots
+        }
+        prompts = dict(zip(requests, self.render(list(requests.values())), strict=True))
+        return action([replace(p, prompt=prompts[p.group, p.slot]) if in_object_store(p.prompt) else p for p in packs])
 
     def _collect_batch(self, first_group: int) -> RolloutBatch:
         """All groups of the next `num_questions` questions, numbered from `first_group`."""

@@ -31,6 +31,10 @@ class LearnersRestarted(RuntimeError):
         self.iteration = iteration
 
 
+class PixelsLost(RuntimeError):
+    """Pixels in the object store went with the process that put them there. Nothing was trained: render them again."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """One learner's exception as text; the exception itself is carried along only where its type is in CARRIED."""

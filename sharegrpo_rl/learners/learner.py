@@ -13,6 +13,7 @@ import numpy as np
 import ray
 import torch
 import torch.distributed as dist
+from ray.exceptions import ObjectLostError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
@@ -21,6 +22,7 @@ from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.learners.failures import PixelsLost
 from sharegrpo_rl.learners.module import VLMRLModule, model_settings
 from sharegrpo_rl.models.loading import load_policy, parameter_table
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
@@ -267,12 +269,21 @@ class VLMLearnerGroup(LearnerGroup):
             yield ray.put(arrays), last
 
 
+def in_object_store(prompt: Prompt) -> bool:
+    """Are pixels of the prompt behind object references?"""
+    return any(isinstance(image.tensors, ray.ObjectRef) for image in prompt.images)
+
+
 def fetch_pixels(packs: Sequence[PromptPack]) -> list[PromptPack]:
-    """The packs with every object reference replaced by its pixels, each distinct picture fetched once."""
+    """The packs with every object reference replaced by its pixels, each distinct picture fetched once; PixelsLost where
+    one is gone."""
     refs = {i.key: i.tensors for p in packs for i in p.prompt.images if isinstance(i.tensors, ray.ObjectRef)}
     if not refs:
         return list(packs)
-    tensors = dict(zip(refs, ray.get(list(refs.values())), strict=True))
+    try:
+        tensors = dict(zip(refs, ray.get(list(refs.values())), strict=True))
+    except ObjectLostError as error:
+        raise PixelsLost(" ".join(str(error).split())[:200]) from error
 
     def with_pixels(prompt: Prompt) -> Prompt:
         return replace(prompt, images=tuple(PixelInput(i.key, tensors.get(i.key, i.tensors)) for i in prompt.images))

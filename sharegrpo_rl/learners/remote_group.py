@@ -20,7 +20,7 @@ from ray.rllib.utils.annotations import override
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.learners.failures import LESS_MEMORY, Failure, LearnerError, LearnersRestarted, why_failed
+from sharegrpo_rl.learners.failures import LESS_MEMORY, Failure, LearnerError, LearnersRestarted, PixelsLost, why_failed
 from sharegrpo_rl.learners.host import WorkerGroupSpec, commit_root, start_host
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
 from sharegrpo_rl.learners.mailbox import Command, Group, GroupLost, RunEnded, TimedOut
@@ -80,7 +80,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         clock.append(time.perf_counter())
         shares = self._shares(plan)
         clock.append(time.perf_counter())
-        answers = self._call("update", shares)
+        answers = self._call_on("update", shares)
         clock.append(time.perf_counter())
         self._version += 1
         self.seconds = _seconds(clock, [seconds for _, seconds, _ in answers])
@@ -95,7 +95,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
     @override(VLMLearnerGroup)
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
         plan = plan_kl(packs, self._options, len(self), self._prompt_in_each)
-        answers = self._call("reference_kl", self._shares(plan))
+        answers = self._call_on("reference_kl", self._shares(plan))
         return answers[0][0], gather_kl(packs, [by_pair for _, by_pair in answers])
 
     @property
@@ -186,6 +186,12 @@ class TrainLearnerGroup(VLMLearnerGroup):
             )
         self._group = outcome
         self._version = outcome.members[0].facts["version"]
+
+    def _call_on(self, name: str, shares: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Each rank's answer to a command on its share. PixelsLost, before any of them has begun, where pixels are gone."""
+        if lost := [reason for reason in self._call("fetch", shares) if reason is not None]:
+            raise PixelsLost(lost[0])
+        return self._call(name)
 
     def _call(self, name: str, arguments: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None) -> list[Any]:
         """Each rank's answer; `arguments` are one mapping for all, or one for each."""

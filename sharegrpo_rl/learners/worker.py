@@ -20,7 +20,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.train import Checkpoint, CheckpointUploadMode
 
-from sharegrpo_rl.learners.failures import Failure
+from sharegrpo_rl.learners.failures import Failure, PixelsLost
 from sharegrpo_rl.learners.learner import VLMLearner, export, fetch_pixels, read_checkpoint, write_checkpoint
 from sharegrpo_rl.learners.mailbox import Member
 from sharegrpo_rl.models.loading import keep_freed_memory, parameter_table
@@ -98,7 +98,7 @@ class Heartbeat:
 class LearnerWorker:
     """A VLMLearner in a worker of Ray Train. `attempt` numbers the worker group, since a run may have several in turn."""
 
-    commands = ("update", "reference_kl", "module_state", "weight_part", "save", "restore", "export", "commit")
+    commands = ("fetch", "update", "reference_kl", "module_state", "weight_part", "save", "restore", "export", "commit")
 
     def __init__(self, config: AlgorithmConfig, module_spec: RLModuleSpec, attempt: str) -> None:
         keep_freed_memory()
@@ -111,6 +111,8 @@ class LearnerWorker:
         self._attempt = attempt
         self._commits = 0
         self._parts: Iterator[Any] = iter(())
+        self._share: UpdateShare | None = None  # fetched, for the next command
+        self._fetch_seconds = 0.0
         self.iteration = self._resume()
 
     def do(self, command: str, arguments: Mapping[str, Any]) -> Any:
@@ -128,22 +130,36 @@ class LearnerWorker:
         """(part, parameters, trainable parameters) of the whole model."""
         return parameter_table(self.learner.rl_module.model)
 
-    def update(self, share: list[ray.ObjectRef]) -> tuple[dict[str, float], dict[str, float], dict[int, np.ndarray]]:
-        """Train on this rank's share; the metrics of the whole update, this rank's seconds and its `sampled_logprobs`."""
-        began = time.perf_counter()
-        fetched = self._fetch(share)
+    def fetch(self, share: list[ray.ObjectRef]) -> str | None:
+        """Get this rank's share of the next command ready; the reason where its pixels are lost.
+
+        Apart from that command: in the middle of it the other ranks would wait for this one in an exchange.
+        """
         started = time.perf_counter()
-        metrics = self.learner.update_share(fetched)
-        seconds = {"fetch": started - began, "step": time.perf_counter() - started}
+        try:
+            fetched: UpdateShare = ray.get(share[0])
+            self._share = fetched.with_packs(fetch_pixels(fetched.packs))
+        except PixelsLost as error:
+            return str(error)
+        self._fetch_seconds = time.perf_counter() - started
+        return None
+
+    def update(self) -> tuple[dict[str, float], dict[str, float], dict[int, np.ndarray]]:
+        """Train on the fetched share; the metrics of the whole update, this rank's seconds and its `sampled_logprobs`."""
+        started = time.perf_counter()
+        metrics = self.learner.update_share(self._fetched())
+        seconds = {"fetch": self._fetch_seconds, "step": time.perf_counter() - started}
         return metrics, seconds, self.learner.step.sampled_logprobs
 
-    def reference_kl(self, share: list[ray.ObjectRef]) -> tuple[float, dict[int, float]]:
-        """The KL's weight at the next optimizer step, and the KL of this rank's pairs, nats."""
-        return self.learner.step.kl_weight(), self.learner.step.kl_of(self._fetch(share))
+    def reference_kl(self) -> tuple[float, dict[int, float]]:
+        """The KL's weight at the next optimizer step, and the KL of the fetched share's pairs, nats."""
+        return self.learner.step.kl_weight(), self.learner.step.kl_of(self._fetched())
 
-    def _fetch(self, share: list[ray.ObjectRef]) -> UpdateShare:
-        fetched: UpdateShare = ray.get(share[0])
-        return fetched.with_packs(fetch_pixels(fetched.packs))
+    def _fetched(self) -> UpdateShare:
+        share, self._share = self._share, None
+        if share is None:
+            raise RuntimeError("no share was fetched for this command")
+        return share
 
     def module_state(self) -> list[ray.ObjectRef]:
         """The whole state, in the object store; from rank 0 only."""

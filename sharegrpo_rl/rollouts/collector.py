@@ -92,16 +92,16 @@ class RolloutClient:
         for attempt in range(ATTEMPTS):
             try:
                 episodes, metrics = self._local.sample_with_metrics(requests, self.weights_version)
+                self.metrics.append(metrics)
+                return episodes
             except EngineLost:
                 if attempt == ATTEMPTS - 1:
                     raise
-                self._pool.losses += 1
-                self._local.drop_engine()
-                self.push_weights(everything=True)
-            else:
-                self.metrics.append(metrics)
-                break
-        return episodes
+            # Outside the handler: its traceback holds the old engine, whose weights must go before another starts.
+            self._pool.losses += 1
+            self._local.drop_engine()
+            self.push_weights(everything=True)
+        raise AssertionError("the last attempt returns or raises")
 
     def generate(
         self,

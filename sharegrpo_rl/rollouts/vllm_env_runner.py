@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ class VLLMEnvRunner(QAEnvRunner):
         if self.engine is not None:
             self.engine.stop()
             self.engine = None
+            gc.collect()  # its parts refer to each other; on a GPU its weights would stay beside the next one's
 
     def load_weights(self, version: int, everything: bool) -> None:
         """Hand the engine the weights of this process's own module, which the Learner trains."""

@@ -230,3 +230,41 @@ def test_supervised_runs_have_remote_learners_too():
         algo.evaluate_accuracy()
         algo.stop()
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("learners", [0, 1])
+def test_a_runner_killed_after_it_answered_takes_nothing_along(learners, caplog):
+    """Its pictures are in the object store by its name, and gone with it."""
+    found = []
+    for dies in (False, True):
+        algo = build(num_env_runners=1, num_learners=learners)
+        try:
+            if dies:
+                algo.reward_stages = dying_before(algo.reward_stages, algo)
+            found.append(figures(algo.train()))
+            assert algo.train()["env_runners"]["num_completions"] > 0
+        finally:
+            algo.stop()
+    assert "pictures of an env runner that has ended are rendered again" in caplog.text
+    assert found[0] == found[1]
+
+
+def dying_before(stages, algo):
+    """The method, which first kills the only runner, and waits until it is gone."""
+
+    def call():
+        algo.reward_stages = stages
+        (actor,) = algo.env_runner_group._worker_manager.actors().values()
+        os.kill(ray.get(actor.apply.remote(lambda runner: os.getpid())), signal.SIGKILL)
+        while answers(actor):
+            pass
+        return stages()
+
+    return call
+
+
+def answers(actor):
+    try:
+        return ray.get(actor.ping.remote()) is not None
+    except ray.exceptions.RayActorError:
+        return False

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import weakref
 
 import pytest
 from test_runs import surroundings  # noqa: F401 (a fixture: a cache, a reward that differs, one Ray)
@@ -29,14 +30,20 @@ def tokens(batch):
     return [(g.question_id, c.token_ids.tolist()) for g in batch.groups for slot in g.completions for c in slot]
 
 
-def test_an_engine_that_fails_is_replaced(build):
+def test_an_engine_that_fails_is_replaced(build, monkeypatch):
     algo = build()
     requests = algo._next_requests(3)
     undisturbed = algo.rollouts.collect_batch(requests)
-    engine = algo.env_runner.engine
-    engine.stop()  # its core is gone; the runner does not know
+    algo.env_runner.engine.stop()  # its core is gone; the runner does not know
+    before, start = weakref.ref(algo.env_runner.engine._llm), algo.env_runner.start_engine
+
+    def start_alone():
+        assert algo.env_runner.engine is not None or before() is None  # else two engines would be in memory
+        return start()
+
+    monkeypatch.setattr(algo.env_runner, "start_engine", start_alone)
     assert tokens(algo.rollouts.collect_batch(requests)) == tokens(undisturbed)
-    assert algo.env_runner.engine is not engine
+    assert before() is None
     assert algo.rollouts.losses == 1
     assert algo.train()["learners"]["default_policy"]["logprob_diff_max"] < 1e-4
 
