@@ -23,7 +23,7 @@ from sharegrpo_rl.training.optimizer import build_optimizer
 from sharegrpo_rl.training.step import TrainingStep
 
 GRAD_CLIP = 1.0
-WORDS = ("checkpointed", "products", "portable", "windows", "compiled")
+WORDS = ("checkpointed", "products", "portable", "windows", "compiled", "lora")
 
 Step = Callable[[], tuple[float, float]]  # the loss, and the gradient's norm before it was clipped
 Prepare = Callable[[Sequence[PromptPack]], Step]
@@ -44,9 +44,17 @@ def make_side(options: argparse.Namespace) -> tuple[Any, Any, Prepare]:
     if "checkpointed" in words or "products" in words:
         enable_checkpointing(model, SELECTIVE if "products" in words else FULL)
     if name == "ours":
-        return _ours(model, processor, options)
+        return _ours(_with_adapters(model) if "lora" in words else model, processor, options)
     encodes = SimpleNamespace(encoder=PromptEncoder(processor, LIMITS))
     return model, encodes, _peer(name, model, processor, "checkpointed" in words, options)
+
+
+def _with_adapters(model: Any) -> Any:
+    """The LoRA of the 7B example: rank 64 in all linear layers of the language model."""
+    from peft import LoraConfig, get_peft_model
+
+    layers = r".*language_model\.layers\..*_proj"
+    return get_peft_model(model, LoraConfig(r=64, lora_alpha=128, target_modules=layers))
 
 
 def _ours(model: Any, processor: Any, options: argparse.Namespace) -> tuple[Any, Any, Prepare]:

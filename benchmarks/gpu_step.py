@@ -5,8 +5,8 @@
 Each side has a process of its own, with all shapes in turn. Sides: `ours`, `rows` (a row for each completion, with our
 optimizer) and `trl`, with words behind them: `checkpointed` (activations are computed again), `products` (the cheap ones
 are), `portable` (no kernels for sequences of several lengths), `windows` (our attention in the vision tower of `rows`),
-`compiled` (norms and MLPs), as in `ours+portable+checkpointed`. The learning rate is 0: every step starts from the same
-weights, and losses and gradient norms can be compared.
+`compiled` (norms and MLPs), `lora` (ours alone: adapters of the language model), as in `ours+portable+checkpointed`. The
+learning rate is 0: every step starts from the same weights, and losses and gradient norms can be compared.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--prompts", type=int, default=4, metavar="P", help="of an optimizer step, each with an image of its own")
     add("--tokens", type=int, nargs="+", default=[512], metavar="T", help="of each completion")
     add(
-        "--token-budget",
+        "--max-tokens-per-microbatch",
         type=int,
         default=16_384,
         metavar="N",

@@ -98,10 +98,12 @@ def _folders() -> list[tuple[str, str]]:
 
 
 def _platform_problems() -> list[str]:
-    from sharegrpo_rl.planning.gpus import driver_version, why_torch_sees_no_gpu
+    from sharegrpo_rl.planning.gpus import driver_version
 
-    if driver_version() is not None and importlib.util.find_spec("torch") is not None:
+    if driver_version() is not None and all(importlib.util.find_spec(name) for name in ("torch", "ray")):
         import torch
+
+        from sharegrpo_rl.learners.placement import why_torch_sees_no_gpu
 
         if not torch.cuda.is_available():
             return [f"there is a GPU that torch does not see: {why_torch_sees_no_gpu()}"]

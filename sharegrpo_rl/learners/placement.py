@@ -12,9 +12,11 @@ import torch
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.ray_start import start_local, start_or_join
-from sharegrpo_rl.planning.gpus import why_torch_sees_no_gpu
+from sharegrpo_rl.planning.gpus import driver_version
 
 logger = logging.getLogger(__name__)
+# The oldest NVIDIA driver of each CUDA release that torch is built for (CUDA's release notes, minor-version compatibility).
+_DRIVERS = {11: 450, 12: 525, 13: 580}
 
 
 def learner_bundle(options: RunOptions) -> dict[str, float]:
@@ -92,6 +94,25 @@ def _check_gpus(options: RunOptions, gpus: float) -> None:
         raise UserError(
             f"num_gpus_per_learner: Ray has {own:g} GPUs on this machine, and torch sees none: {why_torch_sees_no_gpu()}"
         )
+
+
+def why_torch_sees_no_gpu() -> str:
+    """Why torch has no GPU on a machine that has one, and what to do about it, in one line."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA; install a build with it"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides them; unset it"
+    needed, driver = _DRIVERS.get(int(torch.version.cuda.split(".")[0]), 0), driver_version()
+    if driver is not None and int(driver.split(".")[0]) < needed:
+        return (
+            f"the NVIDIA driver is {driver}, and torch {torch.__version__} (CUDA {torch.version.cuda}) needs {needed} or newer; "
+            "update the driver, or install a torch that is built for an older CUDA"
+        )
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return " ".join(str(error).split())[:200]
+    return "the NVIDIA driver answers nothing; run nvidia-smi"
 
 
 def shortage_now(options: RunOptions) -> str:

@@ -223,7 +223,9 @@ def layout_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"num_gpus_per_env_runner: {gpus:g} is less than one GPU, but an engine needs a whole one; set it to {ways:g}"
         )
-    elif 0 < gpus != ways:
+    elif not has_engine and gpus > 1:
+        problems.append(f"num_gpus_per_env_runner: {gpus:g}, but engine: hf generates on one GPU; set it to 1")
+    elif has_engine and 0 < gpus != ways:
         problems.append(
             f"num_gpus_per_env_runner: {gpus:g} is not vllm.tensor_parallel_size ({ways:g}), the GPUs of an engine; set it to "
             f"{ways:g}"

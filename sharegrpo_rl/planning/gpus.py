@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -41,30 +40,7 @@ GPUS = {
 }
 
 
-# The oldest NVIDIA driver of each CUDA release that torch is built for (CUDA's release notes, minor-version compatibility).
-_DRIVERS = {11: 450, 12: 525, 13: 580}
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
-
-
-def why_torch_sees_no_gpu() -> str:
-    """Why torch has no GPU on a machine that has one, and what to do about it, in one line."""
-    import torch
-
-    if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA; install a build with it"
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "unset").strip() in ("", "-1"):
-        return "CUDA_VISIBLE_DEVICES hides them; unset it"
-    needed, driver = _DRIVERS.get(int(torch.version.cuda.split(".")[0]), 0), driver_version()
-    if driver is not None and int(driver.split(".")[0]) < needed:
-        return (
-            f"the NVIDIA driver is {driver}, and torch {torch.__version__} (CUDA {torch.version.cuda}) needs {needed} or newer; "
-            "update the driver, or install a torch that is built for an older CUDA"
-        )
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return " ".join(str(error).split())[:200]
-    return "the NVIDIA driver answers nothing; run nvidia-smi"
 
 
 def driver_version() -> str | None:

@@ -114,14 +114,32 @@ def test_group_sizes_and_learners_are_checked():
             r"num_gpus_per_env_runner: 1 is not vllm.tensor_parallel_size \(2\), the GPUs of an engine; set it to 2",
         ),
         (
+            {"num_env_runners": 1, "num_gpus_per_env_runner": 2},
+            "num_gpus_per_env_runner: 2, but engine: hf generates on one GPU; set it to 1",
+        ),
+        (
             {"engine": "vllm", "num_gpus_per_env_runner": 0.5},
             "num_gpus_per_env_runner: 0.5 is less than one GPU, but an engine needs a whole one; set it to 1",
         ),
     ],
 )
 def test_a_layout_of_gpus_that_contradicts_itself(options, words):
+    """Also in `plan`, which has the same list."""
     with pytest.raises(UserError, match=words):
         build_config("GRPO", "DrawnShapes-v0", options, 0).validate()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_gpus_per_learner": 1, "num_gpus_per_env_runner": 1},
+        {"num_learners": 1, "num_gpus_per_learner": 0.5, "num_env_runners": 1, "num_gpus_per_env_runner": 0.5},
+        {"num_learners": 2, "num_gpus_per_learner": 1, "num_env_runners": 2},
+        {"num_learners": 1, "num_env_runners": 2, "num_gpus_per_env_runner": 1},
+    ],
+)
+def test_a_layout_of_gpus_that_works(options):
+    build_config("GRPO", "DrawnShapes-v0", options, 0).validate()
 
 
 def test_update_from_dict_checks_keys_and_types():

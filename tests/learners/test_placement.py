@@ -1,12 +1,16 @@
 """What a run asks of a cluster, and the complaint where the cluster has it not; the GPUs are only declared. Slow: Ray."""
 
+import re
+from pathlib import Path
+
 import pytest
 import ray
 import torch
 
 from sharegrpo_rl.config import resolve
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.learners.placement import check_demand, demand
+from sharegrpo_rl.learners.placement import check_demand, demand, why_torch_sees_no_gpu
+from sharegrpo_rl.planning import gpus
 
 
 def config(**options):
@@ -81,3 +85,31 @@ def test_an_engine_without_a_gpu_of_its_own_is_refused(cluster, seen):
 def test_what_does_not_fit_is_refused_with_what_there_is(cluster, options, text):
     with pytest.raises(UserError, match=text):
         check_demand(config(**options))
+
+
+DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Wed Oct 30 01:31:22 UTC 2024\nGCC version: 12\n"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "words"),
+    [
+        (None, "580.65.06", "is built without CUDA"),
+        ("13.0", "550.127.05", r"the NVIDIA driver is 550.127.05, and torch .* \(CUDA 13.0\) needs 580 or newer"),
+        ("12.8", "470.1", "the NVIDIA driver is 470.1, .* needs 525 or newer"),
+        ("12.8", "550.127.05", r"\S"),
+    ],
+)
+def test_why_torch_sees_no_gpu(
+    cuda: str | None, driver: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "version"
+    file.write_text(DRIVER.format(driver))
+    monkeypatch.setattr(gpus, "_DRIVER_FILE", file)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    why = why_torch_sees_no_gpu()
+    assert re.search(words, why), why
+    assert gpus.driver_version() == driver
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES hides them" in why_torch_sees_no_gpu()

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
-import torch
 
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.planning import gpus
 from sharegrpo_rl.planning.gpus import GIB, GPUS, choose_gpu, parse_smi
 
 
@@ -58,31 +53,3 @@ def test_this_machine_s_gpu(text: str, memory_mib: int, speeds_of: str | None) -
 
 def test_an_answer_of_another_form_is_no_gpu() -> None:
     assert parse_smi("No devices were found") is None
-
-
-DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Wed Oct 30 01:31:22 UTC 2024\nGCC version: 12\n"
-
-
-@pytest.mark.parametrize(
-    ("cuda", "driver", "words"),
-    [
-        (None, "580.65.06", "is built without CUDA"),
-        ("13.0", "550.127.05", r"the NVIDIA driver is 550.127.05, and torch .* \(CUDA 13.0\) needs 580 or newer"),
-        ("12.8", "470.1", "the NVIDIA driver is 470.1, .* needs 525 or newer"),
-        ("12.8", "550.127.05", r"\S"),
-    ],
-)
-def test_why_torch_sees_no_gpu(
-    cuda: str | None, driver: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    file = tmp_path / "version"
-    file.write_text(DRIVER.format(driver))
-    monkeypatch.setattr(gpus, "_DRIVER_FILE", file)
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    why = gpus.why_torch_sees_no_gpu()
-    assert re.search(words, why), why
-    assert gpus.driver_version() == driver
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES hides them" in gpus.why_torch_sees_no_gpu()
