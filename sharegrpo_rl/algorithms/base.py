@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,8 @@ from sharegrpo_rl.rollouts.env_runner import render
 from sharegrpo_rl.rollouts.groups import keep_fitting
 
 COUNTED_ROWS = 2000  # first training rows that are checked for key steps
+
+logger = logging.getLogger(__name__)
 
 
 class RunAlgorithm(Algorithm):
@@ -95,6 +98,11 @@ class RunAlgorithm(Algorithm):
         self.config = config
         # Indices into the bank; over-long questions are left out. Before workers hold a GPU.
         self._questions = fitting_train_questions(config, self.bank, self.encoder)
+        if over_long := len(self.bank) - len(self._questions):
+            logger.warning(
+                "%s of %s training questions are longer than max_prompt_tokens and are left out; %s",
+                f"{over_long:,}", f"{len(self.bank):,}", self.encoder.make_room,
+            )  # fmt: skip
         super().setup(config)
         self.cursor = QuestionCursor(len(self._questions), self.seed)
         rewards_key_steps = {"key_steps", "key_steps_released"} & set(config.rewards)

@@ -284,7 +284,7 @@ class PromptEncoder:
         if len(prompt.input_ids) > self.settings.max_prompt_tokens:
             raise UserError(
                 f"a prompt has {len(prompt.input_ids)} tokens, more than max_prompt_tokens = {self.settings.max_prompt_tokens} "
-                f"(it begins {prompt.text[:60]!r}); raise max_prompt_tokens or {self.fewer_pixels}"
+                f"(it begins {prompt.text[:60]!r}); {self.make_room}"
             )
 
     def _process_pictures(self, questions: Sequence[Question]) -> dict[str, PixelInput]:
@@ -373,12 +373,16 @@ class PromptEncoder:
         return {"images": [pictures], **self.picture_limits}
 
     @property
-    def fewer_pixels(self) -> str:
-        """How a prompt's pictures are made to take fewer tokens, in words for an error."""
-        if self.has_grids and self.settings.max_pixels is None:
-            return f"set max_pixels below the model's own {self._pixel_range[1]}"
-        return (
-            "set max_pixels" if self.settings.max_pixels is None else f"lower max_pixels = {self.settings.max_pixels}"
+    def make_room(self) -> str:
+        """How longer questions fit, in words for a message."""
+        s = self.settings
+        raise_limit = f"raise max_prompt_tokens = {s.max_prompt_tokens}"
+        if self.image_processor is None:
+            return raise_limit
+        if s.max_pixels is not None:
+            return f"{raise_limit}, or lower max_pixels = {s.max_pixels}"
+        return f"{raise_limit}, or set max_pixels" + (
+            f" below the model's own {self._pixel_range[1]}" if self.has_grids else ""
         )
 
     def _process_picture(self, key: str, picture: Picture, limits: Mapping[str, Any]) -> PixelInput:

@@ -48,7 +48,7 @@ def fitting_questions(
     if not indices:
         raise UserError(
             f"{bank.name} ({bank.split}): all {len(bank)} questions are over-long (the first is {bank[0].id}); "
-            f"raise max_prompt_tokens = {encoder.settings.max_prompt_tokens}, or {encoder.fewer_pixels}"
+            f"{encoder.make_room}"
         )
     return indices[:limit]
 

@@ -1,5 +1,6 @@
 """Real runs on drawn shapes: build, train, evaluate, save, restore, remote runners, Tune. Minutes, therefore slow."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -98,14 +99,23 @@ def run(tmp_path_factory):
     algo.stop()
 
 
-def test_a_runner_in_another_folder_finds_relative_data(tmp_path, monkeypatch):
-    """Ray's workers run where it was started, not where the driver is."""
+def test_a_runner_in_another_folder_finds_relative_data(tmp_path, monkeypatch, caplog):
+    """Ray's workers run where it was started, not where the driver is. Questions that are left out are told."""
     write_two_answers(tmp_path / "mine" / "two", train=24, test=8)
+    rows = tmp_path / "mine" / "two" / "train.jsonl"
+    long = json.loads(rows.read_text().splitlines()[0]) | {
+        "id": "long",
+        "question": "Light or dark, " + "say it now " * 300,
+    }
+    with rows.open("a") as file:
+        file.write(json.dumps(long) + "\n")
     monkeypatch.chdir(tmp_path / "mine")
     options = {**OPTIONS, "env_config": {"data": "two"}, "num_env_runners": 1, "warm_start": None}
     algo = build_config("GRPO", "MultimodalQA-v0", options, 0).build_algo()
     try:
         assert algo.config.env_config["data"] == str(tmp_path / "mine" / "two")
+        assert "1 of 25 training questions are longer than max_prompt_tokens and are left out; " in caplog.text
+        assert "raise max_prompt_tokens = 400, or lower max_pixels = 784" in caplog.text
         assert algo.train()["env_runner_losses"] == 0
     finally:
         algo.stop()
