@@ -65,13 +65,13 @@ def _look(folder: Path, limit: int) -> dict[str, float]:
     options = {"env_config": {"data": str(folder / "data")}, "model": str(folder / "model"), "max_prompt_tokens": limit}
     config = build_config("GRPO", "MultimodalQA-v0", options, 0)
     started = time.perf_counter()
-    run_data.check_run_data(config)
+    digest = run_data.check_run_data(config)["train"]
     walked = time.perf_counter()
     bank = make_env(config.env, config.train_env_config(), check=False).bank
     encoder = PromptEncoder(load_processor(config.model), run_data.prompt_settings(config))
     assert encoder.fingerprint
     loaded = time.perf_counter()
-    fitting = run_data.fitting_train_questions(config, bank, encoder)
+    fitting = run_data.fitting_train_questions(config, bank, encoder, digest)
     ended = time.perf_counter()
     return {"walk_s": walked - started, "lengths_s": ended - loaded, "over_long": len(bank) - len(fitting)}
 

@@ -23,7 +23,13 @@ from ray.tune import PlacementGroupFactory
 from sharegrpo_rl.algorithms.config import RunConfig
 from sharegrpo_rl.algorithms.model_source import module_config, prepare_model
 from sharegrpo_rl.algorithms.recovery import Recovery
-from sharegrpo_rl.algorithms.run_data import fitting_train_questions, make_run_env, prompt_settings, use_absolute_paths
+from sharegrpo_rl.algorithms.run_data import (
+    check_run_data,
+    fitting_train_questions,
+    make_run_env,
+    prompt_settings,
+    use_absolute_paths,
+)
 from sharegrpo_rl.config import RunOptions
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
 from sharegrpo_rl.config.user_code import UserCode
@@ -81,6 +87,7 @@ class RunAlgorithm(Algorithm):
         start_ray(self.options)
         check_demand(self.options)  # before the warm start
         config.model_folder, self._warm_start_report = prepare_model(config)  # and the data before that
+        digest = check_run_data(config).get("train")
         if not config.one_process():
             use_absolute_paths(config)
         self._env = make_env(
@@ -97,7 +104,7 @@ class RunAlgorithm(Algorithm):
         config.freeze()
         self.config = config
         # Indices into the bank; over-long questions are left out. Before workers hold a GPU.
-        self._questions = fitting_train_questions(config, self.bank, self.encoder)
+        self._questions = fitting_train_questions(config, self.bank, self.encoder, digest)
         if over_long := len(self.bank) - len(self._questions):
             logger.warning(
                 "%s of %s training questions are longer than max_prompt_tokens and are left out; %s",

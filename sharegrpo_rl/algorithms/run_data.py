@@ -105,13 +105,14 @@ def check_run_data(config: AlgorithmConfig) -> dict[str, str]:
     return {split: "+".join(report.digest for report in _REPORTS[key][split]) for split in SPLITS}
 
 
-def fitting_train_questions(config: AlgorithmConfig, bank: QuestionBank, encoder: PromptEncoder) -> list[int]:
+def fitting_train_questions(
+    config: AlgorithmConfig, bank: QuestionBank, encoder: PromptEncoder, digest: str | None
+) -> list[int]:
     """Indices of the training questions that fit into `max_prompt_tokens`; looked for once for the same rows and model.
 
-    UserError where none does.
+    digest: of the split's rows and pictures, from `check_run_data`. UserError where no question fits.
     """
-    transformed = config.transform_probability > 0
-    digest, model = check_run_data(config).get("train"), encoder.fingerprint
+    transformed, model = config.transform_probability > 0, encoder.fingerprint
     if not digest or model is None:
         return fitting_questions(bank, encoder, transformed)
     parts = [digest, model, config.env, config.train_env_config(), len(bank), transformed, sources_digest()]

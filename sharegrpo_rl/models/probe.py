@@ -180,14 +180,16 @@ def _distance(
 
 def engine_fault(policy: Policy, packs: Sequence[PromptPack]) -> str | None:
     """How the log-probs that an engine sampled these packs with differ from the trainer's; None where they do not."""
-    model = unwrapped(policy.model)
+    model, kept = unwrapped(policy.model), policy.logprob_temperature
     was_training = model.training
     model.eval()
+    policy.logprob_temperature = None  # that of the engine, even where training takes another
     try:
         with torch.no_grad():
             found = policy.logprobs(packs).logprobs.cpu()
     finally:
         model.train(was_training)
+        policy.logprob_temperature = kept
     own = [torch.from_numpy(np.concatenate([c.sampler_logprobs for c in pack.completions])) for pack in packs]
     apart, limit = _distance(found, own, model.dtype)
     return (

@@ -375,15 +375,13 @@ class PromptEncoder:
     @property
     def make_room(self) -> str:
         """How longer questions fit, in words for a message."""
-        s = self.settings
-        raise_limit = f"raise max_prompt_tokens = {s.max_prompt_tokens}"
+        raise_limit, most = f"raise max_prompt_tokens = {self.settings.max_prompt_tokens}", self.settings.max_pixels
         if self.image_processor is None:
             return raise_limit
-        if s.max_pixels is not None:
-            return f"{raise_limit}, or lower max_pixels = {s.max_pixels}"
-        return f"{raise_limit}, or set max_pixels" + (
-            f" below the model's own {self._pixel_range[1]}" if self.has_grids else ""
-        )
+        if most is not None:
+            return f"{raise_limit}, or lower max_pixels = {most}"
+        own = f" below the model's own {self._pixel_range[1]}" if self.has_grids else ""
+        return f"{raise_limit}, or set max_pixels{own}"
 
     def _process_picture(self, key: str, picture: Picture, limits: Mapping[str, Any]) -> PixelInput:
         """One at a time: each of the processor's steps holds a copy of everything it gets."""

@@ -41,7 +41,9 @@ def test_a_family_with_a_processor_of_its_own(family, tmp_path, monkeypatch):
     assert not policy.encoder.has_grids
     generator = started(policy, tmp_path / "model")
     try:
+        policy.logprob_temperature = 1.3  # of training alone, as in StepGRPO's released code
         generator.check()
+        policy.logprob_temperature = None
         rng = np.random.default_rng(0)
         pictures = tuple(rng.integers(0, 255, shape, dtype=np.uint8) for shape in ((56, 42, 3), (70, 126, 3)))
         asked = [Question("How many?"), Question("What?", pictures[:1]), Question("Which?", pictures)]

@@ -197,26 +197,25 @@ def _start(folder: str, policy: Policy, settings: EngineSettings, **arguments: A
     if on_cpu:
         # After a chunk of a prompt vLLM rewinds the request's generator, which a CPU's cannot: no chunked prefill.
         arguments |= {"block_size": CPU_BLOCK, "enable_chunked_prefill": False}
-        # Without chunks it keeps the states of hybrid models for no prefix.
-        arguments["enable_prefix_caching"] = not keeps_states(unwrapped(policy.model))
+    # Without chunks it keeps the states of hybrid models for no prefix.
+    arguments["enable_prefix_caching"] = not (on_cpu and keeps_states(unwrapped(policy.model)))
+    if settings.tensor_parallel_size > 1:
+        arguments["distributed_executor_backend"] = "mp"  # in a trial of Tune it would choose Ray's
     try:
         return LLM(
             model=folder,
             generation_config="vllm",  # not the folder's own sampling settings
             tensor_parallel_size=settings.tensor_parallel_size,
-            distributed_executor_backend="mp"
-            if settings.tensor_parallel_size > 1
-            else None,  # in a trial it would take Ray's
             gpu_memory_utilization=settings.gpu_memory_utilization,
             kv_cache_memory_bytes=None if cache_gb is None else int(cache_gb * GIB),
             enforce_eager=on_cpu if settings.enforce_eager is None else settings.enforce_eager,
             enable_sleep_mode=settings.sleep,
-            **{"enable_prefix_caching": True, **arguments},
             logprobs_mode="processed_logprobs",
             logits_processors=["sharegrpo_rl.generation.vllm.generator:BannedIds"],
             weight_transfer_config={"backend": BACKEND},
             worker_extension_cls="sharegrpo_rl.generation.vllm.engine.KnowsBuckets",
             use_tqdm_on_load=False,
+            **arguments,
         )
     except Exception as error:  # whatever a model that vLLM does not know makes it raise
         raise UserError(f"config.engine: vLLM does not start with {folder!r} ({reason_of(error)})") from error
@@ -225,11 +224,8 @@ def _start(folder: str, policy: Policy, settings: EngineSettings, **arguments: A
 def reason_of(error: Exception) -> str:
     """An error in words for one line; its class too, unless it is one that is told to users."""
     words = " ".join(str(error).split())[:300]
-    return (
-        words
-        if isinstance(error, ValueError | RuntimeError | OSError) and words
-        else f"{type(error).__name__}: {words}"
-    )
+    is_told = isinstance(error, ValueError | RuntimeError | OSError) and words
+    return words if is_told else f"{type(error).__name__}: {words}"
 
 
 def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
@@ -241,11 +237,8 @@ def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
         "limit_mm_per_prompt": {"image": images_per_prompt, "video": 0},
         "mm_processor_cache_gb": 0,
     }
-    if encoder.has_grids:
-        arguments |= {
-            "mm_processor_kwargs": encoder.picture_limits,
-            "mm_device_do_normalize": False,
-        }  # ours are normalized
+    if encoder.has_grids:  # pictures come processed, and normalized already
+        arguments |= {"mm_processor_kwargs": encoder.picture_limits, "mm_device_do_normalize": False}
     return arguments
 
 
