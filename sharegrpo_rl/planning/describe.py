@@ -159,6 +159,8 @@ def _time(seconds: Seconds | None) -> str:
     phases = "learning"
     if seconds.generating:
         phases = f"generating {_duration(seconds.generating)}, learning {_duration(seconds.learning)}"
+    if seconds.syncing >= 1:
+        phases += f", weight sync {_duration(seconds.syncing)}"
     return (
         f"time, a rough estimate: {_duration(seconds.iteration)} an iteration ({phases}), "
         f"{_duration(seconds.run)} in all. Assumed: {'; '.join(seconds.assumptions)}"

@@ -15,15 +15,18 @@ MFU = 0.3  # of a learner step (measured on an H200 with a 3B model: 0.29 to 0.3
 PREFILL_MFU = 0.4  # (assumed)
 BANDWIDTH = {"vllm": 0.6, "hf": 0.2}  # share of the memory's speed that decoding gets (assumed)
 MAX_SEQUENCES = 256  # that an engine decodes at once
+SYNC = 1.0  # seconds a GB of new weights to remote engines (measured between two processes on a CPU, not on GPUs)
+RENDER = 0.045 / 1e6  # seconds a pixel in a runner's image processor, one thread (measured on pictures of 1 MP)
 FLOAT32_SPEED = 1 / 16  # of bfloat16's operations
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Wall seconds of one iteration and its two phases, and of the whole run."""
+    """Wall seconds of one iteration and its phases, and of the whole run. `syncing`: new weights on their way to engines."""
 
     generating: float
     learning: float
+    syncing: float
     iteration: float
     run: float
     assumptions: tuple[str, ...]
@@ -38,7 +41,10 @@ def estimate_seconds(
     flops = gpu.flops * (FLOAT32_SPEED if train.itemsize == 4 else 1)
     learning = step_operations(config, sizes, train, work) / (train.ranks * flops * MFU)
     generating = _generating(config, sizes, work, flops, gpu.bandwidth, kv_cache) if work.samples else 0.0
-    iteration = max(generating, learning) if config.get("max_staleness", 0) else generating + learning
+    generating += _rendering(config, sizes, work)
+    syncing = SYNC * _sent_bytes(config, sizes, train) / 1e9
+    both = max(generating, learning) if config.get("max_staleness", 0) else generating + learning
+    iteration = both + syncing
     assumptions = [
         f"prompts of {work.prompt:,} tokens, completions of {work.completion:,}",
         f"the learner at {MFU:.0%} of {gpu.flops / 1e12:.0f} TFLOP/s",
@@ -48,19 +54,38 @@ def estimate_seconds(
         assumptions.append(
             f"decoding ({engine}) at {BANDWIDTH[engine]:.0%} of {speed:.2f} TB/s, prefill at {PREFILL_MFU:.0%}"
         )
-    assumptions.append("weight sync, grading, evaluation and checkpoints not counted")
-    return Seconds(generating, learning, iteration, iteration * work.iterations, tuple(assumptions))
+    if syncing:
+        assumptions.append(f"weight sync at {SYNC:g} s a GB")
+    assumptions.append("grading, evaluation and checkpoints not counted")
+    return Seconds(generating, learning, syncing, iteration, iteration * work.iterations, tuple(assumptions))
+
+
+def _rendering(config: Mapping[str, Any], sizes: ModelSizes, work: Workload) -> float:
+    """The image processor over an iteration's distinct pictures, which each runner does before its engine begins."""
+    if sizes.vision is None or not work.samples:
+        return 0.0
+    return RENDER * work.patches * sizes.vision.patch**2 * _distinct_images(work) / max(1, config["num_env_runners"])
+
+
+def _sent_bytes(config: Mapping[str, Any], sizes: ModelSizes, train: Training) -> float:
+    """Of new weights, an iteration, from learners to engines in other processes; adapters alone are next to nothing."""
+    if not config["num_env_runners"] or not (train.parameters and config.get("num_generations")):
+        return 0.0
+    return 0.0 if train.adapters else train.itemsize * train.parameters
 
 
 def step_operations(config: Mapping[str, Any], sizes: ModelSizes, train: Training, work: Workload) -> float:
     """Operations of the learner in one iteration, over all ranks: two for each weight and token of a forward pass."""
-    language, vision, head = _forward(sizes, work)
+    pieces = work.pieces(config["max_tokens_per_microbatch"])
+    language, vision, head = _forward(sizes, work, pieces, pieces if train.sharded else 1)
     again = 1 if train.checkpointing == "full" else 0
     backward = 1 if train.adapters else 2
     encoded = 3 + again if train.trains("vision tower") else 1
     once = language * (1 + again + backward) + vision * encoded + head * (2 + backward)
-    # Passes without gradient: old log-probs (of all minibatches but the first), and the reference's.
-    old = 1 - 1 / work.minibatches if work.samples else 0.0
+    # Passes without gradient: old log-probs (where samples are corrected for, of all minibatches; else of all but the
+    # first), and the reference's.
+    first = 0 if _corrects(config) else 1 / work.minibatches
+    old = 1 - first if work.samples else 0.0
     inference = old + (work.epochs if uses_reference(config) else 0)
     return work.epochs * once + inference * (language + vision + head)
 
@@ -70,20 +95,35 @@ def model_operations(sizes: ModelSizes, work: Workload) -> float:
     return 3 * sum(_forward(sizes, work))
 
 
-def attention_operations(sizes: ModelSizes, work: Workload) -> float:
+def _corrects(config: Mapping[str, Any]) -> bool:
+    """Are samples weighted for the policy that they came from, as `GRPOOptions.correction` decides it?"""
+    chosen = config.get("rollout_correction", "none")
+    if chosen != "auto":
+        return chosen != "none"
+    other = config["top_p"] < 1 or config["logprob_temperature"] not in (None, config["temperature"])
+    return other or config["max_staleness"] > 0
+
+
+def attention_operations(sizes: ModelSizes, work: Workload, pieces: int = 1) -> float:
     """Operations of attention in a forward pass: a token attends to what precedes it, on average half of its own part."""
-    prompt = work.prompts * work.prompt_runs * work.prompt * work.prompt / 2
+    prompt = pieces * work.prompts * work.prompt_runs * work.prompt * work.prompt / 2
     completions = work.prompts * work.rows * work.completion * (work.prompt + work.completion / 2)
     return 4 * sizes.text.attending * sizes.text.heads * sizes.text.head_dim * (prompt + completions)
 
 
-def _forward(sizes: ModelSizes, work: Workload) -> tuple[float, float, float]:
-    """Operations of one forward over an iteration's packs: layers, images, output head."""
-    sampled, prompts = work.prompts * work.rows * work.completion, work.prompts * work.prompt_runs * work.prompt
+def _forward(sizes: ModelSizes, work: Workload, pieces: int = 1, encodes: int = 1) -> tuple[float, float, float]:
+    """Operations of one forward over an iteration's packs: layers, images, output head.
+
+    pieces: how often a cut pack's prompt runs; encodes: how often its images do, for a sharded tower has no memory of them.
+    """
+    sampled, prompts = (
+        work.prompts * work.rows * work.completion,
+        work.prompts * work.prompt_runs * work.prompt * pieces,
+    )
     layers = 2 * sizes.active_layer * sizes.text.layers * (prompts + sampled)
-    distinct = _images(sizes, work)
+    distinct = _images(sizes, work) * encodes
     images = distinct if work.prompt_runs == 1 else distinct * work.prompts * work.rows / _distinct_images(work)
-    return layers + attention_operations(sizes, work), images, 2 * sizes.embedding * sampled
+    return layers + attention_operations(sizes, work, pieces), images, 2 * sizes.embedding * sampled
 
 
 def _images(sizes: ModelSizes, work: Workload) -> float:

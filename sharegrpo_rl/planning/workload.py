@@ -83,6 +83,13 @@ class Workload:
         """Tokens that run through the model for one prompt and its completions."""
         return self.prompt_runs * self.prompt + self.rows * self.completion
 
+    def pieces(self, max_tokens_per_microbatch: int) -> int:
+        """Into how many parts a pack is cut that a micro-batch has no room for; each runs the prompt again."""
+        budget = max(max_tokens_per_microbatch, self.longest)
+        if self.prompt_runs > 1 or self.pack <= budget:
+            return 1
+        return ceil(self.rows * self.completion / max(self.completion, budget - self.prompt))
+
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence: prompt and completion at their limits."""

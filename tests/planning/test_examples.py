@@ -21,6 +21,7 @@ GPUS_IN_ALL = {
     "share_grpo/multimodal_qa-qwen2_5_vl_3b-24gb": 1,
     "share_grpo/multimodal_qa-qwen2_5_vl_7b": 1,
     "share_grpo/multimodal_qa-qwen2_5_vl_7b-8gpus": 8,
+    "share_grpo/multimodal_qa-qwen2_5_vl_7b-8gpus-one_step_ahead": 8,
     "share_grpo/multimodal_qa-qwen3_5_9b": 1,
     "share_grpo/multimodal_qa-qwen3_vl_8b": 1,
     "share_grpo/multimodal_qa-qwen2_5_vl_32b-32gpus": 32,
@@ -58,6 +59,24 @@ def test_the_paper_s_runs_differ_from_their_rows_in_machines_alone(model: str, r
     resources |= {"engine", "vllm", "max_tokens_per_microbatch", "checkpoint_interval", "learner_commit_interval"}
     assert {key for key, value in ours.config.items() if paper.config[key] != value} <= resources
     assert ours.stop == paper.stop
+
+
+def test_one_step_ahead_idles_less() -> None:
+    """The same run but for the key; its header says what the plan does."""
+    plain, ahead = (
+        load_run(list_examples()[f"share_grpo/multimodal_qa-qwen2_5_vl_7b-8gpus{name}"])
+        for name in ("", "-one_step_ahead")
+    )
+    assert {key for key, value in ahead.config.items() if plain.config[key] != value} == {"max_staleness"}
+    sizes = known_sizes(plain.config["model"])
+    assert sizes is not None
+    minutes = []
+    for spec in (plain, ahead):
+        seconds = estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, GPUS["h100-80"])).seconds
+        assert seconds is not None
+        minutes.append(seconds.iteration / 60)
+    header = list_examples()["share_grpo/multimodal_qa-qwen2_5_vl_7b-8gpus-one_step_ahead"].read_text()
+    assert f"By the plan {minutes[1]:.1f} minutes an iteration instead of {minutes[0]:.1f}" in header
 
 
 KNOWN_BY_NAME = [

@@ -36,7 +36,9 @@ def test_operations_are_those_that_a_step_runs(
     prompt, patches = len(packs[0].prompt.input_ids), 16
     work = Workload(prompt, 30, prompt, 30, patches, 3, 1, 6, 6, 1, 1, 1, True, prompt_runs)
     train = Training(2, sizes.parameters, False, 1, False, False, False, None)
-    counted = step_operations({}, sizes, train, work) - 3 * attention_operations(sizes, work)  # torch does not count it
+    counted = step_operations({"max_tokens_per_microbatch": 16_384}, sizes, train, work) - 3 * attention_operations(
+        sizes, work
+    )  # torch does not count it
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
@@ -64,14 +66,14 @@ def test_twice_the_learners_learn_in_half_the_time() -> None:
     assert four is not None
     assert two.learning == pytest.approx(2 * four.learning)
     assert two.generating == four.generating
-    assert two.run == pytest.approx(10 * (two.generating + two.learning))
+    assert two.run == pytest.approx(10 * (two.generating + two.learning + two.syncing))
 
 
 def test_rollouts_one_step_ahead_overlap() -> None:
     apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2}
     seconds = estimate_run(request_for(max_staleness=1, **apart)).seconds
     assert seconds is not None
-    assert seconds.iteration == max(seconds.generating, seconds.learning)
+    assert seconds.iteration == max(seconds.generating, seconds.learning) + seconds.syncing
 
 
 def test_a_reference_and_later_minibatches_take_forwards() -> None:
@@ -82,4 +84,34 @@ def test_a_reference_and_later_minibatches_take_forwards() -> None:
 
     assert learning(kl_coeff=0.1) > learning()
     assert learning(minibatch_size=4) > learning(minibatch_size=16)
+    # What is corrected for takes the first minibatch's log-probs in a pass of its own: a third of its step's forward.
+    assert learning(max_staleness=1, num_env_runners=1) == pytest.approx(learning(rollout_correction="truncate"))
+    assert learning(rollout_correction="truncate") > learning()
+    assert learning(temperature=0.9, logprob_temperature=1.0) > learning()
     assert learning(activation_checkpointing="full") > learning()
+
+
+def test_a_pack_that_is_cut_runs_its_prompt_again() -> None:
+    """12 completions of 1,024 tokens behind a prompt of 1,593: two parts of at most 8,192."""
+    config = request_for().config
+    work = replace(Workload.from_config(config, QWEN["7B"], 10), prompt=1593, completion=1024, rows=12, patches=0)
+    assert (work.pieces(16_384), work.pieces(8192), work.pieces(4096)) == (1, 2, 5)
+    train = Training(2, QWEN["7B"].parameters, False, 1, False, False, False, "none")
+    whole, cut = (
+        step_operations({"max_tokens_per_microbatch": budget}, QWEN["7B"], train, work) for budget in (16_384, 8192)
+    )
+    unique, again = 1593 + 12 * 1024, 2 * 1593 + 12 * 1024
+    assert cut / whole == pytest.approx(again / unique, rel=0.05)
+
+
+def test_new_weights_take_a_second_a_gigabyte_on_their_way_to_engines() -> None:
+    apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2}
+    sent, adapters, nowhere = (
+        estimate_run(request_for(**config)).seconds
+        for config in (apart, {**apart, "lora": {"r": 8, "target_modules": ["language"]}}, {"engine": "vllm"})
+    )
+    assert sent is not None
+    assert adapters is not None
+    assert nowhere is not None
+    assert sent.syncing == pytest.approx(2 * QWEN["7B"].total / 1e9)
+    assert adapters.syncing == nowhere.syncing == 0
