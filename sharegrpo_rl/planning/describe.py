@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from sharegrpo_rl.planning.estimate import EstimateRequest, Process, RunEstimate
+from sharegrpo_rl.planning.estimate import EstimateRequest, Process, RunEstimate, Storage
 from sharegrpo_rl.planning.gpus import GIB, MIB
 from sharegrpo_rl.planning.memory import ALWAYS
 from sharegrpo_rl.planning.remedies import Changes
@@ -60,6 +60,8 @@ def print_estimate(
         work.add_row(figure, f"{number:,}")
     console.print(work)
     say()
+    console.print(_storage(estimate.storage), markup=False, highlight=False)
+    say()
     console.print(_time(estimate.seconds), markup=False, highlight=False)
 
 
@@ -107,6 +109,7 @@ def as_json(request: EstimateRequest, estimate: RunEstimate, proposals: Mapping[
         "notes": list(estimate.notes),
         "work": work_figures(estimate),
         "seconds": vars(estimate.seconds) if estimate.seconds else None,
+        "storage": vars(estimate.storage),
     }
 
 
@@ -151,6 +154,15 @@ def _parts_table(p: Process) -> Table:
         table.add_row(part.name, amount, "" if part.phase == ALWAYS else part.phase, part.how)
     table.add_row("peak", f"{p.total / unit:.1f}", p.peak_phase, "", style="bold")
     return table
+
+
+def _storage(storage: Storage) -> str:
+    lines = [f"disk: {memory_size(storage.checkpoint)} a checkpoint, up to {storage.checkpoints} at a time"]
+    if storage.commit:
+        lines.append(f"{memory_size(storage.commit)} a commit of the learners, up to {storage.commits}")
+    return (
+        f"{'; '.join(lines)}\nhost memory while the model is loaded: {memory_size(storage.loading)}, all nodes together"
+    )
 
 
 def _time(seconds: Seconds | None) -> str:

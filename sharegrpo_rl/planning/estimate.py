@@ -81,6 +81,30 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """Bytes outside the GPUs. `loading`: of host memory, while all processes of a run on one node load the model."""
+
+    checkpoint: int
+    checkpoints: int  # at most, with the best one and the one that is being written
+    commit: int  # of remote learners, each time
+    commits: int
+    loading: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], sizes: ModelSizes, train: Training) -> Storage:
+        """Of a resolved config; frozen weights are in a checkpoint's Hugging Face folder alone."""
+        models = max(1, config["num_learners"]) * (2 if train.reference else 1) + config["num_env_runners"]
+        remote = config["num_learners"] > 0
+        return cls(
+            checkpoint=train.committed_bytes + sizes.total * train.itemsize,
+            checkpoints=config["checkpoints_to_keep"] + 2,
+            commit=train.committed_bytes if remote else 0,
+            commits=2 if remote else 0,
+            loading=models * sizes.total * train.itemsize,
+        )
+
+
+@dataclass(frozen=True)
 class RunEstimate:
     """Memory, work and time of a run. `problems`: settings that contradict each other; `notes`: what was assumed."""
 
@@ -88,6 +112,7 @@ class RunEstimate:
     work: Workload
     trained: int  # parameters
     seconds: Seconds | None
+    storage: Storage
     compared: bool  # with a GPU's memory
     problems: tuple[str, ...]
     notes: tuple[str, ...]
@@ -128,6 +153,7 @@ def estimate_run(request: EstimateRequest) -> RunEstimate:
         work=work,
         trained=train.parameters,
         seconds=seconds,
+        storage=Storage.from_config(config, sizes, train),
         compared=request.gpu is not None,
         problems=tuple([*layout_problems(config), *_too_slow(config, seconds)]),
         notes=tuple(notes),

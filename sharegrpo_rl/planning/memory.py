@@ -84,6 +84,11 @@ class Training:
     def parameters(self) -> int:
         return sum(self.trained.values())
 
+    @property
+    def committed_bytes(self) -> int:
+        """On disk, what training goes on from: each trained weight and its two moments, in float32."""
+        return 12 * self.parameters
+
     def trains(self, part: str) -> bool:
         return self.trained.get(part, 0) > 0
 
