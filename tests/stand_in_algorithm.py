@@ -124,6 +124,9 @@ class StandIn:
         time.sleep(self.slow)
         (Path(path) / "state2.json").write_text(json.dumps(state))
 
+    def check_storage(self, folder: Path) -> None:
+        """In this process."""
+
     def restore_from_path(self, path: str) -> None:
         assert Path(path).is_absolute()
         state = json.loads((Path(path) / "state.json").read_text())

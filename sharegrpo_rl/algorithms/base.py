@@ -176,6 +176,10 @@ class RunAlgorithm(Algorithm):
         generate = greedy_generate(self.encoder, self.recovery.run(self.evaluated_generator), c.max_completion_tokens)
         return evaluate(env, generate, limit=c.evaluation_questions, batch=c.evaluation_batch, blind=blind)
 
+    def check_storage(self, folder: Path) -> None:
+        """UserError where a remote learner does not see the run's folder."""
+        self.recovery.run(lambda: self.learner_group.check_storage(folder))
+
     def make_generator(self, policy: Policy) -> Generator:
         """The generator over this process's model."""
         return HFGenerator(policy)

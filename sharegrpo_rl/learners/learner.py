@@ -247,6 +247,9 @@ class VLMLearnerGroup(LearnerGroup):
         else:
             super().restore_from_path(path, *args, **kwargs)
 
+    def check_storage(self, folder: Path) -> None:
+        """UserError where a learner does not see a folder of the driver's, in which checkpoints are to be."""
+
     def _write(self, folder: Path) -> None:
         write_checkpoint(self.local_learner, folder)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,19 @@ class TrainLearnerGroup(VLMLearnerGroup):
             raise UserError(
                 "num_learners: this state of a learner is in RLlib's own form, which only a learner in the driver can load; "
                 "resume with num_learners: 0, and save again"
+            )
+
+    @override(VLMLearnerGroup)
+    def check_storage(self, folder: Path) -> None:
+        """Each rank reads a token that is written here: a folder of that name may be on another disk there."""
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".seen-", suffix=".txt") as file:
+            file.write(token := uuid.uuid4().hex)
+            file.flush()
+            seen = self._call("sees", {"file": str(Path(file.name).absolute()), "token": token})
+        if blind := [member.where for member, sees in zip(self._group.members, seen, strict=True) if not sees]:
+            raise UserError(
+                f"--storage-path: {folder.absolute()} is not the same folder on {'; '.join(blind)}, where learners are to write "
+                "their part of checkpoints; name one on a disk that all nodes mount"
             )
 
     @override(VLMLearnerGroup)

@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from sharegrpo_rl.training.sharding import Ranks
 
 COMMIT_FILE = "iteration.json"
 HEARTBEAT_SECONDS = 5.0
+SEEN_SECONDS = 10
 
 
 def learner_loop(config: dict[str, Any]) -> None:
@@ -98,7 +100,18 @@ class Heartbeat:
 class LearnerWorker:
     """A VLMLearner in a worker of Ray Train. `attempt` numbers the worker group, since a run may have several in turn."""
 
-    commands = ("fetch", "update", "reference_kl", "module_state", "weight_part", "save", "restore", "export", "commit")
+    commands = (
+        "sees",
+        "fetch",
+        "update",
+        "reference_kl",
+        "module_state",
+        "weight_part",
+        "save",
+        "restore",
+        "export",
+        "commit",
+    )
 
     def __init__(self, config: AlgorithmConfig, module_spec: RLModuleSpec, attempt: str) -> None:
         keep_freed_memory()
@@ -129,6 +142,15 @@ class LearnerWorker:
     def parameter_table(self) -> list[tuple[str, int, int]]:
         """(part, parameters, trainable parameters) of the whole model."""
         return parameter_table(self.learner.rl_module.model)
+
+    def sees(self, file: str, token: str) -> bool:
+        """Is a file of the driver's here too? A shared disk may show it late."""
+        for _ in range(SEEN_SECONDS):
+            with suppress(OSError):
+                if Path(file).read_text(encoding="utf-8") == token:
+                    return True
+            time.sleep(1)
+        return False
 
     def fetch(self, share: list[ray.ObjectRef]) -> str | None:
         """Get this rank's share of the next command ready; the reason where its pixels are lost.

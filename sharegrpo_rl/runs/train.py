@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -39,6 +40,8 @@ class TrainableAlgorithm(Protocol):
     def warm_start_report(self) -> dict[str, Any] | None: ...
 
     def save_to_path(self, path: str) -> Any: ...
+
+    def check_storage(self, folder: Path) -> None: ...
 
     def restore_from_path(self, path: str) -> Any: ...
 
@@ -176,6 +179,7 @@ class _Training:
         self.build_seconds = self.seconds()
         failed = True
         try:
+            algorithm.check_storage(folder.path)
             if checkpoint is not None:
                 algorithm.restore_from_path(str(checkpoint.path.absolute()))
                 self.started -= checkpoint.seconds

@@ -162,6 +162,7 @@ class SearchTrial(Trainable):
         if self._algorithm is None:
             self._algorithm = self.shared.build(self.spec, self.shared.seed)
             self._stack.callback(self._algorithm.stop)
+            self._algorithm.check_storage(self.folder.path)
             checkpoint = self.folder.latest_checkpoint()
             if checkpoint is not None:
                 self._algorithm.restore_from_path(str(checkpoint.path.absolute()))

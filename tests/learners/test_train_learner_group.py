@@ -227,6 +227,21 @@ def test_a_learner_that_cannot_be_built_says_why(build, tmp_path):
         build(num_learners=1, model=str(tmp_path))
 
 
+def test_a_folder_that_a_learner_does_not_see_is_named(build, tmp_path, monkeypatch):
+    group = build(num_learners=2)
+    group.check_storage(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (_, pid), call = processes(group), group._call
+    monkeypatch.setattr(  # on the second one's disk there is no such file
+        group, "_call", lambda name, arguments: call(name, [arguments, {**arguments, "file": str(tmp_path / "other")}])
+    )
+    with pytest.raises(
+        UserError, match=rf"storage-path: {tmp_path} is not the same folder on node \S+, pid {pid}, where"
+    ):
+        group.check_storage(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_silent_learner_is_named(build, batches):
     before = held()
     group = build(num_learners=1)
