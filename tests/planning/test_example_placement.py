@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
@@ -38,10 +39,16 @@ def nodes_of(group: PlacementGroup) -> list[str]:
     return list(placement_group_table(group)["bundles_to_node_id"].values())
 
 
-def test_learners_and_runners_have_room_beside_each_other(example_and_nodes: tuple[str, int]) -> None:
+def test_learners_and_runners_have_room_beside_each_other(
+    example_and_nodes: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # else the declared GPUs are found to be none
     name, nodes = example_and_nodes
     spec = load_run(find_run_file(name))
-    config = build_config(spec.run, spec.env, {**spec.config, "engine": "hf"}, 0)  # vLLM need not be installed here
+    monkeypatch.setattr(
+        "sharegrpo_rl.algorithms.config.check_engine", lambda engine: None
+    )  # vLLM need not be installed
+    config = build_config(spec.run, spec.env, spec.config, 0)
     check_demand(spec.options)
     runners = ALGORITHMS[spec.run].default_resource_request(config.to_dict())()
     learners = placement_group(
