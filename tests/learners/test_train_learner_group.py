@@ -227,8 +227,8 @@ def test_a_learner_that_cannot_be_built_says_why(build, tmp_path):
         build(num_learners=1, model=str(tmp_path))
 
 
-def test_a_folder_that_a_learner_does_not_see_is_named(build, tmp_path, monkeypatch):
-    group = build(num_learners=2)
+def test_a_folder_that_a_learner_does_not_see_is_named(pair, tmp_path, monkeypatch):
+    group = pair.group
     group.check_storage(tmp_path)
     assert not list(tmp_path.iterdir())
     (_, pid), call = processes(group), group._call
@@ -250,7 +250,7 @@ def test_a_silent_learner_is_named(build, batches):
     group._options = group._options.model_copy(update={"learner_timeout_s": 1.0})
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(
-        LearnerError, match=rf"no answer to update within 1 s from learner 0 \(.*pid {pid}\).*raise learner_timeout_s"
+        LearnerError, match=rf"no answer to fetch within 1 s from learner 0 \(.*pid {pid}\).*raise learner_timeout_s"
     ):
         group.update(batches[0])
     group.shutdown()
