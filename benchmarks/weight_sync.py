@@ -47,7 +47,7 @@ LIMIT = 64  # tokens of a prompt and of a completion: nothing is generated
 class Host:
     """The other process: an engine that takes parts as an env runner does, and arrays to copy into."""
 
-    take_part = VLLMEnvRunner.take_part
+    take_part, prepare = VLLMEnvRunner.take_part, VLLMEnvRunner.prepare
 
     def __init__(self, folder: str) -> None:
         from sharegrpo_rl.config.run import VLLMOptions
