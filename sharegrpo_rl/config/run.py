@@ -90,9 +90,7 @@ class VLLMOptions(Options):
     kv_cache_gb: float | None = option(
         None, "size of the KV cache; null = what gpu_memory_utilization leaves, or 1 without a GPU", unit="GiB", gt=0
     )
-    start_timeout_s: float = option(
-        3600.0, "longest wait for remote engines to start: download, load, compile", unit="seconds", gt=0
-    )
+    start_timeout_s: float = option(3600.0, "longest wait for remote engines to start", unit="seconds", gt=0)
     enforce_eager: bool | None = option(None, "no CUDA graphs and no torch.compile; null = true only without a GPU")
     lora: Literal["auto", "adapter", "merged"] = option(
         "auto",
@@ -492,10 +490,7 @@ class GRPOOptions(RunOptions):
     @property
     def correction(self) -> str:
         """The rollout correction in effect: `auto` is on where sampler and trainer are known to differ."""
-        if self.rollout_correction != "auto":
-            return self.rollout_correction
-        other_policy = self.top_p < 1 or self.logprob_temperature not in (None, self.temperature)
-        return "truncate" if other_policy or self.max_staleness else "none"
+        return correction_of(vars(self))
 
     @property
     def level(self) -> str:
@@ -586,6 +581,14 @@ class GRPOOptions(RunOptions):
                 "kl_schedule_steps: the KL schedule needs the planned number of optimizer steps; "
                 "set it, or total_steps (run files know it from stop.training_iteration)"
             )
+
+
+def correction_of(options: Mapping[str, Any]) -> str:
+    """`GRPOOptions.correction`, from a method's options as a table; none where it samples nothing."""
+    if (chosen := options.get("rollout_correction", "none")) != "auto":
+        return str(chosen)
+    other_policy = options["top_p"] < 1 or options["logprob_temperature"] not in (None, options["temperature"])
+    return "truncate" if other_policy or options["max_staleness"] else "none"
 
 
 TABLES: dict[str, type[Options]] = {

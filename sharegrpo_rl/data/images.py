@@ -29,11 +29,8 @@ from sharegrpo_rl.errors import UserError
 MAX_FILE_BYTES = 256_000_000
 MAX_TEXT_BYTES = 64_000_000  # of an image in base64, decoded
 MAX_IMAGE_PIXELS = 64_000_000
-_ORIENTED_PNG = (
-    b"eXIf",
-    b"Raw profile type exif",
-    b"XML:com.adobe.xmp",
-)  # one of these is in a PNG that says how it is turned
+# One of these is in a PNG that says how it is turned.
+_ORIENTED_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # pure decoders; EPS, for one, would start Ghostscript
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)  # what Pillow raises on damaged files
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -118,10 +118,8 @@ class PromptEncoder:
         if sizes and not self._tells_by_size:
             return None
         pictures, limit = sum(self._tokens_of_size(*size) for size in sizes), self.settings.max_prompt_tokens
-        at_most = (
-            self._frame_bytes + len(text.encode()) + pictures + 3 * len(sizes)
-        )  # a token is a byte of text or more
-        if at_most <= limit:
+        # Without the tokenizer: a token is a byte of text or more.
+        if self._frame_bytes + len(text.encode()) + pictures + 3 * len(sizes) <= limit:
             return True
         if pictures > limit:
             return False
@@ -142,11 +140,8 @@ class PromptEncoder:
 
     def _tokens_of_size(self, width: int, height: int) -> int:
         fewest, most = self.picture_limits["size"].values()
-        limits = {
-            **self.picture_limits,
-            "min_pixels": fewest,
-            "max_pixels": most,
-        }  # by either of the two names they have
+        # By either of the two names that processors have for them.
+        limits = {**self.picture_limits, "min_pixels": fewest, "max_pixels": most}
         patches = self.image_processor.get_number_of_image_patches(height, width, limits)  # type: ignore[union-attr]
         return int(patches) // self.image_processor.merge_size**2  # type: ignore[union-attr]
 

@@ -99,7 +99,7 @@ class Storage:
             checkpoint=train.committed_bytes + sizes.total * train.itemsize,
             checkpoints=config["checkpoints_to_keep"] + 2,
             commit=train.committed_bytes if remote else 0,
-            commits=2 if remote else 0,
+            commits=2 if remote else 0,  # KEPT_COMMITS of the learners' host, which imports Ray
             loading=models * sizes.total * train.itemsize,
         )
 

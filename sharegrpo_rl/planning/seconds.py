@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sharegrpo_rl.config.run import correction_of
 from sharegrpo_rl.models.sizes import ModelSizes
 from sharegrpo_rl.planning.gpus import GPU
 from sharegrpo_rl.planning.memory import ITEMSIZE, Training, kv_bytes, uses_reference
@@ -84,7 +85,7 @@ def step_operations(config: Mapping[str, Any], sizes: ModelSizes, train: Trainin
     once = language * (1 + again + backward) + vision * encoded + head * (2 + backward)
     # Passes without gradient: old log-probs (where samples are corrected for, of all minibatches; else of all but the
     # first), and the reference's.
-    first = 0 if _corrects(config) else 1 / work.minibatches
+    first = 0 if correction_of(config) != "none" else 1 / work.minibatches
     old = 1 - first if work.samples else 0.0
     inference = old + (work.epochs if uses_reference(config) else 0)
     return work.epochs * once + inference * (language + vision + head)
@@ -93,15 +94,6 @@ def step_operations(config: Mapping[str, Any], sizes: ModelSizes, train: Trainin
 def model_operations(sizes: ModelSizes, work: Workload) -> float:
     """Operations of a forward and a backward pass over each distinct token and image once, the whole model trained."""
     return 3 * sum(_forward(sizes, work))
-
-
-def _corrects(config: Mapping[str, Any]) -> bool:
-    """Are samples weighted for the policy that they came from, as `GRPOOptions.correction` decides it?"""
-    chosen = config.get("rollout_correction", "none")
-    if chosen != "auto":
-        return chosen != "none"
-    other = config["top_p"] < 1 or config["logprob_temperature"] not in (None, config["temperature"])
-    return other or config["max_staleness"] > 0
 
 
 def attention_operations(sizes: ModelSizes, work: Workload, pieces: int = 1) -> float:

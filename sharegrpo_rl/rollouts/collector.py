@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from operator import attrgetter
 from typing import Any
 
 from ray.rllib.core import COMPONENT_RL_MODULE
@@ -175,10 +176,7 @@ class RolloutClient:
             getattr(self._local, method)(**arguments)
             return
         calls = self._pool.call(method, dict.fromkeys(self._pool.healthy, arguments), what)
-        seconds = (
-            self._options.vllm.start_timeout_s if option.startswith("vllm") else self._options.weight_sync_timeout_s
-        )
-        self._pool.answers(calls, seconds, option)
+        self._pool.answers(calls, attrgetter(option)(self._options), option)
 
     def restore(self) -> list[int]:
         """Runners that came back get the current weights before they are called again."""

@@ -27,7 +27,7 @@ from sharegrpo_rl.grader import errors_by_kind
 from sharegrpo_rl.models.prompts import PromptEncoder, Question
 from sharegrpo_rl.ops.advantages import reward_density, solved_ratio, valid_ratio, valid_slot_ratio
 
-CHUNK = 256  # questions that are looked at before it is asked whether there are enough
+CHUNK = 256  # questions that are held at once
 
 
 def fitting_questions(
@@ -39,18 +39,18 @@ def fitting_questions(
     sentence = max((t.sentence for t in TRANSFORMS.values()), key=len) if transformed else ""
     indices: list[int] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding, resizing and tokenizing hold no lock
-        for start in range(0, len(bank), CHUNK):
-            chunk = range(start, min(start + CHUNK, len(bank)))
+        start, wanted = 0, CHUNK if limit is None else min(CHUNK, limit)
+        while start < len(bank) and wanted:
+            chunk = range(start, min(start + wanted, len(bank)))
             fits = pool.map(lambda question: _fits(question, encoder, sentence), (bank[i] for i in chunk))
             indices += [i for i, fit in zip(chunk, fits, strict=True) if fit]
-            if limit is not None and len(indices) >= limit:
-                break
+            start, wanted = chunk.stop, CHUNK if limit is None else min(CHUNK, limit - len(indices))
     if not indices:
         raise UserError(
             f"{bank.name} ({bank.split}): all {len(bank)} questions are over-long (the first is {bank[0].id}); "
             f"{encoder.make_room}"
         )
-    return indices[:limit]
+    return indices
 
 
 def keep_fitting(env: MultimodalQAEnv, encoder: PromptEncoder, limit: int) -> None:

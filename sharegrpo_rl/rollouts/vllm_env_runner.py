@@ -65,9 +65,7 @@ class VLLMEnvRunner(QAEnvRunner):
         from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
 
         assert self.engine is not None
-        if not self.engine.is_checked:
-            VLLMGenerator(self.module.policy, self.engine, self.options.rollout_timeout_s).check()
-            self.engine.is_checked = True
+        VLLMGenerator(self.module.policy, self.engine, self.options.rollout_timeout_s).check_once()
 
     @override(QAEnvRunner)
     def make_generator(self) -> Generator:

@@ -213,9 +213,7 @@ class _Model:
         from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
 
         generator = VLLMGenerator(policy, self._engine)
-        if not self._engine.is_checked:
-            generator.check()
-            self._engine.is_checked = True
+        generator.check_once()
         return generator
 
     @cached_property

@@ -162,13 +162,14 @@ def test_the_deadline_counts_from_the_last_sign_of_life():
         group = await box.ready(PATIENCE)
         call = asyncio.create_task(box.call(group.attempt, ask("update"), 1.0))
         beats = []
+        await asyncio.sleep(0)  # the call begins
         for number in range(12):
-            await asyncio.sleep(0.2)
-            if call.done():
-                break
             await box.progress(group.attempt, 1, f"pass {number}")
             await box.progress("of another group", 0, "pass 99")
             beats.append(time.monotonic())
+            await asyncio.sleep(0.2)
+            if call.done():
+                break
         return await call, time.monotonic() - beats[-1], len(beats)
 
     outcome, silence, told = play(scene)

@@ -68,6 +68,12 @@ class VLLMGenerator:
                 self.engine.abort(list(waiting))
         return [results[index] for index in range(len(prompts))]
 
+    def check_once(self) -> None:
+        """`check`, at an engine's first use."""
+        if not self.engine.is_checked:
+            self.check()
+            self.engine.is_checked = True
+
     def check(self) -> None:
         """Ask the engine, which has the policy's weights, two texts and pictures. UserError where it answers other prompts
         than the trainer's, or with other probabilities than the trainer sees.
