@@ -49,7 +49,7 @@ from sharegrpo_rl.models.loading import (  # noqa: E402
 )
 from sharegrpo_rl.models.policy import Policy, unwrapped  # noqa: E402
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, Question  # noqa: E402
-from sharegrpo_rl.models.sizes import LANGUAGE, PROJECTOR, VISION, model_sizes  # noqa: E402
+from sharegrpo_rl.models.sizes import LANGUAGE, PROJECTOR, VISION, tried_sizes  # noqa: E402
 from sharegrpo_rl.training.step import TrainingStep  # noqa: E402
 
 Built = tuple[Any, Any]
@@ -292,7 +292,7 @@ def _moved(family: Family, policy: Policy) -> set[str]:
 
 def plan(family: Family) -> str:
     """`plan` counts, from the config alone, the parameters of each part, and how often a prompt runs."""
-    sizes = model_sizes(str(family.folder), None)
+    sizes = tried_sizes(str(family.folder), None)
     counted = {part: count for part, count, _ in parameter_table(family.policy.model)}
     if dict(sizes.parameters) != counted:
         return f"{dict(sizes.parameters)} instead of {counted}"

@@ -106,7 +106,7 @@ def plan(
 
     from sharegrpo_rl.config.run import TinyModelOptions
     from sharegrpo_rl.config.user_code import import_user_files
-    from sharegrpo_rl.models.sizes import model_sizes
+    from sharegrpo_rl.models.sizes import tried_sizes
     from sharegrpo_rl.planning.describe import as_json as estimate_as_json
     from sharegrpo_rl.planning.describe import print_estimate
     from sharegrpo_rl.planning.estimate import EstimateRequest, estimate_run
@@ -120,7 +120,7 @@ def plan(
     request = EstimateRequest(
         spec.config,
         spec.iterations,
-        model_sizes(spec.config["model"], TinyModelOptions(**spec.config["model_config"])),
+        tried_sizes(spec.config["model"], TinyModelOptions(**spec.config["model_config"])),
         choose_gpu(gpu, gpu_memory),
         prompt_tokens,
         completion_tokens,

@@ -185,21 +185,29 @@ def _hidden_states(base: nn.Module, hidden: Tensor) -> Iterator[None]:
         hook.remove()
 
 
+def first_layer_count(model: Any) -> int:
+    """How many of a language model's first layers have one of each kind among them; two at least.
+
+    A kind is a type of attention and the modules that a layer is made of. Layers that share the keys of others all count.
+    """
+    decoder = model.get_decoder()
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or getattr(decoder.config, "num_kv_shared_layers", None):
+        return int(model.config.get_text_config().num_hidden_layers)
+    types = getattr(decoder.config, "layer_types", None) or [None] * len(layers)
+    kinds = [(kind, *map(type, layer.modules())) for kind, layer in zip(types, layers, strict=False)]
+    return max(2, *(kinds.index(kind) + 1 for kind in set(kinds)))
+
+
 @contextmanager
 def first_layers(model: Any) -> Iterator[None]:
-    """Inside, the language model has only its first layers, one of each kind and two at least: enough to compare forwards.
-
-    A kind is a type of attention and the modules that a layer is made of. Layers that share the keys of others all stay.
-    """
+    """Inside, the language model has only its first layers: enough to compare forwards."""
     decoder = model.get_decoder()
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList):
         yield
         return
-    types = getattr(decoder.config, "layer_types", None) or [None] * len(layers)
-    kinds = [(kind, *map(type, layer.modules())) for kind, layer in zip(types, layers, strict=False)]
-    count = max(2, *(kinds.index(kind) + 1 for kind in set(kinds)))
-    decoder.layers = layers if getattr(decoder.config, "num_kv_shared_layers", 0) else layers[:count]
+    decoder.layers = layers[: first_layer_count(model)]
     try:
         yield
     finally:

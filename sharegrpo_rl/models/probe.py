@@ -28,6 +28,10 @@ _WINDOW = 3  # tokens: less than a completion's
 _COMPLETIONS = ((3, 1, 4, 1), (2, 7, 1))  # places in the tokens of an ordinary text
 
 
+class OwnForwardError(UserError):
+    """A model's own forward fails."""
+
+
 def check_policy(policy: Policy) -> None:
     """Compare log-probs of a few tokens: the model's own forward, our trainer's and our sampler's.
 
@@ -40,7 +44,7 @@ def check_policy(policy: Policy) -> None:
     with _quiet(model):
         own = _attempt(lambda: [_own(policy, p, q) for p, q in zip(packs, questions, strict=True)])
         if isinstance(own, Exception):
-            raise UserError(
+            raise OwnForwardError(
                 f"model: the forward of {model.config.model_type} fails on a text and a picture ({_words(own)})"
             )
         if structural_obstacle(model) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,30 @@ def known_sizes(model: str) -> ModelSizes | None:
 
 def model_sizes(model: str, tiny: TinySizes) -> ModelSizes:
     """Sizes of `tiny`, of a folder, or of a hub name; UserError where its config file is not on this machine."""
-    return known_sizes(model) or measure(_tiny_config(tiny) if model == "tiny" else _read_config(model))
+    return known_sizes(model) or measure(_tiny_config(tiny) if model == "tiny" else read_config(model))
+
+
+def tried_sizes(model: str, tiny: TinySizes) -> ModelSizes:
+    """`model_sizes`, with what a small twin shows of a folder that holds its processor too.
+
+    UserError where training would refuse the model.
+    """
+    sizes = model_sizes(model, tiny)
+    if model == "tiny" or known_sizes(model) is not None:
+        return sizes
+    from transformers import AutoProcessor, AutoTokenizer
+
+    from sharegrpo_rl.models.prompts import takes_pictures
+    from sharegrpo_rl.models.twin import twin_policy
+
+    config = read_config(model)
+    try:
+        side = AutoProcessor if takes_pictures(config) else AutoTokenizer
+        processor = side.from_pretrained(model, local_files_only=True)
+    except (ImportError, OSError, ValueError):
+        return sizes  # the config alone: its structure says what can be told
+    policy = twin_policy(outline_of(config), processor)
+    return sizes if policy is None else replace(sizes, obstacle=policy.obstacle)
 
 
 def measure(config: Any) -> ModelSizes:
@@ -100,7 +123,7 @@ def measure(config: Any) -> ModelSizes:
     from sharegrpo_rl.models.families import obstacle
     from sharegrpo_rl.models.loading import Parts, parameter_table
 
-    model, text = _empty_model(config), config.get_text_config()
+    model, text = outline_of(config), config.get_text_config()
     parts = Parts(model)
     width: dict[str, int] = {}
     for name, module in model.named_modules():
@@ -173,7 +196,8 @@ def _experts(text: Any) -> tuple[int, int]:
     return _field(text, "num_experts_per_tok", "top_k_experts", default=0), _field(text, *names, default=0)
 
 
-def _empty_model(config: Any) -> Any:
+def outline_of(config: Any) -> Any:
+    """The model of a transformers config on the meta device: structure and shapes without values."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -214,7 +238,8 @@ def _merge(config: Any, vision: Any) -> int:
     return 1
 
 
-def _read_config(model: str) -> Any:
+def read_config(model: str) -> Any:
+    """The transformers config of a folder, or of a hub name whose config file is on this machine; else UserError."""
     from transformers import AutoConfig
 
     try:
