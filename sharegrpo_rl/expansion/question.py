@@ -12,8 +12,7 @@ from sharegrpo_rl.data.variants import derive_seed
 from sharegrpo_rl.expansion.checks import Fault, Original, disagreement, find_fault, has_options
 from sharegrpo_rl.expansion.key_steps import MAX_STEPS, sound_steps
 from sharegrpo_rl.expansion.options import ExpandOptions
-from sharegrpo_rl.expansion.prompts import key_steps_prompt, restored, rewrite_prompt
-from sharegrpo_rl.expansion.reply_lists import NoList, text_list, text_lists
+from sharegrpo_rl.expansion.prompts import NoList, key_steps_prompt, restored, rewrite_prompt, text_list, text_lists
 from sharegrpo_rl.expansion.session import Reply, Request, Session, Unanswered
 from sharegrpo_rl.expansion.source import SourceRow
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.expansion.reply_lists import NoList, text_list, text_lists
+from sharegrpo_rl.expansion.prompts import NoList, text_list, text_lists
 
 TWO = ["How many dots?", "Count the dots."]
 
