@@ -25,6 +25,9 @@ from sharegrpo_rl.planning.memory import (
 from sharegrpo_rl.planning.seconds import Seconds, estimate_seconds
 from sharegrpo_rl.planning.workload import Workload, largest_micro_batch
 
+DISK = 5e8  # bytes a second of a disk that several nodes share (assumed)
+START = 120.0  # seconds of an engine's start beside reading its weights: compiling, graphs (assumed)
+
 
 @dataclass(frozen=True)
 class EstimateRequest:
@@ -144,6 +147,7 @@ def estimate_run(request: EstimateRequest) -> RunEstimate:
     work = Workload.from_config(config, sizes, request.iterations, request.prompt_tokens, request.completion_tokens)
     train = Training.from_config(config, sizes)
     processes = tuple(_processes(request, train, work))
+    storage = Storage.from_config(config, sizes, train)
     caches = [part.bytes for process in processes for part in process.parts if part.name.endswith("KV cache")]
     seconds = None
     if request.gpu is not None:
@@ -153,9 +157,9 @@ def estimate_run(request: EstimateRequest) -> RunEstimate:
         work=work,
         trained=train.parameters,
         seconds=seconds,
-        storage=Storage.from_config(config, sizes, train),
+        storage=storage,
         compared=request.gpu is not None,
-        problems=tuple([*layout_problems(config), *_too_slow(config, seconds)]),
+        problems=tuple([*layout_problems(config), *_too_slow(config, sizes, storage, seconds)]),
         notes=tuple(notes),
     )
 
@@ -231,13 +235,30 @@ def _engine_gpus(config: Mapping[str, Any]) -> float:
     return float(config["vllm"]["tensor_parallel_size"]) if config.get("engine") == "vllm" else 1.0
 
 
-def _too_slow(config: Mapping[str, Any], seconds: Seconds | None) -> Iterator[str]:
-    """Deadlines that the estimate comes near."""
-    if seconds is not None and config["num_env_runners"] and 2 * seconds.generating > config["rollout_timeout_s"]:
-        yield (
-            f"rollout_timeout_s: {config['rollout_timeout_s']:g} s is not much more than an iteration's completions take, by "
-            f"this estimate {seconds.generating:,.0f} s; set it to {3 * seconds.generating:.0f}"
+def _too_slow(config: Mapping[str, Any], sizes: ModelSizes, storage: Storage, seconds: Seconds | None) -> Iterator[str]:
+    """Deadlines that the estimate comes near: each is to be twice what it waits for, at least."""
+    if seconds is None:
+        return
+    model = sizes.total * ITEMSIZE[config["dtype"]]
+    waits: list[tuple[str, float, float, str]] = []  # key, its value, seconds that it waits for, for what
+    if config["num_env_runners"] and config.get("num_generations"):
+        waits.append(
+            ("rollout_timeout_s", config["rollout_timeout_s"], seconds.generating, "an iteration's completions")
         )
+        waits.append(("weight_sync_timeout_s", config["weight_sync_timeout_s"], seconds.syncing, "new weights"))
+        if config["engine"] == "vllm":
+            start = model / DISK + START
+            waits.append(("vllm.start_timeout_s", config["vllm"]["start_timeout_s"], start, "an engine's start"))
+    if ranks := config["num_learners"]:
+        written = (storage.checkpoint if config["sharding"] == "ddp" else storage.checkpoint / ranks) / DISK
+        slowest, what = max((model / DISK, "loading the model"), (written, "a rank's part of a checkpoint"))
+        waits.append(("learner_timeout_s", config["learner_timeout_s"], slowest, what))
+    for key, limit, expected, what in waits:
+        if 2 * expected > limit:
+            yield (
+                f"{key}: {limit:g} s is not much more than {what} may take, by this estimate {expected:,.0f} s; set it to "
+                f"{3 * expected:.0f}"
+            )
 
 
 def layout_problems(config: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,9 @@ MFU = 0.3  # of a learner step (measured on an H200 with a 3B model: 0.29 to 0.3
 PREFILL_MFU = 0.4  # (assumed)
 BANDWIDTH = {"vllm": 0.6, "hf": 0.2}  # share of the memory's speed that decoding gets (assumed)
 MAX_SEQUENCES = 256  # that an engine decodes at once
+SEEDED = 1e-5  # seconds a step for each sequence: vLLM draws the token of a request with a seed by itself (assumed)
+ALL_REDUCE = 1.5e-5  # seconds before one moves anything: two a layer and step of a tensor-parallel engine (assumed)
+LINK = 2e11  # bytes a second between the GPUs of an engine (NVLink, assumed)
 SYNC = 1.0  # seconds a GB of new weights to remote engines (measured between two processes on a CPU, not on GPUs)
 RENDER = 0.045 / 1e6  # seconds a pixel in a runner's image processor, one thread (measured on pictures of 1 MP)
 FLOAT32_SPEED = 1 / 16  # of bfloat16's operations
@@ -54,6 +57,7 @@ def estimate_seconds(
         engine, speed = config["engine"], gpu.bandwidth / 1e12
         assumptions.append(
             f"decoding ({engine}) at {BANDWIDTH[engine]:.0%} of {speed:.2f} TB/s, prefill at {PREFILL_MFU:.0%}"
+            + (f", {SEEDED * 1e6:.0f} us to draw a token" if engine == "vllm" else "")
         )
     if syncing:
         assumptions.append(f"weight sync at {SYNC:g} s a GB")
@@ -144,4 +148,10 @@ def _generating(
     )
     layers = work.prompts / engines * 2 * sizes.active_layer * sizes.text.layers * work.prompt
     prefill = (layers + _images(sizes, work) / engines) / (ways * flops * PREFILL_MFU)
+    if engine == "vllm":
+        step += SEEDED * at_once
+    if ways > 1:
+        token = 2 * sizes.text.layers * sizes.text.hidden * itemsize / LINK  # what its hidden states take on the way
+        step += 2 * sizes.text.layers * ALL_REDUCE + token * at_once
+        prefill += token * work.prompt * work.prompts / engines
     return sequences / at_once * work.completion * step + prefill

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sharegrpo_rl.config import GRPOOptions
 from sharegrpo_rl.models.sizes import measure
+from sharegrpo_rl.planning import seconds
 from sharegrpo_rl.planning.estimate import estimate_run
 from sharegrpo_rl.planning.memory import Training
 from sharegrpo_rl.planning.seconds import attention_operations, step_operations
@@ -71,16 +72,16 @@ def test_twice_the_learners_learn_in_half_the_time() -> None:
 
 def test_rollouts_one_step_ahead_overlap() -> None:
     apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2}
-    seconds = estimate_run(request_for(max_staleness=1, **apart)).seconds
-    assert seconds is not None
-    assert seconds.iteration == max(seconds.generating, seconds.learning) + seconds.syncing
+    found = estimate_run(request_for(max_staleness=1, **apart)).seconds
+    assert found is not None
+    assert found.iteration == max(found.generating, found.learning) + found.syncing
 
 
 def test_a_reference_and_later_minibatches_take_forwards() -> None:
     def learning(**config: Any) -> float:
-        seconds = estimate_run(request_for("3B", **config)).seconds
-        assert seconds is not None
-        return seconds.learning
+        found = estimate_run(request_for("3B", **config)).seconds
+        assert found is not None
+        return found.learning
 
     assert learning(kl_coeff=0.1) > learning()
     assert learning(minibatch_size=4) > learning(minibatch_size=16)
@@ -115,3 +116,61 @@ def test_new_weights_take_a_second_a_gigabyte_on_their_way_to_engines() -> None:
     assert nowhere is not None
     assert sent.syncing == pytest.approx(2 * QWEN["7B"].total / 1e9)
     assert adapters.syncing == nowhere.syncing == 0
+
+
+def test_an_engine_draws_seeded_tokens_one_by_one() -> None:
+    """10 us for each token."""
+    apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2, "num_gpus_per_env_runner": 1.0}
+    request = request_for(**apart)
+    with_seeds = estimate_run(request).seconds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seconds, "SEEDED", 0.0)
+        without = estimate_run(request).seconds
+    assert with_seeds is not None
+    assert without is not None
+    work = estimate_run(request).work
+    tokens = work.prompts * work.samples / 2 * work.completion
+    assert with_seeds.generating - without.generating == pytest.approx(tokens * 1e-5)
+
+
+def test_gpus_of_one_engine_exchange_hidden_states_twice_a_layer() -> None:
+    config = {"engine": "vllm", "num_env_runners": 1, "num_learners": 2, "num_gpus_per_env_runner": 4.0}
+    request = request_for("32B", **config, vllm={"tensor_parallel_size": 4})
+    found = estimate_run(request).seconds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seconds, "ALL_REDUCE", 0.0)
+        patch.setattr(seconds, "LINK", float("inf"))
+        without = estimate_run(request).seconds
+    assert found is not None
+    assert without is not None
+    work, text = estimate_run(request).work, QWEN["32B"].text
+    exchanges = 2 * text.layers
+    sequences = work.prompts * work.samples
+    steps = sequences / min(256, sequences) * work.completion
+    latency = steps * exchanges * 1.5e-5
+    tokens = work.prompts * (work.samples * work.completion + work.prompt)
+    moved = tokens * exchanges * text.hidden * 2 / 2e11
+    assert found.generating - without.generating == pytest.approx(latency + moved)
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "told"),
+    [
+        ("rollout_timeout_s", {"rollout_timeout_s": 1.0}, "an iteration's completions may take"),
+        ("weight_sync_timeout_s", {"weight_sync_timeout_s": 1.0}, "new weights may take"),
+        ("vllm.start_timeout_s", {"vllm": {"start_timeout_s": 200.0}}, "an engine's start may take"),
+        ("learner_timeout_s", {"learner_timeout_s": 60.0}, "a rank's part of a checkpoint may take"),
+        ("learner_timeout_s", {"learner_timeout_s": 60.0, "lora": {"r": 8}, "sharding": "fsdp2"}, "loading the model may take"),
+    ],
+)
+def test_deadlines_near_the_estimate_are_told_with_a_better_one(key: str, config: dict[str, Any], told: str) -> None:
+    apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2, "num_gpus_per_env_runner": 1.0}
+    estimate = estimate_run(request_for(**apart))
+    assert not any("is not much more than" in problem for problem in estimate.problems)
+    problem = next(p for p in estimate_run(request_for(**{**apart, **config})).problems if "is not much more than" in p)
+    assert problem.startswith(f"{key}: ")
+    assert told in problem
+    raised = float(problem.rsplit(" ", 1)[1])
+    section, _, name = key.rpartition(".")
+    longer = {**config, **({section: {name: raised}} if section else {name: raised})}
+    assert not any(key in p for p in estimate_run(request_for(**{**apart, **longer})).problems)
