@@ -252,7 +252,7 @@ class RunOptions(Options):
         1, "iterations between commits of the remote learners' state, to which a restart returns", ge=1
     )
     commit_folder: str | None = option(
-        None, "where they commit, on a disk that every node sees; null = a temporary folder, for one node"
+        None, "where they commit, on a disk that every node sees; null = the run's folder (in Python: a temporary one)"
     )
     num_threads: int = option(1, "torch threads per process; runs repeat exactly only with the same number", ge=1)
     env_config: dict[str, Any] = option({}, "settings of the environment: data, kinds, max_questions, subset_seed, ...")

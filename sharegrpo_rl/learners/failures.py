@@ -23,6 +23,10 @@ class LearnerError(RuntimeError):
     """Learners failed in a way that a restart does not repair; with their own traceback."""
 
 
+class LearnersUnavailable(LearnerError, UserError):
+    """Learners that did not start, died too often or did not answer: a matter of the machines, told in one line."""
+
+
 class LearnersRestarted(RuntimeError):
     """The learners were restarted, with the state that they had after iteration `iteration`."""
 
@@ -63,6 +67,18 @@ def _readable(error: BaseException) -> str:
 def reason_of_loss(rank: int, where: str, text: str) -> str:
     """Why a learner's process was lost, from what Ray says about it; `where` names its node and process."""
     return f"learner {rank} ({where}) was lost: {why_lost(text, LESS_MEMORY)}"
+
+
+def why_ended(text: str) -> str:
+    """The last thing that Ray Train says about a run that ended, of many lines, and what to do about it."""
+    said = [line for line in text.splitlines() if line.strip()]
+    reason = " ".join(said[-1].split())[:400] if said else "it says nothing"
+    if re.search(r"connectFullMesh|timed out connecting|NCCL|[Cc]onnection (?:refused|reset)", text):
+        reason += (
+            "; the nodes do not reach each other: set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, before `ray start` on each "
+            "node, to the network that joins them"
+        )
+    return reason
 
 
 def why_lost(text: str, less_memory: str) -> str:

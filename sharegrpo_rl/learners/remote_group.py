@@ -22,7 +22,16 @@ from ray.rllib.utils.annotations import override
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.learners.failures import LESS_MEMORY, Failure, LearnerError, LearnersRestarted, PixelsLost, why_failed
+from sharegrpo_rl.learners.failures import (
+    LESS_MEMORY,
+    Failure,
+    LearnerError,
+    LearnersRestarted,
+    LearnersUnavailable,
+    PixelsLost,
+    why_ended,
+    why_failed,
+)
 from sharegrpo_rl.learners.host import WorkerGroupSpec, commit_root, start_host
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
 from sharegrpo_rl.learners.mailbox import Command, Group, GroupLost, RunEnded, TimedOut
@@ -67,6 +76,9 @@ class TrainLearnerGroup(VLMLearnerGroup):
         try:
             self._host = start_host(spec)
             self._join()
+            self._check_seen(
+                Path(self._folder), "commit_folder (--storage-path, where it is null)", "commit their state"
+            )
         except BaseException:  # an interrupt too: nobody else knows the started processes
             self.shutdown()
             raise
@@ -143,6 +155,9 @@ class TrainLearnerGroup(VLMLearnerGroup):
 
     @override(VLMLearnerGroup)
     def check_storage(self, folder: Path) -> None:
+        self._check_seen(folder, "--storage-path", "write their part of checkpoints")
+
+    def _check_seen(self, folder: Path, key: str, doing: str) -> None:
         """Each rank reads a token that is written here: a folder of that name may be on another disk there."""
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".seen-", suffix=".txt") as file:
             file.write(token := uuid.uuid4().hex)
@@ -150,8 +165,8 @@ class TrainLearnerGroup(VLMLearnerGroup):
             seen = self._call("sees", {"file": str(Path(file.name).absolute()), "token": token})
         if blind := [member.where for member, sees in zip(self._group.members, seen, strict=True) if not sees]:
             raise UserError(
-                f"--storage-path: {folder.absolute()} is not the same folder on {'; '.join(blind)}, where learners are to write "
-                "their part of checkpoints; name one on a disk that all nodes mount"
+                f"{key}: {folder.absolute()} is not the same folder on {'; '.join(blind)}, where learners are to {doing}; name "
+                "one on a disk that all nodes mount"
             )
 
     @override(VLMLearnerGroup)
@@ -191,10 +206,10 @@ class TrainLearnerGroup(VLMLearnerGroup):
         if isinstance(outcome, Failure):
             raise self._fatal(outcome.error("building the model"))
         if isinstance(outcome, RunEnded):
-            raise self._fatal(LearnerError(self._why_ended(outcome.reason)))
+            raise self._fatal(LearnersUnavailable(self._why_ended(outcome.reason)))
         if isinstance(outcome, TimedOut):
             raise self._fatal(
-                LearnerError(
+                LearnersUnavailable(
                     f"the learners were not ready within {timeout:g} s; {shortage_now(self._options)}; if loading the model "
                     "takes that long, raise learner_timeout_s"
                 )
@@ -220,14 +235,14 @@ class TrainLearnerGroup(VLMLearnerGroup):
             error = outcome.error(name)
             raise error if outcome.carried and name not in ("update", "reference_kl") else self._fatal(error)
         if isinstance(outcome, RunEnded):
-            raise self._fatal(LearnerError(self._why_ended(outcome.reason)))
+            raise self._fatal(LearnersUnavailable(self._why_ended(outcome.reason)))
         if isinstance(outcome, TimedOut):
             silent = "; ".join(
                 f"learner {m.rank} ({m.where}{', last at ' + outcome.said[m.rank] if m.rank in outcome.said else ''})"
                 for m in outcome.members
             )
             raise self._fatal(
-                LearnerError(
+                LearnersUnavailable(
                     f"no answer to {name} within {timeout:g} s from {silent}; if they are merely slow, raise learner_timeout_s"
                 )
             )
@@ -245,7 +260,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
                 ray.get(self._host.is_there.remote(), timeout=SLACK_SECONDS)
             return ray.get(call)
         except (RayActorError, GetTimeoutError) as error:
-            raise self._fatal(LearnerError(f"the actor that hosts the learners is gone: {error}")) from error
+            raise self._fatal(LearnersUnavailable(f"the actor that hosts the learners is gone: {error}")) from error
 
     def _fatal(self, error: Exception) -> Exception:
         self._error = error
@@ -255,7 +270,7 @@ class TrainLearnerGroup(VLMLearnerGroup):
         if "WorkerGroupStartupTimeout" in reason or "InsufficientClusterResources" in reason:
             return f"the learners could not be placed; {shortage_now(self._options)}"
         allowed = self._options.learner_restarts
-        return f"the learners were lost more often than learner_restarts = {allowed} allows; the last time: {reason}"
+        return f"the learners were lost more often than learner_restarts = {allowed} allows; the last time: {why_ended(reason)}"
 
     def _shares(self, shares: Sequence[UpdateShare]) -> list[Mapping[str, Any]]:
         """Each rank's share in the object store; only that rank fetches it, and its pixels."""

@@ -25,7 +25,7 @@ from sharegrpo_rl.reports.pages import render
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.examples import find_run_file
 from sharegrpo_rl.runs.folder import RunFolder
-from sharegrpo_rl.runs.process import machine_memory
+from sharegrpo_rl.runs.process import machine_gpus, machine_memory
 from sharegrpo_rl.runs.run_file import RunSpec, load_run
 from sharegrpo_rl.statistics.formatting import NONE, number, percent
 
@@ -145,18 +145,21 @@ def reproduce(
     *,
     tables_folder: Path = TABLES,
     memory: float | None = None,
+    gpus: int | None = None,
     program: Sequence[str] = PROGRAM,
 ) -> int:
     """The exit code: 0, 1 where a run failed, 130 or 143 where a signal stopped it.
 
-    memory: bytes that a run may take, this machine's by default. program: what runs `train` and `evaluate`.
+    memory: bytes that a process may take, gpus: how many there are; this machine's by default. program: what runs `train`
+    and `evaluate`.
     """
     tables = read_tables(tables_folder)
     if options.table is None:
         say(console, index_text(tables))
         return 0
     table = find_table(options.table, tables)
-    planned = plan_rows(table, options, machine_memory() if memory is None else memory)
+    here = (machine_memory() if memory is None else memory, machine_gpus() if gpus is None else gpus)
+    planned = plan_rows(table, options, *here)
     work = _Reproduction(table, options, planned, [_benchmark(t, options) for t in options.benchmarks], program)
     say(console, plan_text(table, planned, options.tiny))
     if options.list_only:
@@ -180,8 +183,8 @@ def _benchmark(text: str, options: ReproduceOptions) -> tuple[str, str]:
     return name, path
 
 
-def plan_rows(table: PaperTable, options: ReproduceOptions, memory: float) -> list[PlannedRow]:
-    """Every row with its recipe, and why it cannot be run; wrong settings are UserErrors here."""
+def plan_rows(table: PaperTable, options: ReproduceOptions, memory: float, gpus: int | None) -> list[PlannedRow]:
+    """Every row with its recipe, and why it cannot be run; wrong settings are UserErrors here. gpus: None = unknown."""
     if unknown := [n for n in options.rows if not 1 <= n <= len(table.rows)]:
         raise UserError(f"--row: {table.name} has rows 1 to {len(table.rows)}, not {unknown[0]}")
     planned = []
@@ -191,13 +194,13 @@ def plan_rows(table: PaperTable, options: ReproduceOptions, memory: float) -> li
         if recipe is not None:
             spec = recipe.load(options.sets)
             skipped = options.rows and n not in options.rows
-            obstacle = "not requested" if skipped else memory_obstacle(spec, memory)
+            obstacle = "not requested" if skipped else machine_obstacle(spec, memory, gpus)
         planned.append(PlannedRow(n, row, recipe, obstacle))
     return planned
 
 
-def memory_obstacle(spec: RunSpec, memory: float) -> str | None:
-    """Why a run does not fit into this machine's memory; None where it fits, or nothing is known of its model."""
+def machine_obstacle(spec: RunSpec, memory: float, gpus: int | None) -> str | None:
+    """Why a run has no room on this machine; None where it has, or nothing is known of its model or of the GPUs."""
     model = spec.config["model"]
     if model == "tiny":
         return None
@@ -208,6 +211,9 @@ def memory_obstacle(spec: RunSpec, memory: float) -> str | None:
         return None if is_hub_name else f"its model is not here: {model}"
     gpu = GPU("this machine", int(memory))
     estimate = estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, gpu))
+    asks = spec.config["num_gpus_per_learner"] or spec.config["num_gpus_per_env_runner"]
+    if asks and gpus is not None and estimate.gpus > gpus:
+        return f"asks for {estimate.gpus:g} GPU{'s' * (estimate.gpus > 1)}, {gpus} are here"
     if estimate.fits:
         return None
     needed = max((p.total for p in estimate.processes if p.fits is False), default=0)

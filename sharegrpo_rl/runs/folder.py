@@ -113,6 +113,16 @@ class RunFolder:
             for path in self.path.glob(pattern):
                 remove(path)
 
+    @contextmanager
+    def commits(self) -> Iterator[Path]:
+        """Where remote learners commit, for as long as they live. What a killed process left there is removed."""
+        path = self.path / ".commits"
+        remove(path)
+        try:
+            yield path
+        finally:
+            remove(path)
+
     def write_json(self, name: str, value: Any) -> None:
         """Replace a JSON file in one step: a reader sees the old content or the new one."""
         target = self.path / name

@@ -77,3 +77,10 @@ def machine_memory() -> float:
     if torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(0).total_memory)
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def machine_gpus() -> int | None:
+    """GPUs of this machine; None where RAY_ADDRESS names a cluster, which may have more."""
+    import torch
+
+    return None if os.environ.get("RAY_ADDRESS", "local").strip() not in ("", "local") else torch.cuda.device_count()

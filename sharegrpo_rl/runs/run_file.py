@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -63,6 +63,12 @@ class RunSpec:
     @property
     def iterations(self) -> int:
         return int(self.stop["training_iteration"])
+
+    def committing_to(self, folder: Path) -> RunSpec:
+        """This run, whose remote learners commit to a folder unless its file names one."""
+        if not self.options.num_learners or self.options.commit_folder is not None:
+            return self
+        return replace(self, options=self.options.model_copy(update={"commit_folder": str(folder)}))
 
     def as_tree(self) -> dict[str, Any]:
         """The shape of a run file, as `--dry-run` prints it and `params.json` keeps it."""

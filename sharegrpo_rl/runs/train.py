@@ -175,24 +175,25 @@ class _Training:
         if checkpoint is not None:  # what is damaged is found before the model is built
             folder.read_json("before.json")
             self.rollouts.read()
-        algorithm = build(self.spec, seed)
-        self.build_seconds = self.seconds()
-        failed = True
-        try:
-            algorithm.check_storage(folder.path)
-            if checkpoint is not None:
-                algorithm.restore_from_path(str(checkpoint.path.absolute()))
-                self.started -= checkpoint.seconds
-            folder.rewind(checkpoint)
-            if checkpoint is not None:
-                self.say(f"resumed {folder.path} after iteration {checkpoint.iteration}")
-            self.loggers.start(folder.path, self.params)
-            code = self._train(algorithm)
-            failed = code != 0
-            return code
-        finally:
-            self.loggers.end(failed=failed)
-            algorithm.stop()
+        with folder.commits() as commits:
+            algorithm = build(self.spec.committing_to(commits), seed)
+            self.build_seconds = self.seconds()
+            failed = True
+            try:
+                algorithm.check_storage(folder.path)
+                if checkpoint is not None:
+                    algorithm.restore_from_path(str(checkpoint.path.absolute()))
+                    self.started -= checkpoint.seconds
+                folder.rewind(checkpoint)
+                if checkpoint is not None:
+                    self.say(f"resumed {folder.path} after iteration {checkpoint.iteration}")
+                self.loggers.start(folder.path, self.params)
+                code = self._train(algorithm)
+                failed = code != 0
+                return code
+            finally:
+                self.loggers.end(failed=failed)
+                algorithm.stop()
 
     def _train(self, algorithm: TrainableAlgorithm) -> int:
         done = len(self.folder.results)

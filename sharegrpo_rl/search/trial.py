@@ -160,7 +160,8 @@ class SearchTrial(Trainable):
     def _built(self) -> TrainableAlgorithm:
         """The algorithm, where the folder's last iteration left it."""
         if self._algorithm is None:
-            self._algorithm = self.shared.build(self.spec, self.shared.seed)
+            commits = self._stack.enter_context(self.folder.commits())
+            self._algorithm = self.shared.build(self.spec.committing_to(commits), self.shared.seed)
             self._stack.callback(self._algorithm.stop)
             self._algorithm.check_storage(self.folder.path)
             checkpoint = self.folder.latest_checkpoint()

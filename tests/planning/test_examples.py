@@ -13,8 +13,9 @@ from sharegrpo_rl.planning.remedies import remedies
 from sharegrpo_rl.runs.examples import list_examples
 from sharegrpo_rl.runs.run_file import load_run
 
-GPU_LINE = re.compile(r"^# gpu: ([\w-]+)", re.MULTILINE)
+GPU_LINE = re.compile(r"^# gpu: ([\w-]+)(?:, (\d+))?", re.MULTILINE)
 TYPES = {name: found[1] for name, path in list_examples().items() if (found := GPU_LINE.search(path.read_text()))}
+ROWS = {name for name in list_examples() if name.startswith("papers/")}
 GPUS_IN_ALL = {
     "grpo_d/counting-qwen2_vl_2b": 1,
     "grpo_d/geometry-qwen2_vl_2b": 1,
@@ -26,12 +27,42 @@ GPUS_IN_ALL = {
     "share_grpo/multimodal_qa-qwen3_vl_8b": 1,
     "share_grpo/multimodal_qa-qwen2_5_vl_32b-32gpus": 32,
 }
-SEARCHES = {"papers/grpo_d/fig4-alpha", "papers/grpo_d/fig6-kl"}  # `tune` runs these
 VERIFIED = re.compile(r"^# verified: (not run|\S.*, \d{4}-\d{2}-\d{2}, [0-9a-f]{7,40})$", re.MULTILINE)
 
 
 def test_every_example_for_gpus_is_here() -> None:
-    assert set(TYPES) == set(GPUS_IN_ALL)
+    assert set(TYPES) == set(GPUS_IN_ALL) | ROWS
+
+
+SEARCHES = {"papers/grpo_d/fig4-alpha", "papers/grpo_d/fig6-kl"}  # `tune` runs these
+
+
+@pytest.mark.parametrize("name", sorted(ROWS - SEARCHES))
+def test_a_paper_s_row_fits_the_machine_that_its_header_names(name: str) -> None:
+    """All 80 GB each; a row that starts from an export is as large as the model that the export was."""
+    text = list_examples()[name].read_text()
+    spec = load_run(list_examples()[name])
+    sizes = known_sizes(spec.config["model"])
+    if sizes is None:
+        size = re.search(r"-(\d)b", spec.config["model"])
+        assert size is not None
+        sizes = known_sizes(f"Qwen/Qwen2-VL-{size[1]}B-Instruct")
+        assert sizes is not None
+    plan = estimate_run(EstimateRequest(spec.config, spec.iterations, sizes, GPUS[TYPES[name]]))
+    assert plan.fits
+    assert plan.notes == ()
+    line = GPU_LINE.search(text)
+    assert line is not None
+    assert plan.gpus == int(line[2])
+
+
+def test_the_rows_of_r1_sharevl_have_the_paper_s_gpus() -> None:
+    """Section 4.1: 8 H100 for 7B, 32 for 32B."""
+    for name in ROWS:
+        if "share_grpo" in name:
+            line = GPU_LINE.search(list_examples()[name].read_text())
+            assert line is not None
+            assert int(line[2]) == (32 if "32b" in name else 8)
 
 
 @pytest.mark.parametrize("name", GPUS_IN_ALL)

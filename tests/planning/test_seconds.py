@@ -160,7 +160,11 @@ def test_gpus_of_one_engine_exchange_hidden_states_twice_a_layer() -> None:
         ("weight_sync_timeout_s", {"weight_sync_timeout_s": 1.0}, "new weights may take"),
         ("vllm.start_timeout_s", {"vllm": {"start_timeout_s": 200.0}}, "an engine's start may take"),
         ("learner_timeout_s", {"learner_timeout_s": 60.0}, "a rank's part of a checkpoint may take"),
-        ("learner_timeout_s", {"learner_timeout_s": 60.0, "lora": {"r": 8}, "sharding": "fsdp2"}, "loading the model may take"),
+        (
+            "learner_timeout_s",
+            {"learner_timeout_s": 60.0, "lora": {"r": 8}, "sharding": "fsdp2"},
+            "loading the model may take",
+        ),
     ],
 )
 def test_deadlines_near_the_estimate_are_told_with_a_better_one(key: str, config: dict[str, Any], told: str) -> None:

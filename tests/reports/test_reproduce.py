@@ -18,7 +18,7 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.reports.options import ReproduceOptions
 from sharegrpo_rl.reports.reproduce import (
     find_table,
-    memory_obstacle,
+    machine_obstacle,
     read_tables,
     reproduce,
 )
@@ -75,23 +75,38 @@ def test_slugs_of_a_table_differ() -> None:
         assert len(set(slugs)) == len(slugs)
 
 
-def obstacle(memory: float, model: str, *sets: str) -> str | None:
+ALONE = ("config.num_learners=0", "config.sharding=ddp", "config.num_env_runners=0", "config.engine=hf")
+ONE_GPU = (*ALONE, "config.num_gpus_per_env_runner=1")
+
+
+def obstacle(memory: float, model: str, *sets: str, gpus: int | None = 8) -> str | None:
     spec = load_run(find_run_file("papers/share_grpo/table2-grpo"), [f"config.model={model}", *sets])
-    return memory_obstacle(spec, memory)
+    return machine_obstacle(spec, memory, gpus)
 
 
 def test_a_row_fits_where_its_plan_does() -> None:
     model = "Qwen/Qwen2.5-VL-7B-Instruct"
-    words = obstacle(80e9, model)
+    words = obstacle(80e9, model, *ONE_GPU)
     assert words is not None
     assert words.endswith(" GB, 80 GB are here")
     needed = float(words.split()[2])
     assert 150 < needed < 250  # weights, gradients, master weights and moments are 150 GB, the rest is activations
-    assert obstacle(1.01e9 * needed, model) is None
-    assert obstacle(80e9, "Qwen/Qwen2-VL-2B-Instruct") is None
-    adapted = obstacle(10e9, model, "config.lora.r=16")
+    assert obstacle(1.01e9 * needed, model, *ONE_GPU) is None
+    assert obstacle(80e9, "Qwen/Qwen2-VL-2B-Instruct", *ONE_GPU) is None
+    adapted = obstacle(10e9, model, *ONE_GPU, "config.lora.r=16")
     assert adapted is not None
     assert float(adapted.split()[2]) < needed / 3
+
+
+def test_a_row_wants_as_many_gpus_as_it_asks_for() -> None:
+    model = "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert obstacle(80e9, model) is None
+    assert obstacle(80e9, model, gpus=2) == "asks for 8 GPUs, 2 are here"
+    assert obstacle(80e9, model, gpus=0) == "asks for 8 GPUs, 0 are here"
+    assert obstacle(80e9, model, gpus=None) is None  # of a cluster nobody has asked
+    assert obstacle(300e9, model, *ONE_GPU, gpus=0) == "asks for 1 GPU, 0 are here"
+    on_cpu = ("config.num_gpus_per_learner=0", "config.num_gpus_per_env_runner=0")
+    assert obstacle(300e9, model, *ALONE, *on_cpu, gpus=0) is None
 
 
 def test_models_of_unknown_size() -> None:
@@ -136,7 +151,7 @@ def go(**options: Any) -> tuple[int, str]:
     text = io.StringIO()
     console = Console(file=text, width=200)
     tables = options["out"].with_name("tables")
-    code = reproduce(ReproduceOptions(**options), console, tables_folder=tables, memory=100e9, program=PROGRAM)
+    code = reproduce(ReproduceOptions(**options), console, tables_folder=tables, memory=100e9, gpus=8, program=PROGRAM)
     return code, text.getvalue()
 
 

@@ -1,0 +1,124 @@
+"""Runs over several Ray nodes with networks and folders of their own: shared disks, disks that are not, a node that dies. Slow.
+
+Needs root for the networks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray_nodes import Nodes, possible
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(not possible(), reason="needs to make networks and mounts"),
+]
+RUN_FILE = """
+small:
+  run: ShareGRPO
+  env: MultimodalQA-v0
+  stop: {training_iteration: 8}
+  config:
+    model: tiny
+    model_config: {hidden_size: 32, num_layers: 1, vision_layers: 1, patch_size: 14}
+    min_pixels: 784
+    max_pixels: 3136
+    num_questions: 2
+    num_generations: 2
+    max_prompt_tokens: 256
+    max_completion_tokens: 16
+    lr: 1e-3
+    rewards: {accuracy: 0.5, noise: 0.5}
+    evaluation_questions: 4
+    env_config: {data: data.jsonl, test_fraction: 0.2}
+    num_learners: 2
+    num_env_runners: 2
+    sharding: fsdp2
+"""
+REWARDS = """
+from sharegrpo_rl.config.registry import register_reward
+
+register_reward("noise", lambda completions, **columns: [(sum(map(ord, c)) % 7) / 7 for c in completions])
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Three nodes of two CPUs: two are enough for a run."""
+    with Nodes(tmp_path_factory.mktemp("nodes") / "own", cpus=2) as nodes:
+        nodes.add()
+        nodes.add()
+        yield nodes
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    (tmp_path / "noise.py").write_text(REWARDS)
+    rows = [{"id": str(i), "question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(40)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def train(nodes: Nodes, workplace: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command line in a folder where no node was started, with a data file by a relative path."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sharegrpo_rl.cli", "train", "run.yaml", "--import", "noise.py", *arguments],
+        cwd=workplace,
+        env={**os.environ, "RAY_ADDRESS": nodes.address, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_run_folder_that_is_not_shared_is_refused(nodes: Nodes, workplace: Path) -> None:
+    run = train(nodes, workplace, "--storage-path", str(nodes.own / "runs"))
+    text, _ = run.communicate()
+    assert run.returncode == 2, text
+    assert "Traceback" not in text
+    assert f"error: commit_folder (--storage-path, where it is null): {nodes.own}/runs/small/.commits/" in text
+    assert "is not the same folder on node 10." in text
+    assert not (nodes.own / "runs").exists()
+
+
+def test_a_commit_folder_that_is_not_shared_is_refused(nodes: Nodes, workplace: Path) -> None:
+    run = train(nodes, workplace, "--set", f"config.commit_folder={nodes.own / 'commits'}")
+    text, _ = run.communicate()
+    assert run.returncode == 2, text
+    assert f"error: commit_folder (--storage-path, where it is null): {nodes.own}/commits/" in text
+    assert "is not the same folder on node 10." in text
+    assert not (workplace / "runs").exists()
+
+
+def test_a_run_goes_on_when_a_node_dies(nodes: Nodes, workplace: Path) -> None:
+    """Learners and runners are on two nodes or three; what was on the dead one starts again where there is room."""
+    run = train(nodes, workplace)
+    folder = workplace / "runs" / "small"
+    deadline = time.monotonic() + 900
+    while not (folder / "result.json").exists() or len((folder / "result.json").read_text().splitlines()) < 2:
+        assert run.poll() is None, run.stdout and run.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    nodes.kill(busiest(nodes))
+    text, _ = run.communicate(timeout=900)
+    assert run.returncode == 0, text
+    rows = [json.loads(line) for line in (folder / "result.json").read_text().splitlines()]
+    assert [row["training_iteration"] for row in rows] == list(range(1, 9))
+    assert (folder / "export" / "model.safetensors").exists()
+    assert not (folder / ".commits").exists()
+
+
+def busiest(nodes: Nodes) -> str:
+    """The node, other than the driver's, with most of the run's processes."""
+    names = [name for name in nodes.names if "learner" in nodes.processes(name) or "Runner" in nodes.processes(name)]
+    assert names, "the run is on the driver's node alone"
+    return max(names, key=lambda name: nodes.processes(name).count("RayTrainWorker"))
