@@ -94,12 +94,14 @@ def _settings(folder: Path, options: EvaluateOptions) -> dict[str, Any]:
     """The model's settings with the limits of the options and the instruction of its answer format."""
     settings = model_settings(folder)
     prompts = dict(settings["prompts"])
-    if options.max_prompt_tokens is not None:
-        prompts["max_prompt_tokens"] = options.max_prompt_tokens
-    if options.max_pixels is not None:
-        prompts["max_pixels"] = options.max_pixels
-    if (prompts["max_pixels"] or inf) < (prompts["min_pixels"] or 1):
-        raise UserError(f"--max-pixels {prompts['max_pixels']}: below the model's min_pixels = {prompts['min_pixels']}")
+    for limit in ("max_prompt_tokens", "min_pixels", "max_pixels"):
+        if (given := getattr(options, limit)) is not None:
+            prompts[limit] = given
+    fewest, most = prompts["min_pixels"] or 1, prompts["max_pixels"] or inf
+    if most < fewest and options.max_pixels is not None:
+        raise UserError(f"--max-pixels {most}: below the smallest image, {fewest}; give --min-pixels {most} too")
+    if most < fewest:
+        raise UserError(f"--min-pixels {fewest}: above the largest image, {most}; give --max-pixels {fewest} too")
     if prompts["format_prompt"] is None:
         prompts["format_prompt"] = ANSWER_FORMATS[settings["answer_format"]].instruction
     tokens = options.max_completion_tokens or settings["max_completion_tokens"]

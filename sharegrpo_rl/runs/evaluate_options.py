@@ -44,6 +44,7 @@ class EvaluateOptions(Options):
     batch: int = option(128, "questions at a time, and between two writes to --out", ge=1)
     max_prompt_tokens: int | None = option(None, "longest prompt, instead of the model's own limit", ge=1)
     max_completion_tokens: int | None = option(None, "longest completion, instead of the model's own limit", ge=1)
+    min_pixels: int | None = option(None, "smallest image, instead of the model's own limit; smaller ones grow", ge=1)
     max_pixels: int | None = option(None, "largest image, instead of the model's own limit", ge=1)
 
 

@@ -188,7 +188,8 @@ def test_a_benchmark_with_its_own_metric_goes_out_and_comes_back(
         (["--export", "lmms-eval", "--out", "OUT", "--limit", "1"], ["only a published benchmark"]),
         (["--read-scores", "x.csv"], ["is not a folder that"]),
         (["--against", "nowhere", "--limit", "1"], ["nowhere"]),
-        (["--max-pixels", "10"], ["--max-pixels 10"]),
+        (["--max-pixels", "10"], ["--max-pixels 10: below the smallest image, 784; give --min-pixels 10 too"]),
+        (["--min-pixels", "785"], ["--min-pixels 785: above the largest image, 784; give --max-pixels 785 too"]),
         (["--data", "nowhere.tsv"], ["nowhere.tsv", "is not there"]),
     ],
 )
