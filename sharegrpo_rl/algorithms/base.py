@@ -42,7 +42,7 @@ from sharegrpo_rl.evaluation.report import EvaluationReport
 from sharegrpo_rl.generation.generator import Generator
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.learners.module import VLMRLModule
-from sharegrpo_rl.learners.placement import check_demand, start_ray
+from sharegrpo_rl.learners.placement import check_demand, check_nodes, start_ray
 from sharegrpo_rl.models.loading import keep_freed_memory
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptEncoder, load_processor
@@ -86,6 +86,7 @@ class RunAlgorithm(Algorithm):
         self.seed = config.seed or 0
         start_ray(self.options)
         check_demand(self.options)  # before the warm start
+        check_nodes(self.options)
         config.model_folder, self._warm_start_report = prepare_model(config)  # and the data before that
         digest = check_run_data(config).get("train")
         if not config.one_process():

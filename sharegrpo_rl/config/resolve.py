@@ -8,7 +8,7 @@ from typing import Any
 from sharegrpo_rl.config.names import block_suggestion, suggestion
 from sharegrpo_rl.config.option import check
 from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS, PRESETS
-from sharegrpo_rl.config.run import RunOptions
+from sharegrpo_rl.config.run import RunOptions, TinyModelOptions
 from sharegrpo_rl.errors import UserError
 
 
@@ -45,7 +45,19 @@ def resolve(algorithm: str, settings: Mapping[str, Any]) -> RunOptions:
         return f"no such option of {algorithm}{hint} (`sharegrpo-rl list options {algorithm}` shows all)"
 
     preset = _preset(algorithm, settings.get("preset"))
-    return check(model, {**preset, **settings}, unknown_key)
+    return check(model, _with_heads_for_engine({**preset, **settings}), unknown_key)
+
+
+def _with_heads_for_engine(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a tiny model that vLLM samples from, with heads of 32 unless they name heads: the narrowest that vLLM's CPU
+    build takes."""
+    sizes = settings.get("model_config", {})
+    if settings.get("engine") != "vllm" or settings.get("model", "tiny") != "tiny" or not isinstance(sizes, Mapping):
+        return settings
+    width = sizes.get("hidden_size", TinyModelOptions().hidden_size)
+    if {"num_heads", "num_kv_heads"} & set(sizes) or not isinstance(width, int) or width % 32:
+        return settings
+    return {**settings, "model_config": {**sizes, "num_heads": width // 32, "num_kv_heads": 1}}
 
 
 def _preset(algorithm: str, name: Any) -> Mapping[str, Any]:

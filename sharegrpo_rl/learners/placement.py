@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from math import ceil
 
 import ray
 import torch
+from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sharegrpo_rl.config.run import RunOptions
 from sharegrpo_rl.errors import UserError
@@ -15,6 +18,10 @@ from sharegrpo_rl.learners.ray_start import start_local, start_or_join
 from sharegrpo_rl.planning.gpus import driver_version
 
 logger = logging.getLogger(__name__)
+NODE_SECONDS = 300.0  # for a worker on another node, which may be busy
+SHARED_MEMORY = 1 << 30  # bytes; Docker gives 64 MB
+# Python, versions that have to be alike on all nodes (None where missing), bytes of /dev/shm (None where there is none).
+Environment = tuple[str, dict[str, str | None], int | None]
 # The oldest NVIDIA driver of each CUDA release that torch is built for (CUDA's release notes, minor-version compatibility).
 _DRIVERS = {11: 450, 12: 525, 13: 580}
 
@@ -51,6 +58,77 @@ def start_ray(options: RunOptions) -> None:
         start_or_join if options.num_env_runners or options.num_learners else start_local
     )  # alone, no cluster is needed
     start(include_dashboard=False, log_to_driver=log_to_driver, **more)
+
+
+def check_nodes(options: RunOptions) -> None:
+    """Ask every node for its environment and its shared memory, before anything is held there.
+
+    UserError where a node starts no worker, lacks this package or has another version of it, torch or transformers, or where
+    several GPUs have next to no shared memory to talk through.
+    """
+    if not (options.num_learners or options.num_env_runners):
+        return
+    read, driver = _environment_reader(), ray.get_runtime_context().get_node_id()
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    python, own, shared = read()
+    _check_shared_memory(options, nodes.pop(driver), shared)
+    asked = ray.remote(num_cpus=0, max_retries=0)(read)
+    answers = {
+        asked.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(): address
+        for node, address in nodes.items()
+    }
+    _, silent = ray.wait(list(answers), num_returns=len(answers), timeout=NODE_SECONDS) if answers else ([], [])
+    for answer, address in answers.items():
+        if answer in silent:
+            raise UserError(
+                f"Ray: node {address} started no worker within {NODE_SECONDS:g} s; see the logs in /tmp/ray/session_latest/logs "
+                "there, or take it out of the cluster"
+            )
+        try:
+            where, versions, shared = ray.get(answer)
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError) as error:
+            logger.warning("Ray: node %s is leaving the cluster (%s)", address, type(error).__name__)
+            continue
+        for name, version in versions.items():
+            if version != own[name]:
+                raise UserError(
+                    f"Ray: node {address} has {name} {version or 'not installed'} ({where}), the driver has {own[name]} "
+                    f"({python}); run `ray start` there in the same environment, at the same path"
+                )
+        _check_shared_memory(options, address, shared)
+
+
+def _check_shared_memory(options: RunOptions, address: str, shared: int | None) -> None:
+    if shared is None or shared >= SHARED_MEMORY:
+        return
+    words = (
+        f"/dev/shm on node {address} has {shared / 2**20:,.0f} MB, through which Ray's store, NCCL and vLLM's workers talk; "
+        "start its container with --shm-size 16g"
+    )
+    if demand(options).get("GPU", 0) > 1:
+        raise UserError(words)
+    logger.warning("%s", words)
+
+
+def _environment_reader() -> Callable[[], Environment]:
+    """What reads a node's environment. It travels whole, for a function of a module needs this package on the other side."""
+
+    def read() -> Environment:
+        import os
+        import shutil
+        import sys
+        from importlib.metadata import PackageNotFoundError, version
+
+        versions: dict[str, str | None] = {}
+        for name in ("sharegrpo-rl", "torch", "transformers"):
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError:
+                versions[name] = None
+        shared = shutil.disk_usage("/dev/shm").total if os.path.isdir("/dev/shm") else None
+        return sys.executable, versions, shared
+
+    return read
 
 
 def available_cores() -> int:

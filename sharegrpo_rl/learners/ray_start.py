@@ -25,14 +25,23 @@ logger = logging.getLogger(__name__)
 
 def start_or_join(**settings: Any) -> None:
     """Join the cluster of RAY_ADDRESS, or the one that runs on this machine; else `start_local`. UserError where no Ray
-    answers at RAY_ADDRESS. `num_cpus` counts only where Ray is started here.
+    answers at RAY_ADDRESS, or it does not let this process in. `num_cpus` counts only where Ray is started here.
     """
     address = _cluster_address()
     if address is None:
         start_local(**settings)
         return
     settings.pop("num_cpus", None)
-    ray.init(address=address, **settings)
+    try:
+        ray.init(address=address, **settings)
+    except Exception as error:
+        ray.shutdown()
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"RAY_ADDRESS: the Ray at {address} does not let this run in ({type(error).__name__}: {reason}); it has to be Ray "
+            f"{ray.__version__}, and where it asks for a token, RAY_AUTH_MODE=token and the head node's ~/.ray/auth_token are "
+            "needed here (or RAY_AUTH_MODE=disabled on all nodes, before `ray start`)"
+        ) from error
 
 
 def start_local(**settings: Any) -> None:

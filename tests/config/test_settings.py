@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config import GRPOOptions, resolve
 from sharegrpo_rl.config.option import check
 from sharegrpo_rl.config.tree import apply_settings, find_search_space, parse_setting
 from sharegrpo_rl.errors import UserError
@@ -80,3 +81,20 @@ def test_an_address_is_no_folder_to_write_to(address: str, tmp_path: Path, monke
         check(GRPOOptions, {"commit_folder": address})
     assert check(TrainOptions, {"storage_path": Path("runs")}).storage_path == Path("runs")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "heads"),
+    [
+        ({"engine": "vllm"}, (3, 1)),
+        ({"engine": "vllm", "model_config": {"hidden_size": 128, "num_layers": 1}}, (4, 1)),
+        ({"engine": "vllm", "model_config": {"num_heads": 2, "num_kv_heads": 2}}, (2, 2)),
+        ({"engine": "vllm", "model_config": {"hidden_size": 80}}, (4, 2)),  # has no heads of 32
+        ({"engine": "hf"}, (4, 2)),
+        ({}, (4, 2)),
+    ],
+)
+def test_a_tiny_model_has_heads_that_its_engine_takes(settings: dict[str, Any], heads: tuple[int, int]) -> None:
+    sizes = resolve("ShareGRPO", settings).tiny_model
+    assert (sizes.num_heads, sizes.num_kv_heads) == heads
+    assert resolve("ShareGRPO", resolve("ShareGRPO", settings).as_dict()).tiny_model == sizes

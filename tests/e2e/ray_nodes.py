@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,8 +51,8 @@ class Nodes:
         self._start("", f"--head --port {PORT} --temp-dir {self._temp} --include-dashboard=false", 1)
         return self
 
-    def add(self) -> str:
-        """Another node; its name, once it is there."""
+    def add(self, without: Sequence[Path] = ()) -> str:
+        """Another node; its name, once it is there. without: files and folders that are empty there."""
         number = len(self._names) + 2
         name = f"{self._tag}x{number}"
         self._names.append(name)
@@ -62,14 +63,18 @@ class Nodes:
         _run(f"ip -n {name} link set eth0 up")
         _run(f"ip -n {name} link set lo up")
         _run(f"ip -n {name} route add default via {self._net}.1")
-        self._start(name, f"--address {self.address}", number)
+        self._start(name, f"--address {self.address}", number, without)
         return name
 
-    def _start(self, name: str, how: str, number: int) -> None:
+    def _start(self, name: str, how: str, number: int, without: Sequence[Path] = ()) -> None:
         arguments = f"{RAY} start {how} --node-ip-address {self._net}.{number} --num-cpus {self.cpus} --block"
         arguments += " --object-store-memory 150000000"
         if name:
-            mounts = " && ".join(f"mount -t tmpfs own {folder}" for folder in ("/dev/shm", self._temp, self.own))
+            folders = ["/dev/shm", self._temp, self.own, *(path for path in without if path.is_dir())]
+            mounts = " && ".join(
+                [f"mount -t tmpfs own {folder}" for folder in folders]
+                + [f"mount --bind /dev/null {path}" for path in without if path.is_file()]
+            )
             arguments = f"ip netns exec {name} unshare -m sh -c '{mounts} && cd {self.own} && exec {arguments}'"
         out = open(Path(self._temp).with_suffix(f".{number}.log"), "wb")  # noqa: SIM115
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from ray_nodes import Nodes, possible
 
 pytestmark = [
@@ -96,6 +98,18 @@ def test_a_commit_folder_that_is_not_shared_is_refused(nodes: Nodes, workplace: 
     assert run.returncode == 2, text
     assert f"error: commit_folder (--storage-path, where it is null): {nodes.own}/commits/" in text
     assert "is not the same folder on node 10." in text
+    assert not (workplace / "runs").exists()
+
+
+def test_a_node_without_this_package_is_named(nodes: Nodes, workplace: Path) -> None:
+    """An environment of that path that lacks it: its own files are empty there, and what names it."""
+    site = Path(ray.__file__).parents[1]
+    lacking = nodes.add(without=[*site.glob("*sharegrpo_rl*.pth"), *site.glob("sharegrpo_rl*.dist-info")])
+    run = train(nodes, workplace)
+    text, _ = run.communicate()
+    nodes.kill(lacking)
+    assert run.returncode == 2, text
+    assert re.search(r"error: Ray: node 10\.\S+ has sharegrpo-rl not installed \(.*python.*\), the driver has ", text)
     assert not (workplace / "runs").exists()
 
 

@@ -1,6 +1,7 @@
 """What a run asks of a cluster, and the complaint where the cluster has it not; the GPUs are only declared. Slow: Ray."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from sharegrpo_rl.config import resolve
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.learners.placement import check_demand, demand, why_torch_sees_no_gpu
+from sharegrpo_rl.learners.placement import check_demand, check_nodes, demand, why_torch_sees_no_gpu
 from sharegrpo_rl.planning import gpus
 
 
@@ -113,3 +114,16 @@ def test_why_torch_sees_no_gpu(
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "CUDA_VISIBLE_DEVICES hides them" in why_torch_sees_no_gpu()
+
+
+@pytest.mark.slow
+def test_little_shared_memory_is_named(cluster, monkeypatch, caplog):
+    """64 MB, as Docker gives: a warning where learners exchange nothing through it, else the end."""
+    usage = shutil.disk_usage("/dev/shm")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(total=64 << 20))
+    check_nodes(config())  # one process
+    assert not caplog.text
+    check_nodes(config(num_env_runners=1))
+    assert "has 64 MB, through which Ray's store, NCCL and vLLM's workers talk" in caplog.text
+    with pytest.raises(UserError, match=r"/dev/shm on node [\d.]+ has 64 MB.*start its container with --shm-size 16g"):
+        check_nodes(config(num_learners=2, num_gpus_per_learner=1))

@@ -1,9 +1,13 @@
 """Starting Ray: clusters that are gone, folders whose path is too long. Each is one line, found within seconds."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +97,39 @@ def test_a_run_of_one_process_needs_no_cluster_and_no_short_folder(closed_port, 
     environment |= {"RAY_ADDRESS": f"127.0.0.1:{closed_port}", "TMPDIR": str(folder), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert "started True" in done.stdout, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token_is_named(tmp_path, monkeypatch):
+    """As `ray start --head` does once a local run has left ~/.ray/auth_token."""
+    home, temp = tmp_path / "home", tempfile.mkdtemp(dir="/tmp")
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray/auth_token").write_text("0123456789abcdef" * 4)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray_program = str(Path(sys.executable).with_name("ray"))
+    arguments = [
+        "--head",
+        f"--port={port}",
+        f"--temp-dir={temp}",
+        "--num-cpus=1",
+        "--include-dashboard=false",
+        "--block",
+    ]
+    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token"}
+    head = subprocess.Popen([ray_program, "start", *arguments], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not ray_start._answers(f"127.0.0.1:{port}"):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        with pytest.raises(
+            UserError, match=r"does not let this run in \(ConnectionError.*the head node's ~/.ray/auth_token"
+        ):
+            ray_start.start_or_join()
+    finally:
+        head.terminate()
+        head.wait()
+        shutil.rmtree(temp, ignore_errors=True)
