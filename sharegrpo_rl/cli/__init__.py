@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import click
 import typer
@@ -23,15 +24,30 @@ from sharegrpo_rl.cli.commands import (
     train,
     tune,
 )
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, package_version
 
 app = typer.Typer(
     name="sharegrpo-rl",
     help="Reinforcement learning that teaches vision-language models to reason.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"sharegrpo-rl {package_version('sharegrpo-rl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before a command."""
+
 
 for command in (train, plan, tune, compare, report, reproduce, evaluate, export, preview, expand, grade, doctor):
     app.command()(command)
@@ -52,6 +68,8 @@ def run(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except click.exceptions.NoArgsIsHelpError:
+        return 2  # the help is there already
     except click.ClickException as error:
         print(f"error: {error.format_message()} (see --help)", file=sys.stderr)
         return error.exit_code

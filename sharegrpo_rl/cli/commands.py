@@ -15,8 +15,17 @@ from sharegrpo_rl.reports.options import CompareOptions, ReproduceOptions
 from sharegrpo_rl.runs.evaluate_options import EvaluateOptions
 from sharegrpo_rl.runs.run_file import TrainOptions
 
+
+def _run_files(typed: str) -> list[str]:
+    """What a shell offers for FILE: the tuned examples; it adds files by itself."""
+    from sharegrpo_rl.runs.examples import list_examples
+
+    return [name for name in list_examples() if name.startswith(typed)]
+
+
 RunFileArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="a run file, or the short name of a tuned example")
+    str,
+    typer.Argument(metavar="FILE", help="a run file, or the short name of a tuned example", autocompletion=_run_files),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a setting of the file: config.lr=1e-5")

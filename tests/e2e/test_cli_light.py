@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from sharegrpo_rl.cli import run
+from sharegrpo_rl.errors import package_version
 
 HEAVY = ("torch", "ray", "transformers", "datasets", "pyarrow", "scipy", "matplotlib", "jinja2", "openai")
 GOOD = """
@@ -188,3 +189,30 @@ def test_a_reader_that_goes_away_is_no_error(run_file: str) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, env={**os.environ})
     assert "Traceback" not in done.stderr
     assert done.stdout == "mine:\n"
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"sharegrpo-rl {package_version('sharegrpo-rl')}\n"
+
+
+def test_without_a_command_the_help_is_shown_and_nothing_else(capsys: pytest.CaptureFixture) -> None:
+    assert run([]) == 2
+    captured = capsys.readouterr()
+    assert "Usage: sharegrpo-rl" in captured.out + captured.err
+    assert "error:" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("sharegrpo-rl tra", "train"),
+        ("sharegrpo-rl train share_grpo/drawn_shapes-tiny-s", "share_grpo/drawn_shapes-tiny-search"),
+        ("sharegrpo-rl train run.yaml --stor", "--storage-path"),
+    ],
+)
+def test_a_shell_completes_commands_examples_and_options(typed: str, offered: str) -> None:
+    asked = {"_SHAREGRPO_RL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    program = "import sys; from sharegrpo_rl.cli import main; sys.argv = ['sharegrpo-rl']; main()"
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert done.stdout.split() == [offered]
