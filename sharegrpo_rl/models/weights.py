@@ -142,7 +142,8 @@ class Meeting:
             self._store().set("fault", reason)
 
     def _store(self) -> dist.TCPStore:
-        return dist.TCPStore(self.address, self.port, wait_for_workers=False, timeout=_seconds(MEETING_SECONDS))
+        patience = min(MEETING_SECONDS, self.timeout_s) / 2  # torch tries twice
+        return dist.TCPStore(self.address, self.port, wait_for_workers=False, timeout=_seconds(patience))
 
 
 class WeightGroup:
