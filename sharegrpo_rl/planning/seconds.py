@@ -16,7 +16,10 @@ MFU = 0.3  # of a learner step (measured on an H200 with a 3B model: 0.29 to 0.3
 PREFILL_MFU = 0.4  # (assumed)
 BANDWIDTH = {"vllm": 0.6, "hf": 0.2}  # share of the memory's speed that decoding gets (assumed)
 MAX_SEQUENCES = 256  # that an engine decodes at once
-SYNC = 1.0  # seconds a GB of new weights to remote engines (measured between two processes on a CPU, not on GPUs)
+SYNC = 1.0  # seconds a GB of new weights by the object store (measured between two processes on a CPU, not on GPUs)
+LINK = 0.5  # share of the slowest link's speed that new weights get between GPUs (assumed)
+NETWORK = 12.5e9  # bytes a second between nodes: 100 Gbit/s (assumed)
+NODE = 8  # GPUs of a node (assumed)
 RENDER = 0.045 / 1e6  # seconds a pixel in a runner's image processor, one thread (measured on pictures of 1 MP)
 FLOAT32_SPEED = 1 / 16  # of bfloat16's operations
 
@@ -43,7 +46,8 @@ def estimate_seconds(
     learning = step_operations(config, sizes, train, work) / (train.ranks * flops * MFU)
     generating = _generating(config, sizes, work, flops, gpu.bandwidth, kv_cache) if work.samples else 0.0
     generating += _rendering(config, sizes, work)
-    syncing = SYNC * _sent_bytes(config, sizes, train) / 1e9
+    link = _slowest_link(config, gpu)
+    syncing = _sent_bytes(config, sizes, train) / (1e9 / SYNC if link is None else link * LINK)
     both = max(generating, learning) if config.get("max_staleness", 0) else generating + learning
     iteration = both + syncing
     assumptions = [
@@ -56,7 +60,9 @@ def estimate_seconds(
             f"decoding ({engine}) at {BANDWIDTH[engine]:.0%} of {speed:.2f} TB/s, prefill at {PREFILL_MFU:.0%}"
         )
     if syncing:
-        assumptions.append(f"weight sync at {SYNC:g} s a GB")
+        assumptions.append(
+            f"weight sync at {SYNC:g} s a GB" if link is None else f"weight sync at {LINK:.0%} of {link / 1e9:g} GB/s"
+        )
     assumptions.append("grading, evaluation and checkpoints not counted")
     return Seconds(generating, learning, syncing, iteration, iteration * work.iterations, tuple(assumptions))
 
@@ -73,6 +79,15 @@ def _sent_bytes(config: Mapping[str, Any], sizes: ModelSizes, train: Training) -
     if not config["num_env_runners"] or not (train.parameters and config.get("num_generations")):
         return 0.0
     return 0.0 if train.adapters else train.itemsize * train.parameters
+
+
+def _slowest_link(config: Mapping[str, Any], gpu: GPU) -> float | None:
+    """Bytes a second of the slowest link between learners and engines, which NCCL sends over; None: the object store."""
+    of_learners = max(1, config["num_learners"]) * config["num_gpus_per_learner"]
+    of_engines = config["num_env_runners"] * config.get("num_gpus_per_env_runner", 0)
+    if config.get("engine") != "vllm" or gpu.link is None or not (of_learners and of_engines):
+        return None
+    return gpu.link if of_learners + of_engines <= NODE else min(gpu.link, NETWORK)
 
 
 def step_operations(config: Mapping[str, Any], sizes: ModelSizes, train: Training, work: Workload) -> float:

@@ -104,14 +104,26 @@ def test_a_pack_that_is_cut_runs_its_prompt_again() -> None:
     assert cut / whole == pytest.approx(again / unique, rel=0.05)
 
 
-def test_new_weights_take_a_second_a_gigabyte_on_their_way_to_engines() -> None:
-    apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2}
+def test_new_weights_take_a_second_a_gigabyte_through_the_object_store() -> None:
+    apart = {"engine": "hf", "num_env_runners": 2, "num_learners": 2}
+    adapter = {**apart, "engine": "vllm", "lora": {"r": 8, "target_modules": ["language"]}}
     sent, adapters, nowhere = (
-        estimate_run(request_for(**config)).seconds
-        for config in (apart, {**apart, "lora": {"r": 8, "target_modules": ["language"]}}, {"engine": "vllm"})
+        estimate_run(request_for(**config)).seconds for config in (apart, adapter, {"engine": "vllm"})
     )
     assert sent is not None
     assert adapters is not None
     assert nowhere is not None
     assert sent.syncing == pytest.approx(2 * QWEN["7B"].total / 1e9)
     assert adapters.syncing == nowhere.syncing == 0
+
+
+def test_between_gpus_new_weights_travel_at_the_slowest_link() -> None:
+    def syncing(learners: int, gpu: str) -> float:
+        seconds = estimate_run(request_for(gpu=gpu, engine="vllm", num_env_runners=2, num_learners=learners)).seconds
+        assert seconds is not None
+        return seconds.syncing
+
+    sent = 2 * QWEN["7B"].total
+    assert syncing(6, "h100-80") == pytest.approx(sent / (0.5 * 450e9))
+    assert syncing(6, "l40s-48") == pytest.approx(sent / (0.5 * 32e9))
+    assert syncing(7, "h100-80") == pytest.approx(sent / (0.5 * 12.5e9))  # more GPUs than a node has
