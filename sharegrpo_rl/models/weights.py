@@ -172,9 +172,9 @@ class WeightGroup:
 
     @staticmethod
     def open(address: str, size: int, backend: str, timeout_s: float) -> tuple[Meeting, dist.TCPStore]:
-        """A meeting at a free port of this machine, and its store, which must be kept."""
+        """A meeting at a free port of this machine, known to others by its address; and its store, which must be kept."""
         timeout = _seconds(min(MEETING_SECONDS, timeout_s))
-        store = dist.TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=timeout)
+        store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False, timeout=timeout)
         return Meeting(address, store.port, size, backend, timeout_s), store
 
     def start_sync(self) -> None:
