@@ -165,7 +165,7 @@ class WeightGroup:
         try:
             self._store = store or meeting._store()
             self._roll_call()
-            self._finish(self._thread.submit(self._begin))
+            self._finish(self._thread.submit(self._connect))
         except RuntimeError as error:
             self.close(reason := _in_a_line(error))
             raise GroupBroken(reason) from error
@@ -190,7 +190,7 @@ class WeightGroup:
             for (_, view), tensor in zip(views, tensors, strict=True):
                 view.copy_(tensor)
         self.flush(AHEAD_BYTES - flat.nbytes)
-        self._sending.append((self._thread.submit(self._broadcast, flat), flat.nbytes))
+        self._sending.append((self._begin(flat), flat.nbytes))
 
     def flush(self, allowed: int = 0) -> None:
         """Wait until no more than the `allowed` bytes are under way."""
@@ -203,7 +203,7 @@ class WeightGroup:
         arriving: deque[tuple[Weights, Future[None], int]] = deque()
         for planned in plan:
             flat, views = bucket_buffer(planned, self.device)
-            arriving.append((views, self._thread.submit(self._broadcast, flat), flat.nbytes))
+            arriving.append((views, self._begin(flat), flat.nbytes))
             del flat, views
             while sum(size for _, _, size in arriving) > AHEAD_BYTES:
                 yield from self._arrived(*arriving.popleft())
@@ -222,8 +222,15 @@ class WeightGroup:
         try:
             begun.result()
         except RuntimeError as error:
-            self._look()  # another member may know more
-            raise GroupBroken(_in_a_line(error)) from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: RuntimeError) -> GroupBroken:
+        """For an error of the group; another member may know more."""
+        try:
+            self._look()
+        except GroupBroken as known:
+            return known
+        return GroupBroken(_in_a_line(error))
 
     def close(self, reason: str = "") -> None:
         """Leave the group; all others give up, for `reason` where there is one."""
@@ -258,7 +265,7 @@ class WeightGroup:
                 raise GroupBroken(f"{len(missing)} of {len(names)} members did not come to {self._meeting.address}")
             time.sleep(0.01)
 
-    def _begin(self) -> None:
+    def _connect(self) -> None:
         """Make the group, and send a byte: NCCL connects no earlier."""
         store = dist.PrefixStore("group", self._store)
         if self._meeting.backend == "nccl":
@@ -267,11 +274,18 @@ class WeightGroup:
             self._group = dist.ProcessGroupGloo(
                 store, self._rank, self._meeting.size, _seconds(self._meeting.timeout_s)
             )
-        self._broadcast(torch.zeros(1, dtype=torch.uint8, device=self.device))
+        self._wait(self._group.broadcast(torch.zeros(1, dtype=torch.uint8, device=self.device), 0))
 
-    def _broadcast(self, flat: Tensor) -> None:
-        self._group.broadcast(flat, 0).wait()
-        if flat.is_cuda:
+    def _begin(self, flat: Tensor) -> Future[None]:
+        """Have a buffer sent or filled, in the order of the calls."""
+        try:
+            return self._thread.submit(self._wait, self._group.broadcast(flat, 0))
+        except RuntimeError as error:
+            raise self._broken(error) from error
+
+    def _wait(self, work: Any) -> None:
+        work.wait()
+        if self.device.type == "cuda":
             torch.cuda.current_stream().synchronize()
 
     def _end(self) -> None:
