@@ -112,6 +112,8 @@ class WeightSource:
         group, fault = self._group, ""
         if group is not None:
             group.start_sync()
+        elif self._ranks.rank == 0:
+            fault = "the learner is not in the group"
         weights = engine_weights(self._policy.model, everything)
         buckets = in_buckets(weights, GROUP_BUCKET_BYTES, self._policy.loaded_dtypes)
         for planned, (bucket, last) in zip(self.plan(everything), buckets, strict=True):

@@ -212,8 +212,8 @@ class GroupSync:
             part = thread.submit(learners_part)
             fault = self._watch(calls, part)
             answers = self._pool.answers(calls, self._options.weight_sync_timeout_s, "weight_sync_timeout_s")
-            fault = fault or part.result() or next(filter(None, answers.values()), "")
-        if fault:
+            of_learners = part.result()  # or LearnersRestarted: their weights are older ones now
+        if fault := fault or of_learners or next(filter(None, answers.values()), ""):
             raise GroupBroken(fault)
 
     def _watch(self, calls: PendingCalls, part: Future[str]) -> str:

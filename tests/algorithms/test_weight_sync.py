@@ -75,6 +75,27 @@ def test_two_runners_get_weights_by_a_group(build, places, caplog):
     assert len([r for r in caplog.records if "object store" in r.message]) == 1
 
 
+def test_learners_that_are_lost_while_they_send_return_to_their_commit(build):
+    algo = build(num_env_runners=1, **PLACES[1])
+    sync, learners = algo.rollouts.group_sync, algo.learner_group
+    sync.is_slower = False
+    assert max(gaps(algo, 1)) < 1e-4
+    planned = learners.weight_plan
+
+    def kill_and_plan(everything):
+        learners.weight_plan = planned
+        plan = planned(everything)
+        os.kill(learners._group.members[0].pid, signal.SIGKILL)
+        return plan
+
+    learners.weight_plan = kill_and_plan
+    assert max(gaps(algo, 2)) < 1e-4
+    assert learners.restarts == 1
+    assert sync.is_joined
+    assert algo.rollouts.weights_version == learners.weights_version == 3
+    assert algo.rollouts.losses == 0
+
+
 def test_runners_that_cannot_meet_get_weights_by_the_object_store(build, caplog, monkeypatch):
     """One warning, until there are other runners."""
     algo = build(num_env_runners=1)
