@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
+from torch import Tensor
 
 from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
@@ -26,7 +28,18 @@ from sharegrpo_rl.learners.failures import PixelsLost
 from sharegrpo_rl.learners.module import VLMRLModule, model_settings
 from sharegrpo_rl.models.loading import load_policy, parameter_table
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
-from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
+from sharegrpo_rl.models.weights import (
+    GROUP_BUCKET_BYTES,
+    GroupBroken,
+    Meeting,
+    WeightGroup,
+    Weights,
+    adapter_weights,
+    engine_weights,
+    in_buckets,
+    planned_weights,
+    to_array,
+)
 from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.checkpoint import export_pretrained, full_weights, load, save
 from sharegrpo_rl.training.sharding import FSDP2, Ranks, full_tensor, shard
@@ -37,10 +50,102 @@ SHARDS = "shards"
 FACTS_FILE = "learner.json"
 
 
+class WeightSource:
+    """A learner's weights on their way to engines: in buckets of arrays, or by a group that rank 0 sends to.
+
+    adapters: only those are sent. tell: called with where it is.
+    """
+
+    def __init__(self, policy: Policy, ranks: Ranks, adapters: bool, tell: Callable[[str], None]) -> None:
+        self._policy, self._ranks, self._adapters, self._tell = policy, ranks, adapters, tell
+        self._store: Any = None  # of the group's meeting
+        self._group: WeightGroup | None = None
+
+    def parts(self, everything: bool) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
+        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last.
+
+        Empty on all ranks but 0. Each step is collective: a bucket is gathered when the iterator reaches it.
+        """
+        model, first = self._policy.model, self._ranks.rank == 0
+        weights = adapter_weights(model) if self._adapters else engine_weights(model, everything)
+        for bucket, last in in_buckets(weights, dtypes=self._policy.loaded_dtypes):
+            arrays = {}
+            for name, tensor in self._gathered(bucket):
+                if first:
+                    arrays[name] = to_array(tensor)
+            yield arrays, last
+
+    def open_group(self, address: str, size: int, backend: str, timeout_s: float) -> Meeting | None:
+        """Where engines meet this learner, on the machine of this address; on rank 0 only."""
+        self.leave_group()
+        if self._ranks.rank:
+            return None
+        meeting, self._store = WeightGroup.open(address, size, backend, timeout_s)
+        return meeting
+
+    def join_group(self, meeting: Meeting) -> str:
+        """Rank 0 becomes the group's sender; the reason where not all members came."""
+        if self._ranks.rank == 0:
+            try:
+                self._group = WeightGroup(meeting, 0, next(self._policy.model.parameters()).device, self._store)
+            except GroupBroken as error:
+                return str(error)
+        return ""
+
+    def plan(self, everything: bool) -> list[Weights]:
+        """The buckets that `send` sends."""
+        return planned_weights(self._policy.model, everything, self._policy.loaded_dtypes)
+
+    def send(self, everything: bool) -> str:
+        """Send what training changes, or `everything`, to the group; the reason where that failed. Collective."""
+        try:
+            fault = self._send(everything)
+        except BaseException:
+            self.leave_group("the learner failed")
+            raise
+        if fault:
+            self.leave_group(fault)
+        return fault
+
+    def _send(self, everything: bool) -> str:
+        """Other ranks expect each bucket to be gathered, whatever becomes of the sender."""
+        group, fault = self._group, ""
+        if group is not None:
+            group.start_sync()
+        elif self._ranks.rank == 0:
+            fault = "the learner is not in the group"
+        weights = engine_weights(self._policy.model, everything)
+        buckets = in_buckets(weights, GROUP_BUCKET_BYTES, self._policy.loaded_dtypes)
+        for planned, (bucket, last) in zip(self.plan(everything), buckets, strict=True):
+            self._tell("sending weights")
+            gathered = self._gathered(bucket)
+            try:
+                if group is not None and not fault:
+                    group.send(planned, gathered)
+                    if last:
+                        group.flush()
+            except GroupBroken as error:
+                fault = str(error)
+            deque(gathered, 0)
+        return fault
+
+    def _gathered(self, bucket: Weights) -> Iterator[tuple[str, Tensor]]:
+        """Whole tensors, in the types that engines hold them in. Collective."""
+        for name, tensor in bucket:
+            yield name, full_tensor(tensor.detach().to(self._policy.loaded_dtypes.get(name, tensor.dtype)))
+
+    def leave_group(self, reason: str = "") -> None:
+        """Close the group where there is one, for `reason` if it failed."""
+        if self._group is not None:
+            self._group.close(reason)
+        self._group = self._store = None
+
+
 class VLMLearner(TorchLearner):
     """Trains one VLMRLModule on prompt packs."""
 
     step: TrainingStep
+    weights: WeightSource
 
     @override(TorchLearner)
     def build(self) -> None:
@@ -60,6 +165,7 @@ class VLMLearner(TorchLearner):
         self._shard(policy)
         reference = self._reference(policy) if options.uses_reference else None
         self.step = TrainingStep(policy, options, reference)
+        self.weights = WeightSource(policy, self.step.ranks, self.config.sends_adapters(), self._tell)
         parameters = [p for group in self.step.optimizer.param_groups for p in group["params"]]
         self.register_optimizer(module_id=module_id, optimizer=self.step.optimizer, params=parameters)
 
@@ -100,21 +206,9 @@ class VLMLearner(TorchLearner):
         """The module's whole state, as its `set_state` takes it; on rank 0 only. Collective."""
         return {name: to_array(tensor) for name, tensor in full_weights(self.rl_module.policy)}
 
-    def weight_parts(self, everything: bool) -> Iterator[tuple[dict[str, np.ndarray], bool]]:
-        """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last.
-
-        Empty on all ranks but 0. Each step is collective: a bucket is gathered when the iterator reaches it.
-        """
-        policy, first = self.rl_module.policy, self.step.ranks.rank == 0
-        model = policy.model
-        weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
-        for bucket, last in in_buckets(weights):
-            arrays = {}
-            for name, tensor in bucket:
-                gathered = full_tensor(tensor.detach().to(policy.loaded_dtypes.get(name, tensor.dtype)))
-                if first:
-                    arrays[name] = to_array(gathered)
-            yield arrays, last
+    def _tell(self, said: str) -> None:
+        if self.step.on_progress is not None:
+            self.step.on_progress(said)
 
     def _reference(self, policy: Policy) -> Policy | AdaptersOff:
         """The frozen policy of the KL term, the model as it was before RL; with LoRA the same model without adapters."""
@@ -247,6 +341,13 @@ class VLMLearnerGroup(LearnerGroup):
         else:
             super().restore_from_path(path, *args, **kwargs)
 
+    @override(LearnerGroup)
+    def shutdown(self) -> None:
+        """Leave the weight group too."""
+        if self._learner is not None:
+            self.local_learner.weights.leave_group()
+        super().shutdown()
+
     def check_storage(self, folder: Path) -> None:
         """UserError where a learner does not see a folder of the driver's, in which checkpoints are to be."""
 
@@ -268,8 +369,27 @@ class VLMLearnerGroup(LearnerGroup):
     def weight_parts(self, everything: bool) -> Iterator[tuple[ray.ObjectRef, bool]]:
         """Buckets (name -> array) of what training changes, or of `everything`, and whether each is the last; the
         object store holds one at a time."""
-        for arrays, last in self.local_learner.weight_parts(everything):
+        for arrays, last in self.local_learner.weights.parts(everything):
             yield ray.put(arrays), last
+
+    def open_weight_group(self, size: int, backend: str, timeout_s: float) -> Meeting:
+        """Where `size` - 1 workers of engines meet the learner that will send them weights."""
+        address = ray.util.get_node_ip_address()
+        meeting = self.local_learner.weights.open_group(address, size, backend, timeout_s)
+        assert meeting is not None, "a single learner is rank 0"
+        return meeting
+
+    def join_weight_group(self, meeting: Meeting) -> str:
+        """Wait for the others; the reason where not all of them came."""
+        return self.local_learner.weights.join_group(meeting)
+
+    def weight_plan(self, everything: bool) -> list[Weights]:
+        """The buckets that `send_weights` sends."""
+        return self.local_learner.weights.plan(everything)
+
+    def send_weights(self, everything: bool) -> str:
+        """Send what training changes, or `everything`, to the group; the reason where that failed."""
+        return self.local_learner.weights.send(everything)
 
 
 def in_object_store(prompt: Prompt) -> bool:

@@ -36,6 +36,7 @@ from sharegrpo_rl.learners.host import WorkerGroupSpec, commit_root, start_host
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
 from sharegrpo_rl.learners.mailbox import Command, Group, GroupLost, RunEnded, TimedOut
 from sharegrpo_rl.learners.placement import learner_bundle, shortage_now
+from sharegrpo_rl.models.weights import Meeting, Weights
 from sharegrpo_rl.training.batching import UpdateShare, gather_kl, plan_kl, plan_update
 
 SLACK_SECONDS = 60.0  # for the mailbox itself to answer
@@ -130,6 +131,24 @@ class TrainLearnerGroup(VLMLearnerGroup):
             arrays, last = self._call("weight_part", {"number": number, "everything": everything})[0]
             yield arrays, last
             number += 1
+
+    @override(VLMLearnerGroup)
+    def open_weight_group(self, size: int, backend: str, timeout_s: float) -> Meeting:
+        arguments = {"size": size, "backend": backend, "timeout_s": timeout_s}
+        meeting: Meeting = self._call("open_weight_group", arguments)[0]
+        return meeting
+
+    @override(VLMLearnerGroup)
+    def join_weight_group(self, meeting: Meeting) -> str:
+        return str(self._call("join_weight_group", {"meeting": meeting})[0])
+
+    @override(VLMLearnerGroup)
+    def weight_plan(self, everything: bool) -> list[Weights]:
+        return list(self._call("weight_plan", {"everything": everything})[0])
+
+    @override(VLMLearnerGroup)
+    def send_weights(self, everything: bool) -> str:
+        return str(self._call("send_weights", {"everything": everything})[0])
 
     @override(VLMLearnerGroup)
     def parameter_table(self) -> list[tuple[str, int, int]]:

@@ -25,6 +25,7 @@ from sharegrpo_rl.learners.failures import Failure, PixelsLost
 from sharegrpo_rl.learners.learner import VLMLearner, export, fetch_pixels, read_checkpoint, write_checkpoint
 from sharegrpo_rl.learners.mailbox import Member
 from sharegrpo_rl.models.loading import keep_freed_memory, parameter_table
+from sharegrpo_rl.models.weights import Meeting, Weights
 from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.sharding import Ranks
 
@@ -107,6 +108,10 @@ class LearnerWorker:
         "reference_kl",
         "module_state",
         "weight_part",
+        "open_weight_group",
+        "join_weight_group",
+        "weight_plan",
+        "send_weights",
         "save",
         "restore",
         "export",
@@ -191,9 +196,25 @@ class LearnerWorker:
     def weight_part(self, number: int, everything: bool) -> tuple[ray.ObjectRef, bool] | None:
         """Bucket `number` of the weights, and whether it is the last; from rank 0 only."""
         if number == 0:
-            self._parts = self.learner.weight_parts(everything)
+            self._parts = self.learner.weights.parts(everything)
         arrays, last = next(self._parts)
         return (ray.put(arrays), last) if self.ranks.rank == 0 else None
+
+    def open_weight_group(self, size: int, backend: str, timeout_s: float) -> Meeting | None:
+        """Where engines meet rank 0."""
+        return self.learner.weights.open_group(ray.util.get_node_ip_address(), size, backend, timeout_s)
+
+    def join_weight_group(self, meeting: Meeting) -> str:
+        """Rank 0 becomes the group's sender; the reason where not all members came."""
+        return self.learner.weights.join_group(meeting)
+
+    def weight_plan(self, everything: bool) -> list[Weights]:
+        """The buckets that `send_weights` sends; from rank 0 only."""
+        return self.learner.weights.plan(everything) if self.ranks.rank == 0 else []
+
+    def send_weights(self, everything: bool) -> str:
+        """Send weights to the group; the reason where that failed."""
+        return self.learner.weights.send(everything)
 
     def save(self, folder: str) -> None:
         """This rank's part of a checkpoint."""

@@ -21,21 +21,23 @@ class GPU:
     memory: int  # bytes that a process can have
     bandwidth: float | None = None  # bytes a second
     flops: float | None = None  # of bfloat16 matrix products, a second
+    link: float | None = None  # bytes a second to another GPU of its node, one way
 
 
-# Memory in MiB as nvidia-smi reports it, TB/s and TFLOP/s from NVIDIA's data sheets (SXM where there are two forms).
+# Memory in MiB as nvidia-smi reports it, TB/s, TFLOP/s and GB/s of NVLink or PCIe from NVIDIA's data sheets (SXM where there
+# are two forms).
 GPUS = {
-    name: GPU(name, mib * MIB, terabytes * 1e12, teraflops * 1e12)
-    for name, mib, terabytes, teraflops in (
-        ("h200-141", 143_771, 4.8, 989),
-        ("h100-80", 81_559, 3.35, 989),
-        ("a100-80", 81_920, 2.04, 312),
-        ("a100-40", 40_960, 1.56, 312),
-        ("l40s-48", 46_068, 0.864, 362),
-        ("a10g-24", 23_028, 0.6, 70),
-        ("l4-24", 23_034, 0.3, 121),
-        ("rtx4090-24", 24_564, 1.01, 165),
-        ("rtx3090-24", 24_576, 0.936, 71),
+    name: GPU(name, mib * MIB, terabytes * 1e12, teraflops * 1e12, gigabytes * 1e9)
+    for name, mib, terabytes, teraflops, gigabytes in (
+        ("h200-141", 143_771, 4.8, 989, 450),
+        ("h100-80", 81_559, 3.35, 989, 450),
+        ("a100-80", 81_920, 2.04, 312, 300),
+        ("a100-40", 40_960, 1.56, 312, 300),
+        ("l40s-48", 46_068, 0.864, 362, 32),
+        ("a10g-24", 23_028, 0.6, 70, 32),
+        ("l4-24", 23_034, 0.3, 121, 32),
+        ("rtx4090-24", 24_564, 1.01, 165, 32),
+        ("rtx3090-24", 24_576, 0.936, 71, 32),
     )
 }
 

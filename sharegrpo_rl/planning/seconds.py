@@ -18,8 +18,10 @@ BANDWIDTH = {"vllm": 0.6, "hf": 0.2}  # share of the memory's speed that decodin
 MAX_SEQUENCES = 256  # that an engine decodes at once
 SEEDED = 1e-5  # seconds a step for each sequence: vLLM draws the token of a request with a seed by itself (assumed)
 ALL_REDUCE = 1.5e-5  # seconds before one moves anything: two a layer and step of a tensor-parallel engine (assumed)
-LINK = 2e11  # bytes a second between the GPUs of an engine (NVLink, assumed)
-SYNC = 1.0  # seconds a GB of new weights to remote engines (measured between two processes on a CPU, not on GPUs)
+SYNC = 1.0  # seconds a GB of new weights by the object store (measured between two processes on a CPU, not on GPUs)
+LINK = 0.5  # share of a link's speed that new weights and an engine's own exchanges get between GPUs (assumed)
+NETWORK = 12.5e9  # bytes a second between nodes: 100 Gbit/s (assumed)
+NODE = 8  # GPUs of a node (assumed)
 RENDER = 0.045 / 1e6  # seconds a pixel in a runner's image processor, one thread (measured on pictures of 1 MP)
 FLOAT32_SPEED = 1 / 16  # of bfloat16's operations
 
@@ -44,9 +46,10 @@ def estimate_seconds(
         return None
     flops = gpu.flops * (FLOAT32_SPEED if train.itemsize == 4 else 1)
     learning = step_operations(config, sizes, train, work) / (train.ranks * flops * MFU)
-    generating = _generating(config, sizes, work, flops, gpu.bandwidth, kv_cache) if work.samples else 0.0
+    generating = _generating(config, sizes, work, flops, gpu, kv_cache) if work.samples else 0.0
     generating += _rendering(config, sizes, work)
-    syncing = SYNC * _sent_bytes(config, sizes, train) / 1e9
+    link = _slowest_link(config, gpu)
+    syncing = _sent_bytes(config, sizes, train) / (1e9 / SYNC if link is None else link * LINK)
     both = max(generating, learning) if config.get("max_staleness", 0) else generating + learning
     iteration = both + syncing
     assumptions = [
@@ -60,7 +63,9 @@ def estimate_seconds(
             + (f", {SEEDED * 1e6:.0f} us to draw a token" if engine == "vllm" else "")
         )
     if syncing:
-        assumptions.append(f"weight sync at {SYNC:g} s a GB")
+        assumptions.append(
+            f"weight sync at {SYNC:g} s a GB" if link is None else f"weight sync at {LINK:.0%} of {link / 1e9:g} GB/s"
+        )
     assumptions.append("grading, evaluation and checkpoints not counted")
     return Seconds(generating, learning, syncing, iteration, iteration * work.iterations, tuple(assumptions))
 
@@ -77,6 +82,15 @@ def _sent_bytes(config: Mapping[str, Any], sizes: ModelSizes, train: Training) -
     if not config["num_env_runners"] or not (train.parameters and config.get("num_generations")):
         return 0.0
     return 0.0 if train.adapters else train.itemsize * train.parameters
+
+
+def _slowest_link(config: Mapping[str, Any], gpu: GPU) -> float | None:
+    """Bytes a second of the slowest link between learners and engines, which NCCL sends over; None: the object store."""
+    of_learners = max(1, config["num_learners"]) * config["num_gpus_per_learner"]
+    of_engines = config["num_env_runners"] * config.get("num_gpus_per_env_runner", 0)
+    if config.get("engine") != "vllm" or gpu.link is None or not (of_learners and of_engines):
+        return None
+    return gpu.link if of_learners + of_engines <= NODE else min(gpu.link, NETWORK)
 
 
 def step_operations(config: Mapping[str, Any], sizes: ModelSizes, train: Training, work: Workload) -> float:
@@ -133,8 +147,9 @@ def _distinct_images(work: Workload) -> float:
 
 
 def _generating(
-    config: Mapping[str, Any], sizes: ModelSizes, work: Workload, flops: float, bandwidth: float, kv_cache: int | None
+    config: Mapping[str, Any], sizes: ModelSizes, work: Workload, flops: float, gpu: GPU, kv_cache: int | None
 ) -> float:
+    assert gpu.bandwidth is not None
     engines, engine, itemsize = max(1, config["num_env_runners"]), config["engine"], ITEMSIZE[config["dtype"]]
     ways = config["vllm"]["tensor_parallel_size"] if engine == "vllm" else 1
     weights = sizes.parameters["language model"]
@@ -143,7 +158,7 @@ def _generating(
     sequences = work.prompts * work.samples / engines
     at_once = max(1.0, min(MAX_SEQUENCES, fitting, sequences))
     step = max(
-        (weights * itemsize / ways + at_once * sequence) / (bandwidth * BANDWIDTH[engine]),
+        (weights * itemsize / ways + at_once * sequence) / (gpu.bandwidth * BANDWIDTH[engine]),
         2 * weights * at_once / (ways * flops * PREFILL_MFU),
     )
     layers = work.prompts / engines * 2 * sizes.active_layer * sizes.text.layers * work.prompt
@@ -151,7 +166,8 @@ def _generating(
     if engine == "vllm":
         step += SEEDED * at_once
     if ways > 1:
-        token = 2 * sizes.text.layers * sizes.text.hidden * itemsize / LINK  # what its hidden states take on the way
+        link = LINK * (gpu.link or NETWORK)
+        token = 2 * sizes.text.layers * sizes.text.hidden * itemsize / link  # what its hidden states take on the way
         step += 2 * sizes.text.layers * ALL_REDUCE + token * at_once
         prefill += token * work.prompt * work.prompts / engines
     return sequences / at_once * work.completion * step + prefill

@@ -5,6 +5,7 @@ Requests are seeded: asked again after a runner was lost, they get the same answ
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from operator import attrgetter
@@ -17,15 +18,17 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from sharegrpo_rl.config.run import GRPOOptions
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot, SlotRequest
-from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling
+from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling, sends_adapters
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
+from sharegrpo_rl.models.weights import GroupBroken
 from sharegrpo_rl.rollouts.env_runner import RunnerError
 from sharegrpo_rl.rollouts.groups import group_episodes
 from sharegrpo_rl.rollouts.runner_pool import PendingCalls, RunnerPool
 from sharegrpo_rl.rollouts.selection import RolloutBatch
-from sharegrpo_rl.rollouts.vllm_env_runner import WeightPart
+from sharegrpo_rl.rollouts.vllm_env_runner import GroupSync, WeightPart
 
 ATTEMPTS = 3  # at requests whose runner was lost
+logger = logging.getLogger(__name__)
 Render = Callable[[Sequence[SlotRequest]], list[Prompt]]
 
 
@@ -40,6 +43,9 @@ class RolloutClient:
         self._remote = options.num_env_runners > 0
         self._one_process = options.num_env_runners == 0 and options.num_learners == 0
         self.weights_version: int | None = None  # that runners must have; None where they share the Learner's module
+        lora = None if options.lora is None else options.lora.model_dump()
+        whole = options.engine == "vllm" and not sends_adapters(lora, options.vllm.model_dump())
+        self.group_sync = GroupSync(self._pool, learner_group, options) if self._remote and whole else None
         self.metrics: list[Any] = []  # logged by the runners, until `take_metrics`
 
     @property
@@ -164,10 +170,24 @@ class RolloutClient:
         else:
             if everything:  # an engine may be new: it downloads, loads and compiles for longer than weights take
                 self._call_all("prepare", {}, "the start of its engine", "vllm.start_timeout_s")
+            if self._push_by_group(version, everything):
+                self.weights_version = version
+                return
             for number, (arrays, last) in enumerate(self._learners.weight_parts(everything)):
                 part = WeightPart(version, number, last, arrays)
                 self._call_all("take_part", {"part": part}, f"part {number + 1} of weights {version}")
         self.weights_version = version
+
+    def _push_by_group(self, version: int, everything: bool) -> bool:
+        """Did the weights go by a process group? If not, one warning says why, and the object store is there for them."""
+        if self.group_sync is None or not self.group_sync.is_worth_trying(everything):
+            return False
+        try:
+            self.group_sync.push(version, everything)
+        except GroupBroken as error:
+            logger.warning("weights %d go through the object store: %s", version, error)
+            return False
+        return True
 
     def _call_all(
         self, method: str, arguments: dict[str, Any], what: str, option: str = "weight_sync_timeout_s"

@@ -40,8 +40,9 @@ def test_weight_sync(tmp_path):
     found = measured(tmp_path, "weight_sync", "--gigabytes", "0.001", "0.004", "--width", "64", "--repeats", "1")
     assert found["gigabytes"] == pytest.approx([0.001, 0.004], rel=0.5)
     for line in (found, found["cpu"]):
-        assert all(seconds > 0 for seconds in line["ours_s"] + line["put_get_copy_s"])
-        assert len(line["ratio_by_turn"]) == 1
+        assert all(seconds > 0 for of_side in line["s"].values() for seconds in of_side)
+        assert line["s"].keys() == {"group", "store", "put_get_copy"}
+        assert [len(of_size) for of_size in line["store_by_group_by_turn"]] == [1, 1]
     assert found["vllm"]
 
 

@@ -1,6 +1,8 @@
 """vLLM's real CPU build beside the trainer: ids, pixels, log-probs, weight syncs, bans, seeds, order, limits."""
 
 import copy
+import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -14,10 +16,12 @@ from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
+from sharegrpo_rl.learners.learner import WeightSource
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings, Question
 from sharegrpo_rl.models.weights import engine_weights
+from sharegrpo_rl.training.sharding import Ranks
 
 pytestmark = [
     pytest.mark.slow,
@@ -173,6 +177,57 @@ def test_buckets_may_cut_through_fused_layers(wide, engine, prompts):
     answers = generator(wide, engine).generate(prompts, 2, [1, 2, 3, 4], Sampling(10))
     assert gap(wide, prompts, answers) < 1e-4
     assert engine.version == 7
+
+
+def test_weights_come_by_a_group(folder, wide, engine, prompts):
+    """Twice all of them, then what training changes; a group that fails leaves the engine without a version."""
+    frozen = load_policy(ModelSettings(str(folder), temperature=0.7, freeze_vision_tower=True, prompts=PROMPTS))
+    with ThreadPoolExecutor(1) as learner:
+        for version, (policy, part) in enumerate([(wide, ""), (wide, "visual"), (frozen, "layers")], 1):
+            perturb(policy.model, version, part)
+            source = WeightSource(policy, Ranks(), adapters=False, tell=print)
+            meeting = source.open_group("127.0.0.1", 2, "gloo", 120.0)
+            joining = learner.submit(source.join_group, meeting)
+            assert engine.join(meeting, first_rank=1) == joining.result() == ""
+            for everything in (True, False):
+                sending = learner.submit(source.send, everything)
+                assert engine.receive(source.plan(everything), version) == sending.result() == ""
+                answers = generator(policy, engine).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))
+                assert gap(policy, prompts, answers) < 1e-4
+                assert engine.version == version
+                perturb(policy.model, 10 + version, "layers")
+        plan = source.plan(everything=True)
+        source.leave_group("the learner failed")
+        assert re.search("the learner failed|the sender is gone|[Cc]onnection", engine.receive(plan, 9))
+        assert engine.version is None
+    engine.load(engine_weights(frozen.model), 10)
+    assert gap(frozen, prompts, generator(frozen, engine).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))) < 1e-4
+
+
+def test_tensor_parallel_workers_receive_by_a_group(folder, wide, prompts, monkeypatch):
+    from vllm import envs
+
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|0")  # a core for each, which may be the same one
+    envs.disable_envs_cache()
+    split = start(folder, wide, tensor_parallel_size=2)
+    source = WeightSource(wide, Ranks(), adapters=False, tell=print)
+    perturb(wide.model, 1)
+    with ThreadPoolExecutor(1) as learner:
+        meeting = source.open_group("127.0.0.1", 3, "gloo", 120.0)
+        joining = learner.submit(source.join_group, meeting)
+        assert split.join(meeting, first_rank=1) == joining.result() == ""
+        for version in (1, 2):
+            sending = learner.submit(source.send, True)
+            assert split.receive(source.plan(everything=True), version) == sending.result() == ""
+            answers = generator(wide, split).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))
+            assert gap(wide, prompts, answers) < 1e-4
+            perturb(wide.model, 2)
+        source.leave_group("its disk is full")
+        assert split.receive(source.plan(everything=True), 3)
+        assert split.version is None
+    split.load(engine_weights(wide.model), 4)
+    assert gap(wide, prompts, generator(wide, split).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))) < 1e-4
+    split.stop()
 
 
 def test_a_slow_weight_sync_ends_with_its_key(wide, engine):

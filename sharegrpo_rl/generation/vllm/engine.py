@@ -33,7 +33,7 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import EngineLost
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.recurrence import keeps_states
-from sharegrpo_rl.models.weights import Weights, in_buckets
+from sharegrpo_rl.models.weights import GroupBroken, Meeting, WeightGroup, Weights, in_buckets
 
 GIB = 2**30
 CPU_BLOCK = 32  # tokens; prompts share whole blocks, and the CPU build's default of 128 would share no short prompt
@@ -160,6 +160,28 @@ class VLLMEngine:
         self._engine.reset_encoder_cache()
         self.version = version
         self._rest()
+
+    def join(self, meeting: Meeting, first_rank: int) -> str:
+        """Have every worker become a member of a weight group, from `first_rank` on; the reason where one could not."""
+        self._llm.init_weight_transfer_engine({"init_info": {"meeting": meeting, "first_rank": first_rank}})
+        return self._fault()
+
+    def receive(self, plan: list[Weights], version: int) -> str:
+        """Load the planned weights as they come from the group. The reason where they did not: the engine then has none
+        that may be used."""
+        self.start_load()
+        self._llm.update_weights({"update_info": {"plan": plan}})
+        fault = self._fault()
+        if fault:
+            self._llm.finish_weight_update()
+            self._rest()
+        else:
+            self.finish_load(version)
+        return fault
+
+    def _fault(self) -> str:
+        faults: list[str] = self._llm.collective_rpc("take_fault")
+        return next(filter(None, faults), "")
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -323,25 +345,40 @@ class Adapter:
 
 
 @dataclass
-class NoInit(WeightTransferInitInfo):
-    """Nothing to set up."""
+class Joining(WeightTransferInitInfo):
+    """A weight group's meeting, and the rank of the engine's first worker in it."""
+
+    meeting: Meeting
+    first_rank: int
 
 
 @dataclass
 class Bucket(WeightTransferUpdateInfo):
-    """Some of the weights, by their checkpoint names."""
+    """Some of the weights, by their checkpoint names; or the plan of those that the group is about to send."""
 
-    weights: list[tuple[str, Tensor]] = field(default_factory=list)
+    weights: Weights = field(default_factory=list)
+    plan: list[Weights] = field(default_factory=list)
 
 
-class BucketTransfer(WeightTransferEngine[NoInit, Bucket]):
-    """The worker's end of a weight sync: loads buckets in place, layer by layer; layers without new weights keep theirs."""
+class BucketTransfer(WeightTransferEngine[Joining, Bucket]):
+    """The worker's end of a weight sync: loads buckets in place, layer by layer; layers without new weights keep theirs.
 
-    init_info_cls = NoInit
+    What goes wrong with the group is kept as `fault`, not raised: vLLM would leave the answers of other workers unread.
+    """
+
+    init_info_cls = Joining
     update_info_cls = Bucket
+    group: WeightGroup | None = None
+    fault = ""
 
-    def init_transfer_engine(self, init_info: NoInit) -> None:
-        """Tensors come with the call itself."""
+    def init_transfer_engine(self, init_info: Joining) -> None:
+        """Leave the old group, become a member of another."""
+        self.shutdown()
+        rank = init_info.first_rank + self.parallel_config.rank
+        try:
+            self.group = WeightGroup(init_info.meeting, rank, self.device)
+        except GroupBroken as error:
+            self.fault = str(error)
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
@@ -353,18 +390,44 @@ class BucketTransfer(WeightTransferEngine[NoInit, Bucket]):
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: Bucket) -> None:
+        if update_info.plan:
+            self._receive_planned(update_info.plan)
+        else:
+            self._load(update_info.weights)
+
+    def _receive_planned(self, plan: list[Weights]) -> None:
+        if self.group is None:
+            self.fault = "an engine is not in the group"
+            return
+        try:
+            self._load(self.group.receive(plan))
+        except Exception as error:  # ours or vLLM's: the whole group is told
+            self.fault = reason_of(error)
+            self.shutdown()
+
+    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         with torch.no_grad():
-            self.model.load_weights(update_info.weights)
+            self.model.load_weights(weights)
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
-        """Nothing to free."""
+        """Leave the group."""
+        if self.group is not None:
+            self.group.close(self.fault)
+            self.group = None
 
 
 class KnowsBuckets:
-    """A worker extension without methods: through it workers in other processes import this module, and so the back end."""
+    """A worker extension. Through it workers in other processes import this module, and so the back end."""
+
+    weight_transfer_engine: BucketTransfer
+
+    def take_fault(self) -> str:
+        """What went wrong with the weight group since the last call, if anything."""
+        fault, self.weight_transfer_engine.fault = self.weight_transfer_engine.fault, ""
+        return fault
 
 
 WeightTransferEngineFactory.register_engine(BACKEND, BucketTransfer)
