@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from math import sqrt
@@ -19,7 +20,10 @@ from sharegrpo_rl.data.images import within
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError, did_you_mean
+from sharegrpo_rl.models.vision import UNSCALED, PixelCodes
 
+logger = logging.getLogger(__name__)
+PIXELS = "pixel_values"
 Picture = NDArray[np.uint8]
 _FORMAT_TAG = re.compile(
     r"</?(?:think|answer)>", re.IGNORECASE
@@ -79,7 +83,7 @@ class PromptEncoder:
             pixels = self._process_pictures(questions)
             prompts = [self._grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
         else:
-            prompts = [self._processor_prompt(q, self.picture_inputs(q)) for q in questions]
+            prompts = [self._coded(self._processor_prompt(q, self.picture_inputs(q))) for q in questions]
         for prompt in prompts if check_length else ():
             self._check_length(prompt)
         return prompts
@@ -132,7 +136,7 @@ class PromptEncoder:
         if not self.has_grids or not hasattr(self.image_processor, "get_number_of_image_patches"):
             return False
         pictures = [np.zeros((*shape, 3), np.uint8) for shape in ((56, 84), (700, 93))]
-        grids = [self._process_picture("", p, self.picture_limits).tensors["image_grid_thw"] for p in pictures]
+        grids = [self._processed(p, self.picture_limits)["image_grid_thw"] for p in pictures]
         merged = self.image_processor.merge_size**2  # type: ignore[union-attr]
         return [self._tokens_of_size(p.shape[1], p.shape[0]) for p in pictures] == [
             int(g.prod()) // merged for g in grids
@@ -301,7 +305,7 @@ class PromptEncoder:
         question = Question("?", (np.zeros((56, 84, 3), np.uint8),))
         try:
             limits = {"size": dict(zip(_EDGES, self._own_pixels, strict=True))}
-            ours = self._grid_prompt(question, [self._process_picture("", question.pictures[0], limits)])
+            ours = self._grid_prompt(question, [PixelInput("", self._processed(question.pictures[0], limits))])
             theirs = self._processor_prompt(question, {"images": [[Image.fromarray(question.pictures[0])]], **limits})
         except UserError:  # of the template: whoever asks a question with a picture is told
             return True
@@ -350,8 +354,8 @@ class PromptEncoder:
         patch = self.image_processor.patch_size  # type: ignore[union-attr]
         edge = 16 * patch * self.image_processor.merge_size  # type: ignore[union-attr]
         limits = {"size": dict(zip(_EDGES, (patch**2, edge**2), strict=True))}
-        made = self._process_picture("", np.zeros((2 * edge, 2 * edge, 3), np.uint8), limits)
-        return max(1, round(edge**2 / (int(made.tensors["image_grid_thw"].prod()) * patch**2)))
+        made = self._processed(np.zeros((2 * edge, 2 * edge, 3), np.uint8), limits)
+        return max(1, round(edge**2 / (int(made["image_grid_thw"].prod()) * patch**2)))
 
     @cached_property
     def picture_limits(self) -> dict[str, Any]:
@@ -380,9 +384,35 @@ class PromptEncoder:
 
     def _process_picture(self, key: str, picture: Picture, limits: Mapping[str, Any]) -> PixelInput:
         """One at a time: each of the processor's steps holds a copy of everything it gets."""
+        if (codes := self._pixel_codes) is None:
+            return PixelInput(key, self._processed(picture, limits))
+        out = self._processed(picture, {**limits, **UNSCALED})
+        return PixelInput(key, {**out, PIXELS: codes.coded(out[PIXELS].astype(np.uint8, copy=False))})
+
+    def _processed(self, picture: Picture, options: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """What the image processor makes of one picture."""
         # As a PIL image: the processor would mistake an array of height 1 or 3 for one with channels first.
-        out = self.image_processor([Image.fromarray(picture)], return_tensors="np", **limits)  # type: ignore[misc]
-        return PixelInput(key, {name: np.asarray(out[name]) for name in ("pixel_values", "image_grid_thw")})
+        out = self.image_processor([Image.fromarray(picture)], return_tensors="np", **options)  # type: ignore[misc]
+        return {name: np.asarray(out[name]) for name in (PIXELS, "image_grid_thw")}
+
+    @cached_property
+    def _pixel_codes(self) -> PixelCodes | None:
+        """How the processor's pixels are kept in a quarter of their bytes; None where they are no function of bytes."""
+
+        def process(picture: Picture, options: Mapping[str, Any]) -> Any:
+            if self.has_grids:
+                return self._processed(picture, options)[PIXELS]
+            text, pictures = self.template(Question("", (picture,))), [[Image.fromarray(picture)]]
+            return self.processor(text=[text], images=pictures, return_tensors="np", **options)[PIXELS]
+
+        try:
+            codes = PixelCodes.learned(process)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            codes = None
+            logger.debug("%s: %s", type(self.image_processor).__name__, error)
+        if codes is None:
+            logger.warning("pictures are kept in float32: %s does not scale bytes", type(self.image_processor).__name__)
+        return codes
 
     def _grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
         text = self.template(question)
@@ -417,6 +447,14 @@ class PromptEncoder:
         image = PixelInput("+".join(_keys(question)), tensors)
         shown = tuple(np.asarray(picture) for picture in pictures["images"][0])
         return Prompt(np.asarray(out["input_ids"][0], np.int64), (image,), text, shown)
+
+    def _coded(self, prompt: Prompt) -> Prompt:
+        """The prompt with its pixels in codes, where these give back exactly what the processor has made."""
+        if not any(PIXELS in image.tensors for image in prompt.images) or self._pixel_codes is None:
+            return prompt
+        coded = [(image, self._pixel_codes.code(image.tensors[PIXELS])) for image in prompt.images]
+        images = [i if c is None else PixelInput(i.key, {**i.tensors, PIXELS: c}) for i, c in coded]
+        return replace(prompt, images=tuple(images))
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
         """The text of a completion, special tokens left out; tags of answer formats stay, special or not.

@@ -310,7 +310,10 @@ def encode(encoder: PromptEncoder, shown: Sequence[Shown]) -> list[Prompt]:
 
 
 def in_object_store(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts with their pixels behind object references, each distinct image put once: the driver handles ids only."""
+    """The prompts with their pixels behind object references, each distinct image put once: the driver handles ids only.
+
+    Pictures that only an engine starts from stay here.
+    """
     stored: dict[str, Any] = {}
 
     def put(image: PixelInput) -> PixelInput:
@@ -318,7 +321,7 @@ def in_object_store(prompts: Sequence[Prompt]) -> list[Prompt]:
             stored[image.key] = ray.put(image.tensors)
         return PixelInput(image.key, stored[image.key])
 
-    return [replace(p, images=tuple(put(image) for image in p.images)) for p in prompts]
+    return [replace(p, images=tuple(put(image) for image in p.images), pictures=()) for p in prompts]
 
 
 class Graded(NamedTuple):

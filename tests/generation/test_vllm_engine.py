@@ -117,15 +117,18 @@ def test_ids_and_pixels_are_those_of_vllms_own_processing(wide, engine):
             torch.testing.assert_close(mine[name].data, other[name].data, atol=0, rtol=0)
 
 
-def test_pixels_are_the_prompts_own_memory(wide, engine, prompts):
+def test_requests_hold_the_pixels_of_a_picture_once(wide, engine):
+    """And no longer than one of them is there."""
     from sharegrpo_rl.generation.vllm.generator import engine_input
 
-    shown = [p for p in prompts if p.images]
-    assert shown
-    for prompt in shown:
-        items = engine_input(prompt, wide.encoder, engine)["mm_kwargs"]["image"]
-        for item, image in zip(items, prompt.images, strict=True):
-            assert np.shares_memory(item["pixel_values"].data.numpy(), image.tensors["pixel_values"])
+    picture = np.random.default_rng(6).integers(0, 255, (42, 56, 3), dtype=np.uint8)
+    asked = wide.encoder.encode([Question(text, (picture,)) for text in ("Which?", "Which one?")])
+    one, other = (engine_input(p, wide.encoder, engine)["mm_kwargs"]["image"][0]["pixel_values"] for p in asked)
+    assert one.data is other.data
+    assert np.array_equal(one.data.numpy(), asked[0].images[0].tensors["pixel_values"])
+    assert asked[0].images[0].key in engine.pictures
+    del one, other
+    assert asked[0].images[0].key not in engine.pictures
 
 
 def own_processing(engine, text, images):

@@ -22,9 +22,10 @@ from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling, 
 from sharegrpo_rl.generation.vllm.engine import VLLMEngine, reason_of
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.probe import engine_fault, probe_questions
-from sharegrpo_rl.models.prompts import PromptEncoder
+from sharegrpo_rl.models.prompts import PIXELS, PromptEncoder
+from sharegrpo_rl.models.vision import to_device
 
-PIXELS, GRID = "pixel_values", "image_grid_thw"
+GRID = "image_grid_thw"
 
 
 class VLLMGenerator:
@@ -162,7 +163,7 @@ def engine_input(prompt: Prompt, encoder: PromptEncoder, engine: VLLMEngine) -> 
     spans = image_spans(prompt.input_ids, encoder.processor.image_token_id, counts)
     return mm_input(
         ids,
-        mm_kwargs=MultiModalKwargsItems({"image": [_item(image) for image in prompt.images]}),
+        mm_kwargs=MultiModalKwargsItems({"image": [_item(image, engine) for image in prompt.images]}),
         mm_hashes={"image": [image.key for image in prompt.images]},
         mm_placeholders={"image": [PlaceholderRange(offset, count) for offset, count in spans]},
     )
@@ -188,12 +189,13 @@ def _tokens(image: PixelInput, encoder: PromptEncoder) -> int:
     return int(image.tensors[GRID].prod()) // merge**2
 
 
-def _item(image: PixelInput) -> MultiModalKwargsItem:
-    """Pixels [patches, D] and grid [3] of an image, in the form of vLLM's own processor for Qwen's families.
-
-    In the prompt's own memory, so that slots that share a picture hold it once.
-    """
-    tensors = {name: torch.from_numpy(image.tensors[name]) for name in (PIXELS, GRID)}
+def _item(image: PixelInput, engine: VLLMEngine) -> MultiModalKwargsItem:
+    """Pixels [patches, D], in the engine's own precision, and grid [3] of an image, in the form of vLLM's own processor for
+    Qwen's families. Prompts that share a picture hold it once, as long as one of them is not answered."""
+    pixels = engine.pictures.get(image.key)
+    if pixels is None:
+        pixels = engine.pictures[image.key] = to_device(image.tensors[PIXELS], torch.device("cpu"), engine.dtype)
+    tensors = {PIXELS: pixels, GRID: torch.from_numpy(image.tensors[GRID])}
     fields = {
         PIXELS: MultiModalFieldConfig.flat_from_sizes("image", tensors[GRID].prod(-1)),
         GRID: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
