@@ -72,7 +72,7 @@ class ReadyEncoder:
     def __init__(self, length: int) -> None:
         self._ids = np.random.default_rng(0).integers(0, VOCABULARY, length)
 
-    def encode(self, questions: Sequence[Question]) -> list[Prompt]:
+    def encode(self, questions: Sequence[Question], check_length: bool = True, shared: Any = None) -> list[Prompt]:
         return [self._prompt(question) for question in questions]
 
     def _prompt(self, question: Question) -> Prompt:
@@ -258,7 +258,7 @@ def one_run(runners: int, options: argparse.Namespace) -> dict[str, Any]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a script
     remote_group.start_host = lambda spec: ray.remote(num_cpus=0)(SimulatedHost).remote(spec.workers)
     ray.init(
-        num_cpus=runners + options.learners, include_dashboard=False, log_to_driver=False,
+        "local", num_cpus=runners + options.learners, include_dashboard=False, log_to_driver=False,
         object_store_memory=int(options.store_gb * 2**30),
     )  # fmt: skip
     clock = DriverClock()

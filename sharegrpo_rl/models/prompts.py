@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from math import sqrt
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from PIL import Image
 
-from sharegrpo_rl.data.images import within
+from sharegrpo_rl.data.images import in_threads, within
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError, did_you_mean
@@ -67,6 +69,26 @@ class Question:
     keys: tuple[str, ...] = ()
 
 
+class SharedPictures:
+    """Processed pictures by key: each is made by the thread that asks first, and the others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._made: dict[str, Future[PixelInput]] = {}
+
+    def get(self, key: str, make: Callable[[], PixelInput]) -> PixelInput:
+        """The picture of this key; raises what its making raised."""
+        with self._lock:
+            is_first = key not in self._made
+            future = self._made.setdefault(key, Future())
+        if is_first:
+            try:
+                future.set_result(make())
+            except BaseException as error:  # for whoever waits, too
+                future.set_exception(error)
+        return future.result()
+
+
 class PromptEncoder:
     """Encodes questions with a model's own processor (or tokenizer, for a text-only model)."""
 
@@ -77,10 +99,15 @@ class PromptEncoder:
         self.image_processor = getattr(processor, "image_processor", None)
         self.image_token: str | None = getattr(processor, "image_token", None)
 
-    def encode(self, questions: Sequence[Question], check_length: bool = True) -> list[Prompt]:
-        """One prompt for each question, each distinct picture processed once. UserError where one is too long."""
+    def encode(
+        self, questions: Sequence[Question], check_length: bool = True, shared: SharedPictures | None = None
+    ) -> list[Prompt]:
+        """One prompt for each question, each distinct picture processed once. UserError where one is too long.
+
+        shared: of several calls at once, in threads.
+        """
         if self.has_grids:
-            pixels = self._process_pictures(questions)
+            pixels = self._process_pictures(questions, shared or SharedPictures())
             prompts = [self._grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
         else:
             prompts = [self._coded(self._processor_prompt(q, self.picture_inputs(q))) for q in questions]
@@ -91,7 +118,7 @@ class PromptEncoder:
     def token_ids(self, question: Question) -> NDArray[np.int64]:
         """Ids of the question's prompt, of any length."""
         if self.has_grids:
-            pixels = self._process_pictures([question])
+            pixels = self._process_pictures([question], SharedPictures())
             return self._grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
         return self._processor_prompt(question, self.picture_inputs(question)).input_ids
 
@@ -286,13 +313,15 @@ class PromptEncoder:
                 f"(it begins {prompt.text[:60]!r}); {self.make_room}"
             )
 
-    def _process_pictures(self, questions: Sequence[Question]) -> dict[str, PixelInput]:
+    def _process_pictures(self, questions: Sequence[Question], shared: SharedPictures) -> dict[str, PixelInput]:
         for question in questions:
             _check_shapes(question)
         distinct = {k: p for q in questions for k, p in zip(_keys(q), q.pictures, strict=True)}
-        if not distinct:
-            return {}
-        return {key: self._process_picture(key, p, self.picture_limits) for key, p in distinct.items()}
+
+        def process(key: str) -> PixelInput:
+            return shared.get(key, lambda: self._process_picture(key, distinct[key], self.picture_limits))
+
+        return dict(zip(distinct, in_threads(process, list(distinct)), strict=True))
 
     @cached_property
     def has_grids(self) -> bool:

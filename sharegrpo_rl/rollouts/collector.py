@@ -17,7 +17,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from sharegrpo_rl.config.run import GRPOOptions
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot, SlotRequest
-from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling
+from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Prompts, Sampling
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
 from sharegrpo_rl.rollouts.env_runner import RunnerError
 from sharegrpo_rl.rollouts.groups import group_episodes
@@ -106,7 +106,7 @@ class RolloutClient:
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Prompts,
         num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,

@@ -73,7 +73,7 @@ class VLLMEngine:
         self.version: int | None = None
         self.images_per_prompt = images_per_prompt
         self.is_checked = False  # against the trainer, since its weights are the trainer's
-        self.pictures: WeakValueDictionary[str, Tensor] = WeakValueDictionary()  # pixels that requests hold, by key
+        self.pictures: WeakValueDictionary[str, Any] = WeakValueDictionary()  # that requests hold, by key
         self._requests = count()
         with _own_threads():
             self._llm = _start(
