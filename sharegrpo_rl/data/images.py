@@ -11,12 +11,13 @@ import struct
 import sys
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,17 @@ _BASE64_BEGINNINGS = (
     "TU0AK",
 )  # PNG, JPEG, GIF, WEBP, BMP, TIFF
 _LONGEST_NAME = 300  # characters of a path in a message
+THREADS = min(8, os.cpu_count() or 1)  # that pictures are decoded, transformed and resized in, which hold no lock
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_threads(call: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """What `call` makes of each item, in order; several at a time."""
+    if min(len(items), THREADS) < 2:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(min(len(items), THREADS)) as pool:
+        return list(pool.map(call, items))
 
 
 @dataclass(frozen=True)

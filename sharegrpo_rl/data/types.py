@@ -1,4 +1,4 @@
-"""The values that pass between the parts of the package; frozen, without behaviour."""
+"""The values that pass between the parts of the package; frozen, without behaviour but to be read."""
 
 from __future__ import annotations
 
@@ -91,12 +91,49 @@ class SlotRequest:
     sampling_seed: int
 
 
+@dataclass(frozen=True, eq=False)
+class CodedArray:
+    """A float32 array of pixels in a quarter of its bytes: what a processor makes of 8-bit pictures has 256 values a channel.
+
+    It reads as the array that it stands for (`np.asarray`), bit for bit.
+    """
+
+    codes: NDArray[np.uint8]
+    levels: NDArray[np.float32]  # [channels, 256]: the values of the codes
+    stride: int  # the channel of element e, in C order, is (e // stride) % channels
+    blanks: NDArray[np.int64]  # [n, 2] spans of elements that are 0 whatever their code: padding
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.codes.ndim
+
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.levels.nbytes + self.blanks.nbytes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        planes = self.codes.reshape(-1, len(self.levels), self.stride)
+        decoded = np.empty(planes.shape, np.float32)
+        for channel, levels in enumerate(self.levels):
+            decoded[:, channel] = levels[planes[:, channel]]
+        for start, end in self.blanks:
+            decoded.reshape(-1)[start:end] = 0
+        return decoded.reshape(self.shape) if dtype is None else decoded.reshape(self.shape).astype(dtype)
+
+
 @dataclass(frozen=True)
 class PixelInput:
     """One image as its processor hands it to the model, by argument name (Qwen: pixel_values, image_grid_thw)."""
 
     key: str  # equal keys = equal pixels
-    tensors: dict[str, NDArray[np.generic]]
+    tensors: dict[str, Any]  # arrays, pixels as CodedArray where that is exact
 
 
 @dataclass(frozen=True)

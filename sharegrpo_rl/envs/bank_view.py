@@ -1,9 +1,10 @@
-"""Views of a bank: some of its questions, prepared when read; those that train; those that lend their images."""
+"""Views of a bank: some of its questions, prepared when read; those that train; those that lend their images; a lock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from threading import Lock
 
 from sharegrpo_rl.data.bank_check import question_location
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
@@ -47,6 +48,23 @@ class BankView:
     def location(self, index: int) -> str:
         """Where the question comes from (file and row), for error messages."""
         return question_location(self._bank, self._indices[index])
+
+
+class LockedBank:
+    """A bank that several threads read, one question at a time."""
+
+    def __init__(self, bank: QuestionBank) -> None:
+        self.name = bank.name
+        self.split = bank.split
+        self._bank = bank
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._bank)
+
+    def __getitem__(self, index: int) -> SeedQuestion:
+        with self._lock:
+            return self._bank[index]
 
 
 def training_questions(bank: QuestionBank, limit: int | None, skip: int = 0, subset_seed: int = 0) -> QuestionBank:

@@ -17,6 +17,7 @@ from pydantic import field_validator
 
 from sharegrpo_rl.config.option import Options, check_at, option
 from sharegrpo_rl.data.bank_check import BankReport, RowCheck, check_bank
+from sharegrpo_rl.data.images import in_threads
 from sharegrpo_rl.data.messages import place_sentence
 from sharegrpo_rl.data.transforms import TRANSFORMS, TransformName, dropped_transforms, transform_images
 from sharegrpo_rl.data.types import QuestionBank, SeedQuestion
@@ -151,7 +152,7 @@ class MultimodalQAEnv(gym.Env[dict[str, Any], str]):
         images = question.images
         if choice.get("blind") and images and (partner := blind_partner(self.bank, index)) is not None:
             images = self.bank[partner].images
-        pictures = [image.open() for image in images]
+        pictures = in_threads(lambda image: image.open(), images)
         keys = tuple(image.fingerprint() for image in images)
         sentence = None
         if transform is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -25,12 +26,44 @@ class Sampling:
     greedy: bool = False
 
 
+class MadeAhead:
+    """Prompts that other threads are making, in order: reading one waits for it, and raises what its making raised."""
+
+    def __init__(self, making: Sequence[Future[Prompt]]) -> None:
+        self._making = list(making)
+
+    def __len__(self) -> int:
+        return len(self._making)
+
+    def __getitem__(self, index: int) -> Prompt:
+        return self._making[index].result()
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return (future.result() for future in self._making)
+
+    def select(self, rows: Sequence[int]) -> MadeAhead:
+        """Some of them."""
+        return MadeAhead([self._making[i] for i in rows])
+
+    def has(self, index: int) -> bool:
+        """Can this one be read without waiting?"""
+        return self._making[index].done()
+
+
+Prompts = Sequence[Prompt] | MadeAhead
+
+
+def is_ready(prompts: Prompts, index: int) -> bool:
+    """Can this prompt be read without waiting?"""
+    return not isinstance(prompts, MadeAhead) or prompts.has(index)
+
+
 class Generator(Protocol):
     """Turns prompts into completions; the same prompts, seeds and weights give the same completions."""
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Prompts,
         num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,

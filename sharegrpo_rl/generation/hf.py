@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sharegrpo_rl.data.types import Completion, Prompt
-from sharegrpo_rl.generation.generator import PromptDone, Sampling, check_finite
+from sharegrpo_rl.generation.generator import PromptDone, Prompts, Sampling, check_finite
 from sharegrpo_rl.models.decoding import Branches, start_branches
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.vision import ImageBank
 from sharegrpo_rl.ops.logprobs import mask_logits
 
+# So many prompts at least, and so many batches' worth, are sorted by length together; meanwhile the next are rendered.
+WINDOW_PROMPTS, WINDOW_BATCHES = 32, 4
 # Removing ended rows copies the others, so it waits until this share of the rows has ended.
 ENDED_SHARE = 0.25
 # Sorting a whole vocabulary costs more than everything else about a token; almost always these are enough.
@@ -32,7 +34,7 @@ class HFGenerator:
     @torch.no_grad()
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Prompts,
         num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
@@ -43,30 +45,50 @@ class HFGenerator:
         model = self.policy.model
         was_training = model.training
         model.eval()
-        batches = self._batches(prompts, num_generations, sampling.max_tokens)
-        images = self.policy.image_bank([[prompts[i] for i in batch] for batch in batches])
         try:
-            for batch in batches:
-                branches = self._prefill([prompts[i] for i in batch], num_generations, sampling.max_tokens, images)
-                for row, completions in self._decode(branches, [seeds[i] for i in batch], num_generations, sampling):
-                    results[batch[row]] = completions
-                    if on_prompt_done is not None:
-                        on_prompt_done(batch[row], completions)
+            for window in self._windows(prompts, num_generations, sampling.max_tokens):
+                batches = self._batches(window, num_generations, sampling.max_tokens)
+                images = self.policy.image_bank([[window[i] for i in batch] for batch in batches])
+                for batch in batches:
+                    branches = self._prefill([window[i] for i in batch], num_generations, sampling.max_tokens, images)
+                    for row, completions in self._decode(
+                        branches, [seeds[i] for i in batch], num_generations, sampling
+                    ):
+                        results[batch[row]] = completions
+                        if on_prompt_done is not None:
+                            on_prompt_done(batch[row], completions)
         finally:
             model.train(was_training)
         return [results[i] for i in range(len(prompts))]
 
-    def _batches(self, prompts: Sequence[Prompt], n: int, max_tokens: int) -> list[list[int]]:
+    def _windows(self, prompts: Prompts, n: int, max_tokens: int) -> Iterator[dict[int, Prompt]]:
+        """Neighbouring prompts by their indices, some batches' worth at a time; a picture is encoded once in each.
+
+        Which ones depends on their lengths alone, never on when they were ready: batches are the same each time.
+        """
+        window: dict[int, Prompt] = {}
+        held = 0
+        for i, prompt in enumerate(prompts):
+            window[i] = prompt
+            held += self._held(prompt, n, max_tokens)
+            if len(window) >= WINDOW_PROMPTS and held > WINDOW_BATCHES * self.max_tokens_per_microbatch:
+                yield window
+                window, held = {}, 0
+        if window:
+            yield window
+
+    def _held(self, prompt: Prompt, n: int, max_tokens: int) -> int:
+        """Cached tokens of a prompt and its completions."""
+        longest = len(prompt.input_ids)
+        return longest + n * max_tokens if self.policy.shares_prefix else n * (longest + max_tokens)
+
+    def _batches(self, prompts: Mapping[int, Prompt], n: int, max_tokens: int) -> list[list[int]]:
         """Indices of the prompts that run together: by length, so that little is padded, and equal ones in a row."""
         first: dict[tuple[bytes, tuple[str, ...]], int] = {}
-        order = sorted(
-            range(len(prompts)),
-            key=lambda i: (len(prompts[i].input_ids), first.setdefault(_identity(prompts[i]), i)),
-        )
+        order = sorted(prompts, key=lambda i: (len(prompts[i].input_ids), first.setdefault(_identity(prompts[i]), i)))
         batches: list[list[int]] = [[]]
         for i in order:
-            longest = len(prompts[i].input_ids)
-            held = longest + n * max_tokens if self.policy.shares_prefix else n * (longest + max_tokens)
+            held = self._held(prompts[i], n, max_tokens)
             full = self.policy.rows_alone or (len(batches[-1]) + 1) * held > self.max_tokens_per_microbatch
             if batches[-1] and full:
                 batches.append([])

@@ -317,11 +317,11 @@ def model_inputs(
     token types, grids. On the model's device by default.
     """
     ids, mask = _pad(rows, pad_id, side)
-    pictures = stack_images([i for row in images for i in row], None if pixels else ["image_grid_thw"])
-    inputs = {"input_ids": ids, "attention_mask": mask, **pictures}
-    inputs |= _token_types(model, model.config, ids)
     target = device or model.device
-    return {k: v.to(target, model.dtype if v.is_floating_point() else v.dtype) for k, v in inputs.items()}
+    shown = [i for row in images for i in row]
+    pictures = stack_images(shown, target, model.dtype, None if pixels else ["image_grid_thw"])
+    inputs = {"input_ids": ids, "attention_mask": mask, **pictures, **_token_types(model, model.config, ids)}
+    return {name: value.to(target) for name, value in inputs.items()}
 
 
 def _token_types(model: Any, config: Any, ids: Tensor) -> dict[str, Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from math import sqrt
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,11 +18,14 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from PIL import Image
 
-from sharegrpo_rl.data.images import within
+from sharegrpo_rl.data.images import in_threads, within
 from sharegrpo_rl.data.messages import chat_messages
 from sharegrpo_rl.data.types import PixelInput, Prompt
 from sharegrpo_rl.errors import UserError, did_you_mean
+from sharegrpo_rl.models.vision import UNSCALED, PixelCodes
 
+logger = logging.getLogger(__name__)
+PIXELS = "pixel_values"
 Picture = NDArray[np.uint8]
 _FORMAT_TAG = re.compile(
     r"</?(?:think|answer)>", re.IGNORECASE
@@ -63,6 +69,26 @@ class Question:
     keys: tuple[str, ...] = ()
 
 
+class SharedPictures:
+    """Processed pictures by key: each is made by the thread that asks first, and the others wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._made: dict[str, Future[PixelInput]] = {}
+
+    def get(self, key: str, make: Callable[[], PixelInput]) -> PixelInput:
+        """The picture of this key; raises what its making raised."""
+        with self._lock:
+            is_first = key not in self._made
+            future = self._made.setdefault(key, Future())
+        if is_first:
+            try:
+                future.set_result(make())
+            except BaseException as error:  # for whoever waits, too
+                future.set_exception(error)
+        return future.result()
+
+
 class PromptEncoder:
     """Encodes questions with a model's own processor (or tokenizer, for a text-only model)."""
 
@@ -73,13 +99,18 @@ class PromptEncoder:
         self.image_processor = getattr(processor, "image_processor", None)
         self.image_token: str | None = getattr(processor, "image_token", None)
 
-    def encode(self, questions: Sequence[Question], check_length: bool = True) -> list[Prompt]:
-        """One prompt for each question, each distinct picture processed once. UserError where one is too long."""
+    def encode(
+        self, questions: Sequence[Question], check_length: bool = True, shared: SharedPictures | None = None
+    ) -> list[Prompt]:
+        """One prompt for each question, each distinct picture processed once. UserError where one is too long.
+
+        shared: of several calls at once, in threads.
+        """
         if self.has_grids:
-            pixels = self._process_pictures(questions)
+            pixels = self._process_pictures(questions, shared or SharedPictures())
             prompts = [self._grid_prompt(q, [pixels[k] for k in _keys(q)]) for q in questions]
         else:
-            prompts = [self._processor_prompt(q, self.picture_inputs(q)) for q in questions]
+            prompts = [self._coded(self._processor_prompt(q, self.picture_inputs(q))) for q in questions]
         for prompt in prompts if check_length else ():
             self._check_length(prompt)
         return prompts
@@ -87,7 +118,7 @@ class PromptEncoder:
     def token_ids(self, question: Question) -> NDArray[np.int64]:
         """Ids of the question's prompt, of any length."""
         if self.has_grids:
-            pixels = self._process_pictures([question])
+            pixels = self._process_pictures([question], SharedPictures())
             return self._grid_prompt(question, [pixels[k] for k in _keys(question)]).input_ids
         return self._processor_prompt(question, self.picture_inputs(question)).input_ids
 
@@ -132,7 +163,7 @@ class PromptEncoder:
         if not self.has_grids or not hasattr(self.image_processor, "get_number_of_image_patches"):
             return False
         pictures = [np.zeros((*shape, 3), np.uint8) for shape in ((56, 84), (700, 93))]
-        grids = [self._process_picture("", p, self.picture_limits).tensors["image_grid_thw"] for p in pictures]
+        grids = [self._processed(p, self.picture_limits)["image_grid_thw"] for p in pictures]
         merged = self.image_processor.merge_size**2  # type: ignore[union-attr]
         return [self._tokens_of_size(p.shape[1], p.shape[0]) for p in pictures] == [
             int(g.prod()) // merged for g in grids
@@ -282,13 +313,15 @@ class PromptEncoder:
                 f"(it begins {prompt.text[:60]!r}); {self.make_room}"
             )
 
-    def _process_pictures(self, questions: Sequence[Question]) -> dict[str, PixelInput]:
+    def _process_pictures(self, questions: Sequence[Question], shared: SharedPictures) -> dict[str, PixelInput]:
         for question in questions:
             _check_shapes(question)
         distinct = {k: p for q in questions for k, p in zip(_keys(q), q.pictures, strict=True)}
-        if not distinct:
-            return {}
-        return {key: self._process_picture(key, p, self.picture_limits) for key, p in distinct.items()}
+
+        def process(key: str) -> PixelInput:
+            return shared.get(key, lambda: self._process_picture(key, distinct[key], self.picture_limits))
+
+        return dict(zip(distinct, in_threads(process, list(distinct)), strict=True))
 
     @cached_property
     def has_grids(self) -> bool:
@@ -301,7 +334,7 @@ class PromptEncoder:
         question = Question("?", (np.zeros((56, 84, 3), np.uint8),))
         try:
             limits = {"size": dict(zip(_EDGES, self._own_pixels, strict=True))}
-            ours = self._grid_prompt(question, [self._process_picture("", question.pictures[0], limits)])
+            ours = self._grid_prompt(question, [PixelInput("", self._processed(question.pictures[0], limits))])
             theirs = self._processor_prompt(question, {"images": [[Image.fromarray(question.pictures[0])]], **limits})
         except UserError:  # of the template: whoever asks a question with a picture is told
             return True
@@ -350,8 +383,8 @@ class PromptEncoder:
         patch = self.image_processor.patch_size  # type: ignore[union-attr]
         edge = 16 * patch * self.image_processor.merge_size  # type: ignore[union-attr]
         limits = {"size": dict(zip(_EDGES, (patch**2, edge**2), strict=True))}
-        made = self._process_picture("", np.zeros((2 * edge, 2 * edge, 3), np.uint8), limits)
-        return max(1, round(edge**2 / (int(made.tensors["image_grid_thw"].prod()) * patch**2)))
+        made = self._processed(np.zeros((2 * edge, 2 * edge, 3), np.uint8), limits)
+        return max(1, round(edge**2 / (int(made["image_grid_thw"].prod()) * patch**2)))
 
     @cached_property
     def picture_limits(self) -> dict[str, Any]:
@@ -380,9 +413,35 @@ class PromptEncoder:
 
     def _process_picture(self, key: str, picture: Picture, limits: Mapping[str, Any]) -> PixelInput:
         """One at a time: each of the processor's steps holds a copy of everything it gets."""
+        if (codes := self._pixel_codes) is None:
+            return PixelInput(key, self._processed(picture, limits))
+        out = self._processed(picture, {**limits, **UNSCALED})
+        return PixelInput(key, {**out, PIXELS: codes.coded(out[PIXELS].astype(np.uint8, copy=False))})
+
+    def _processed(self, picture: Picture, options: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """What the image processor makes of one picture."""
         # As a PIL image: the processor would mistake an array of height 1 or 3 for one with channels first.
-        out = self.image_processor([Image.fromarray(picture)], return_tensors="np", **limits)  # type: ignore[misc]
-        return PixelInput(key, {name: np.asarray(out[name]) for name in ("pixel_values", "image_grid_thw")})
+        out = self.image_processor([Image.fromarray(picture)], return_tensors="np", **options)  # type: ignore[misc]
+        return {name: np.asarray(out[name]) for name in (PIXELS, "image_grid_thw")}
+
+    @cached_property
+    def _pixel_codes(self) -> PixelCodes | None:
+        """How the processor's pixels are kept in a quarter of their bytes; None where they are no function of bytes."""
+
+        def process(picture: Picture, options: Mapping[str, Any]) -> Any:
+            if self.has_grids:
+                return self._processed(picture, options)[PIXELS]
+            text, pictures = self.template(Question("", (picture,))), [[Image.fromarray(picture)]]
+            return self.processor(text=[text], images=pictures, return_tensors="np", **options)[PIXELS]
+
+        try:
+            codes = PixelCodes.learned(process)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            codes = None
+            logger.debug("%s: %s", type(self.image_processor).__name__, error)
+        if codes is None:
+            logger.warning("pictures are kept in float32: %s does not scale bytes", type(self.image_processor).__name__)
+        return codes
 
     def _grid_prompt(self, question: Question, images: list[PixelInput]) -> Prompt:
         text = self.template(question)
@@ -417,6 +476,14 @@ class PromptEncoder:
         image = PixelInput("+".join(_keys(question)), tensors)
         shown = tuple(np.asarray(picture) for picture in pictures["images"][0])
         return Prompt(np.asarray(out["input_ids"][0], np.int64), (image,), text, shown)
+
+    def _coded(self, prompt: Prompt) -> Prompt:
+        """The prompt with its pixels in codes, where these give back exactly what the processor has made."""
+        if not any(PIXELS in image.tensors for image in prompt.images) or self._pixel_codes is None:
+            return prompt
+        coded = [(image, self._pixel_codes.code(image.tensors[PIXELS])) for image in prompt.images]
+        images = [i if c is None else PixelInput(i.key, {**i.tensors, PIXELS: c}) for i, c in coded]
+        return replace(prompt, images=tuple(images))
 
     def decode(self, token_ids: Sequence[int] | NDArray[np.int64]) -> str:
         """The text of a completion, special tokens left out; tags of answer formats stay, special or not.

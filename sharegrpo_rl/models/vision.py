@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 from types import MethodType
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from sharegrpo_rl.data.types import PixelInput, Prompt
+from sharegrpo_rl.data.types import CodedArray, PixelInput, Prompt
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.branch_attention import Sequences, has_kernels, varlen_forward
 
@@ -88,31 +88,134 @@ def _run_tower(model: Any, images: Sequence[PixelInput]) -> Any:
     """The encoder's output. Several pictures of one PixelInput come out in their order."""
     accepted = inspect.signature(model.model.get_image_features).parameters
     head = model.get_output_embeddings().weight  # gathered even in a sharded model: has the right device and dtype
-    arguments = {
-        name: value.to(head.device, head.dtype if value.is_floating_point() else value.dtype)
-        for name, value in stack_images(images).items()
-        if name in accepted
-    }
+    arguments = stack_images(images, head.device, head.dtype, list(accepted))
     return model.model.get_image_features(**arguments, return_dict=True)
 
 
-def stack_images(images: Sequence[PixelInput], names: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """The tensors (or those in `names`) of several images joined along their first dimension; {} without images."""
+def stack_images(
+    images: Sequence[PixelInput], device: torch.device, dtype: torch.dtype, names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """The tensors (or those in `names`) of several images joined along their first dimension; {} without images.
+
+    dtype: of those that hold real numbers.
+    """
     if not images:
         return {}
-    chosen = images[0].tensors if names is None else [n for n in names if n in images[0].tensors]
+    chosen = [name for name in images[0].tensors if names is None or name in names]
     sized = any(name in images[0].tensors for name in _SIZES)
-    return {name: torch.from_numpy(_join(name, [i.tensors[name] for i in images], sized)) for name in chosen}
+    joined = {name: _join(name, [i.tensors[name] for i in images], sized) for name in chosen}
+    return {name: to_device(array, device, dtype) for name, array in joined.items()}
+
+
+def to_device(array: NDArray[Any] | CodedArray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The array as a tensor, of `dtype` if it holds real numbers. Coded pixels travel as bytes and are decoded there."""
+    if not isinstance(array, CodedArray):
+        tensor = torch.from_numpy(array)
+        return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+    codes = torch.from_numpy(array.codes).to(device).view(-1, len(array.levels), array.stride)
+    levels = torch.from_numpy(array.levels.copy()).to(device, dtype)  # rounding commutes with looking up
+    decoded = torch.empty(codes.shape, dtype=dtype, device=device)
+    for channel, values in enumerate(levels):
+        index = codes[:, channel].reshape(-1).int()
+        decoded[:, channel] = values.index_select(0, index).view(len(codes), array.stride)
+    for start, end in array.blanks.tolist():
+        decoded.view(-1)[start:end] = 0
+    return decoded.view(array.shape)
+
+
+UNSCALED = {"do_rescale": False, "do_normalize": False}  # a processor's options for the bytes themselves
+# Where processors have the three channels in their arrays: how many elements in a row belong to one.
+_STRIDES: dict[str, Callable[[tuple[int, ...]], int]] = {
+    "[..., 3]": lambda shape: 1,
+    "[..., 3 * n]": lambda shape: shape[-1] // 3,  # Qwen's patches
+    "[..., 3, H, W]": lambda shape: shape[-2] * shape[-1] if len(shape) > 2 and shape[-3] == 3 else 0,
+}
+
+
+@dataclass(frozen=True)
+class PixelCodes:
+    """What a processor makes of a byte in each channel, `levels` [3, 256], and where its arrays have the channels."""
+
+    levels: NDArray[np.float32]
+    layout: str
+
+    @classmethod
+    def learned(cls, process: Callable[[NDArray[np.uint8], Mapping[str, Any]], Any]) -> PixelCodes | None:
+        """From `process(picture, options)`, the pixels of the processor, with and without UNSCALED. None where its pixels
+        are not made of bytes one by one, by one rule."""
+        seen: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
+        for pictures in _probe_pictures():
+            for picture in pictures:
+                pixels, bare = (np.asarray(process(picture, options)) for options in ({}, UNSCALED))
+                codes = bare.astype(np.uint8)
+                if pixels.dtype != np.float32 or pixels.shape != bare.shape or not np.array_equal(codes, bare):
+                    return None
+                seen.append((pixels, codes))
+            for layout in _STRIDES:
+                found = cls(_levels_of(seen, layout), layout)
+                if np.isfinite(found.levels).all() and None not in [found.coded(codes, exact) for exact, codes in seen]:
+                    return found
+        return None
+
+    def coded(self, codes: NDArray[np.uint8], exact: NDArray[np.float32] | None = None) -> CodedArray | None:
+        """Codes as the array that they stand for; None where that is not `exact`, but for zeros of padding."""
+        stride = _STRIDES[self.layout](codes.shape)
+        if not stride or codes.size % (3 * stride):
+            return None
+        array = CodedArray(codes, self.levels, stride, np.empty((0, 2), np.int64))
+        if exact is None:
+            return array
+        wrong = (np.asarray(array).view(np.int32) != exact.view(np.int32)).reshape(-1)
+        if exact.reshape(-1)[wrong].any():
+            return None
+        return replace(array, blanks=np.flatnonzero(np.diff(wrong, prepend=False, append=False)).reshape(-1, 2))
+
+    def code(self, exact: NDArray[np.float32]) -> CodedArray | None:
+        """A processor's own pixels in codes; None where these would not give them back exactly."""
+        stride = _STRIDES[self.layout](exact.shape)
+        if exact.dtype != np.float32 or not stride or exact.size % (3 * stride):
+            return None
+        lowest, highest = self.levels[:, :1], self.levels[:, -1:]
+        scaled = (exact.reshape(-1, 3, stride) - lowest) * (255 / (highest - lowest))
+        codes = np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)
+        return self.coded(codes.reshape(exact.shape), exact)
+
+
+def _probe_pictures() -> Iterator[list[NDArray[np.uint8]]]:
+    """Pictures that hold all bytes in each channel, even where they are made smaller: in the second list in larger squares."""
+    noise = np.random.default_rng(0).integers(0, 256, (70, 98, 3), np.uint8)
+    values = np.arange(256)[:, None] + np.array([0, 85, 170])
+    for edge, more in ((16, [noise]), (4, [])):
+        squares = (values % 256).astype(np.uint8).reshape(-1, edge, edge, 3)
+        yield [*more, *squares.repeat(28, 1).repeat(28, 2)]
+
+
+def _levels_of(seen: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8]]], layout: str) -> NDArray[np.float32]:
+    """[3, 256] the value of each byte, NaN where it was not seen; 0, which may be padding, only where there is no other."""
+    levels = np.full((3, 256), np.nan, np.float32)
+    for zeros in (True, False):
+        for pixels, codes in seen:
+            stride = _STRIDES[layout](codes.shape)
+            if not stride or codes.size % (3 * stride):
+                return levels
+            for channel in range(3):
+                values, places = (a.reshape(-1, 3, stride)[:, channel].reshape(-1) for a in (pixels, codes))
+                chosen = (values == 0) == zeros
+                levels[channel, places[chosen]] = values[chosen]
+    return levels
 
 
 _SIZES = ("image_sizes", "pixel_attention_mask")  # by these a model finds the real part of padded pictures
 
 
-def _join(name: str, arrays: Sequence[NDArray[Any]], sized: bool) -> NDArray[Any]:
+def _join(name: str, arrays: Sequence[Any], sized: bool) -> NDArray[Any] | CodedArray:
     """Concatenated; of unequal shapes they are padded at the end, with empty crops or pixels, as processors do it and their
     models undo it: Idefics3's crops [1, crops, ...], LLaVA-NeXT's tiles, Mistral 3's pixels [1, 3, H, W]."""
     shapes = np.array([a.shape[1:] for a in arrays])
     padding = shapes.max(0) - shapes
+    if not padding.any() and all(_joins(a, arrays[0]) for a in arrays):
+        return replace(arrays[0], codes=np.concatenate([a.codes for a in arrays]))
+    arrays = [np.asarray(a) for a in arrays]
     if padding.any():
         if not sized:
             one, other = min(map(tuple, shapes.tolist())), max(map(tuple, shapes.tolist()))
@@ -122,6 +225,17 @@ def _join(name: str, arrays: Sequence[NDArray[Any]], sized: bool) -> NDArray[Any
             )
         arrays = [np.pad(a, [(0, 0), *((0, p) for p in more)]) for a, more in zip(arrays, padding, strict=True)]
     return np.concatenate(arrays)
+
+
+def _joins(array: Any, first: Any) -> bool:
+    """Are both coded, in the same way and without padding?"""
+    return (
+        isinstance(array, CodedArray)
+        and isinstance(first, CodedArray)
+        and not array.blanks.size
+        and array.stride == first.stride
+        and np.array_equal(array.levels, first.levels)
+    )
 
 
 def encoder_output(features: Sequence[Features]) -> dict[str, EncoderOutput]:

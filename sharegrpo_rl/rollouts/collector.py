@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from sharegrpo_rl.config.run import GRPOOptions
 from sharegrpo_rl.data.types import Completion, Group, Prompt, Slot, SlotRequest
-from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling, sends_adapters
+from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Prompts, Sampling, sends_adapters
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
 from sharegrpo_rl.models.weights import GroupBroken
 from sharegrpo_rl.rollouts.env_runner import RunnerError
@@ -112,7 +112,7 @@ class RolloutClient:
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Prompts,
         num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,

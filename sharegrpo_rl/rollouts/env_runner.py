@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -32,13 +33,15 @@ from ray.rllib.utils.metrics import (
 )
 
 from sharegrpo_rl.config.run import GRPOOptions
+from sharegrpo_rl.data.images import THREADS
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, SlotRequest
+from sharegrpo_rl.envs.bank_view import LockedBank
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_env
-from sharegrpo_rl.generation.generator import Generator, Sampling
+from sharegrpo_rl.generation.generator import Generator, MadeAhead, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.models.loading import keep_freed_memory
-from sharegrpo_rl.models.prompts import PromptEncoder, Question
+from sharegrpo_rl.models.prompts import PromptEncoder, Question, SharedPictures
 from sharegrpo_rl.rewards.rubric import Score
 from sharegrpo_rl.rewards.stages import penalize_length
 
@@ -150,17 +153,15 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         if self.module is None:
             self.make_module()
         started = time.perf_counter()
-        shown = show(self.env, requests)
-        texts = [(observation["question"], info) for observation, info in shown]
-        prompts = encode(self.module.policy.encoder, shown)
-        del shown  # frees its pixels
-        completions, graded, waited = self._generate(prompts, requests)
+        with Rendering(self.env, self.module.policy.encoder, requests) as rendering:
+            completions, graded, waited = self._generate(rendering, requests)
+            prompts = list(rendering.prompts)
         generated = time.perf_counter() - started - waited
         if self.remote:
             prompts = in_object_store(prompts)
         episodes = [
             episode
-            for slot in zip(requests, texts, prompts, completions, graded, strict=True)
+            for slot in zip(requests, rendering.shown, prompts, completions, graded, strict=True)
             for episode in self._episodes(*slot)
         ]
         self._log(episodes, generated, sum(g.seconds for g in graded), waited)
@@ -171,7 +172,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         return episodes
 
     def _generate(
-        self, prompts: list[Prompt], requests: Sequence[SlotRequest]
+        self, rendering: Rendering, requests: Sequence[SlotRequest]
     ) -> tuple[list[tuple[Completion, ...]], list[Graded], float]:
         """Completions and scores of each request, and the seconds spent waiting for scores after the last token.
 
@@ -180,7 +181,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
         generator = self.make_generator()
         sampling = Sampling(self.options.max_completion_tokens, self.options.top_p)
         results: dict[int, tuple[Completion, ...]] = {}
-        with BackgroundGrader(self.env, requests, self.module.policy.encoder.opening) as grader:
+        with BackgroundGrader(rendering.env, requests, self.module.policy.encoder.opening) as grader:
             for n in sorted({r.num_generations for r in requests}):
                 rows = [i for i, r in enumerate(requests) if r.num_generations == n]
                 seeds = [requests[i].sampling_seed for i in rows]
@@ -188,7 +189,7 @@ class QAEnvRunner(EnvRunner, Checkpointable):
                 def submit(position: int, answers: tuple[Completion, ...], rows: list[int] = rows) -> None:
                     grader.submit(rows[position], answers)
 
-                answers = generator.generate([prompts[i] for i in rows], n, seeds, sampling, submit)
+                answers = generator.generate(rendering.prompts.select(rows), n, seeds, sampling, submit)
                 results.update(zip(rows, answers, strict=True))
             generated = time.perf_counter()
             completions = [results[i] for i in range(len(requests))]
@@ -284,9 +285,44 @@ class QAEnvRunner(EnvRunner, Checkpointable):
             self.env.close()
 
 
+class Rendering:
+    """Requests as they are shown, and their prompts, made by threads ahead of whoever reads them: a context manager.
+
+    A prompt depends on its request alone. Each thread has the environment to itself, but for the rows, which are read one
+    at a time; `env` is for whoever reads rows meanwhile.
+    """
+
+    def __init__(self, env: MultimodalQAEnv, encoder: PromptEncoder, requests: Sequence[SlotRequest]) -> None:
+        self.env = copy(env)
+        self.env.bank = LockedBank(env.bank)
+        self._encoder = encoder
+        self._shared = SharedPictures()
+        self._shown: dict[int, tuple[str, dict[str, Any]]] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rendering")
+        self.prompts = MadeAhead([self._threads.submit(self._render, i, r) for i, r in enumerate(requests)])
+
+    def __enter__(self) -> Rendering:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def shown(self) -> list[tuple[str, dict[str, Any]]]:
+        """Text and info of each request, when all prompts are made."""
+        return [self._shown[i] for i in range(len(self.prompts))]
+
+    def _render(self, index: int, request: SlotRequest) -> Prompt:
+        ((observation, info),) = show(copy(self.env), [request])
+        self._shown[index] = observation["question"], info
+        question = Question(observation["question"], observation["images"], info["image_keys"])
+        return self._encoder.encode([question], shared=self._shared)[0]
+
+
 def render(env: MultimodalQAEnv, encoder: PromptEncoder, requests: Sequence[SlotRequest]) -> list[Prompt]:
     """The prompt of each request."""
-    return encode(encoder, show(env, requests))
+    with Rendering(env, encoder, requests) as rendering:
+        return list(rendering.prompts)
 
 
 def show(env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> list[Shown]:
@@ -304,13 +340,11 @@ def show(env: MultimodalQAEnv, requests: Sequence[SlotRequest]) -> list[Shown]:
     ]
 
 
-def encode(encoder: PromptEncoder, shown: Sequence[Shown]) -> list[Prompt]:
-    """The prompts of what an environment has shown."""
-    return encoder.encode([Question(o["question"], o["images"], info["image_keys"]) for o, info in shown])
-
-
 def in_object_store(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts with their pixels behind object references, each distinct image put once: the driver handles ids only."""
+    """The prompts with their pixels behind object references, each distinct image put once: the driver handles ids only.
+
+    Pictures that only an engine starts from stay here.
+    """
     stored: dict[str, Any] = {}
 
     def put(image: PixelInput) -> PixelInput:
@@ -318,7 +352,7 @@ def in_object_store(prompts: Sequence[Prompt]) -> list[Prompt]:
             stored[image.key] = ray.put(image.tensors)
         return PixelInput(image.key, stored[image.key])
 
-    return [replace(p, images=tuple(put(image) for image in p.images)) for p in prompts]
+    return [replace(p, images=tuple(put(image) for image in p.images), pictures=()) for p in prompts]
 
 
 class Graded(NamedTuple):

@@ -30,6 +30,8 @@ OPTIONS = {
     "num_variants": 2, "num_generations": 6, "transform_probability": 0.0, "max_tokens_per_microbatch": 1,
 }  # fmt: skip
 
+LEVELS = 3 * 256 * 4  # bytes: what the codes of an array stand for
+
 pytestmark = pytest.mark.slow
 FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 
@@ -85,8 +87,8 @@ def only_ray():
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc counts what is allocated")
 @pytest.mark.usefixtures("only_ray")
 def test_one_process_holds_each_image_once(tmp_path, monkeypatch):
-    """In two iterations. A second copy of every image, of this iteration or the last, would add one to the slope; the
-    pictures before they are processed, one of each wording, are a quarter of it."""
+    """In two iterations. A second copy of every image, of this iteration or the last, would add one to the slope, decoded ones
+    four; what else grows with the questions is 0.6 of it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", 1)  # each pass takes one prompt: both sizes need as much for it
     gc.disable()  # nothing waits for it to be freed
@@ -95,8 +97,8 @@ def test_one_process_holds_each_image_once(tmp_path, monkeypatch):
         pixels, heights = np.diff([in_one_process(questions) for questions in (12, 24)], axis=0)[0]
     finally:
         gc.enable()
-    assert pixels == 12 * (20 * 20 * 1176 * 4 + 24)
-    assert 1 < heights / pixels < 1.5
+    assert pixels == 12 * (20 * 20 * 1176 + LEVELS + 24)
+    assert 1 < heights / pixels < 1.9
 
 
 def held(tmp_path, *words):
@@ -114,5 +116,5 @@ def held(tmp_path, *words):
 def test_the_object_store_holds_each_image_once(tmp_path):
     """In one iteration: Ray takes its time to free what the last one has let go."""
     found = held(tmp_path, "--questions", "2", "8", "--env-runners", "2", "--iterations", "1")
-    assert found["pixels_mb"] == pytest.approx([46.5, 186.1], abs=0.5)
+    assert found["pixels_mb"] == pytest.approx([11.6, 46.5], abs=0.2)
     assert found["copies"]["store"] == pytest.approx(1, abs=0.1)

@@ -1,8 +1,9 @@
 """vLLM's real CPU build beside the trainer: ids, pixels, log-probs, weight syncs, bans, seeds, order, limits."""
 
 import copy
+import gc
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -12,9 +13,9 @@ import torch
 from PIL import Image
 from sampler_gap import gap
 
-from sharegrpo_rl.data.types import PromptPack
+from sharegrpo_rl.data.types import Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.generation.generator import Sampling
+from sharegrpo_rl.generation.generator import MadeAhead, Sampling
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.learners.learner import WeightSource
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
@@ -38,7 +39,7 @@ def start(folder, policy, **changes):
 
     settings = VLLMOptions(kv_cache_gb=0.25, **changes)
     return VLLMEngine(
-        str(folder), policy, dtype="float32", max_completion_tokens=TOKENS, images_per_prompt=3, settings=settings
+        str(folder), policy, dtype="float32", max_completion_tokens=TOKENS, images_per_prompt=20, settings=settings
     )
 
 
@@ -121,15 +122,25 @@ def test_ids_and_pixels_are_those_of_vllms_own_processing(wide, engine):
             torch.testing.assert_close(mine[name].data, other[name].data, atol=0, rtol=0)
 
 
-def test_pixels_are_the_prompts_own_memory(wide, engine, prompts):
+def test_requests_hold_the_pixels_of_a_picture_once(wide, engine, monkeypatch):
+    """And no longer than one of them is there; of the last ones vLLM lets go at its next step."""
     from sharegrpo_rl.generation.vllm.generator import engine_input
 
-    shown = [p for p in prompts if p.images]
-    assert shown
-    for prompt in shown:
-        items = engine_input(prompt, wide.encoder, engine)["mm_kwargs"]["image"]
-        for item, image in zip(items, prompt.images, strict=True):
-            assert np.shares_memory(item["pixel_values"].data.numpy(), image.tensors["pixel_values"])
+    picture = np.random.default_rng(6).integers(0, 255, (42, 56, 3), dtype=np.uint8)
+    asked = wide.encoder.encode([Question(text, (picture,)) for text in ("Which?", "Which one?")])
+    one, other = (engine_input(p, wide.encoder, engine)["mm_kwargs"]["image"][0] for p in asked)
+    assert one is other
+    assert np.array_equal(one["pixel_values"].data.numpy(), asked[0].images[0].tensors["pixel_values"])
+    del one, other
+    gc.collect()
+    assert not engine.pictures
+    held, step = [], type(engine).finished
+    monkeypatch.setattr(type(engine), "finished", lambda self: held.append(len(self.pictures)) or step(self))
+    generator(wide, engine).generate(asked, 2, [1, 2], Sampling(6))
+    assert held[0] == 1
+    generator(wide, engine).generate(wide.encoder.encode([Question("A")]), 1, [1], Sampling(2))
+    gc.collect()
+    assert not engine.pictures
 
 
 def own_processing(engine, text, images):
@@ -240,6 +251,29 @@ def test_greedy_answers_equal_the_other_engines(wide, engine, prompts):
     sampling = Sampling(TOKENS, greedy=True)
     ours = generator(wide, engine).generate(prompts, 2, [0] * 4, sampling)
     assert tokens(ours) == tokens(HFGenerator(wide).generate(prompts, 2, [0] * 4, sampling))
+
+
+def test_twenty_pictures_in_one_prompt(wide, engine, tiny):
+    prompts = [tiny.prompt(wide, text, pictures=20, seed=n) for n, text in enumerate(TEXTS[:2])]
+    assert [len(p.images) for p in prompts] == [20, 20]
+    sampling = Sampling(6, greedy=True)
+    ours = generator(wide, engine).generate(prompts, 1, [0, 0], sampling)
+    assert tokens(ours) == tokens(HFGenerator(wide).generate(prompts, 1, [0, 0], sampling))
+    assert gap(wide, prompts, generator(wide, engine).generate(prompts, 2, [1, 2], Sampling(6))) < 1e-4
+
+
+def test_prompts_join_when_they_are_ready(wide, engine, prompts):
+    """The last prompt is made only when the first is answered; the answers are those to all at once."""
+    asked, seeds, sampling = generator(wide, engine), [1, 2, 3, 4], Sampling(10)
+    making: list[Future[Prompt]] = [Future() for _ in prompts]
+    making[0].set_result(prompts[0])
+
+    def make_the_others(index, answers):
+        for future, prompt in list(zip(making, prompts, strict=True))[1:] if index == 0 else ():
+            future.set_result(prompt)
+
+    streamed = asked.generate(MadeAhead(making), 2, seeds, sampling, make_the_others)
+    assert tokens(streamed) == tokens(asked.generate(prompts, 2, seeds, sampling))
 
 
 def test_banned_ids_are_never_sampled(wide, engine, prompts):

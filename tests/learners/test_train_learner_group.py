@@ -218,7 +218,9 @@ def test_a_mistake_is_told_once_with_its_traceback(build, batches):
 def broken(pack):
     from dataclasses import replace
 
-    images = tuple(replace(i, tensors={k: v[..., :-1] for k, v in i.tensors.items()}) for i in pack.prompt.images)
+    images = tuple(
+        replace(i, tensors={k: np.asarray(v)[..., :-1] for k, v in i.tensors.items()}) for i in pack.prompt.images
+    )
     return replace(pack, prompt=replace(pack.prompt, images=images))
 
 

@@ -52,7 +52,7 @@ def test_padded_path_equals_plain_transformers(llava_policy, tiny):
         expected = []
         for c in pack.completions:
             ids = torch.tensor([[*pack.prompt.input_ids, *c.token_ids]])
-            pixels = torch.from_numpy(pack.prompt.images[0].tensors["pixel_values"])
+            pixels = torch.from_numpy(np.asarray(pack.prompt.images[0].tensors["pixel_values"]))
             logits = untouched(input_ids=ids, pixel_values=pixels).logits[0]
             logits[:, llava_policy.banned] = float("-inf")
             rows = logits[len(pack.prompt.input_ids) - 1 : -1].log_softmax(-1)

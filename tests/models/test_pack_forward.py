@@ -1,5 +1,6 @@
 """The shared-prefix forward against the padded one and against plain transformers: log-probs, entropies, gradients."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -77,7 +78,7 @@ def plain_transformers(model, pack, temperature, banned):
         if pack.prompt.images:
             inputs["mm_token_type_ids"] = (ids == model.config.image_token_id).long()
             for key in ("pixel_values", "image_grid_thw"):
-                inputs[key] = torch.cat([torch.from_numpy(i.tensors[key]) for i in pack.prompt.images])
+                inputs[key] = torch.cat([torch.from_numpy(np.asarray(i.tensors[key])) for i in pack.prompt.images])
         logits = model(**inputs).logits[0] / temperature
         logits[:, banned] = float("-inf")
         first = len(pack.prompt.input_ids) - 1

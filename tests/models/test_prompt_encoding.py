@@ -34,7 +34,7 @@ def test_prompt_ids_equal_the_processors_own(policy):
     text = policy.encoder.template(Question("Compare <image> with <image> now.", pictures))
     own = policy.processor(text=[text], images=list(pictures), size=size, return_tensors="np", add_special_tokens=False)
     assert prompt.input_ids.tolist() == own["input_ids"][0].tolist()
-    pixels = np.concatenate([i.tensors["pixel_values"] for i in prompt.images])
+    pixels = np.concatenate([np.asarray(i.tensors["pixel_values"]) for i in prompt.images])
     np.testing.assert_array_equal(pixels, own["pixel_values"])
     assert places(policy, prompt) == sum(int(g.prod()) // 4 for g in own["image_grid_thw"])
 

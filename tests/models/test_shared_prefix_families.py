@@ -165,7 +165,7 @@ def plain(model: Any, pack: PromptPack, banned: Tensor) -> Tensor:
         inputs = {"input_ids": ids}
         if pack.prompt.images:
             for key in pack.prompt.images[0].tensors:
-                inputs[key] = torch.cat([torch.from_numpy(i.tensors[key]) for i in pack.prompt.images])
+                inputs[key] = torch.cat([torch.from_numpy(np.asarray(i.tensors[key])) for i in pack.prompt.images])
             for name in {"mm_token_type_ids", "token_type_ids"} & inspect.signature(model.forward).parameters.keys():
                 inputs[name] = (ids == model.config.image_token_id).long()
         logits = model(**inputs, use_cache=False).logits[0, len(pack.prompt.input_ids) - 1 : -1] / TEMPERATURE

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 # Read by vLLM when it is first imported. Its engine runs in our own process: weights and prompts are passed, not sent. Its
 # first model runner: custom logits processors of the second one have another interface. And no telemetry.
@@ -72,6 +73,7 @@ class VLLMEngine:
         self.version: int | None = None
         self.images_per_prompt = images_per_prompt
         self.is_checked = False  # against the trainer, since its weights are the trainer's
+        self.pictures: WeakValueDictionary[str, Any] = WeakValueDictionary()  # that requests hold, by key
         self._requests = count()
         with _own_threads():
             self._llm = _start(
@@ -87,6 +89,12 @@ class VLLMEngine:
         self._engine = self._llm.llm_engine
         self._adapter = None if adapter is None else Adapter(self._engine, adapter)
         self._rest()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the engine computes in."""
+        dtype: torch.dtype = self._engine.model_config.dtype
+        return dtype
 
     def process(self, ids: Sequence[int], pictures: Sequence[Image.Image], keys: Sequence[str]) -> Any:
         """vLLM's own input for a prompt whose placeholders are not expanded; `keys` identify the pictures to its caches."""

@@ -18,13 +18,14 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import NotFiniteError, UserError
-from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Sampling, check_finite
+from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Prompts, Sampling, check_finite, is_ready
 from sharegrpo_rl.generation.vllm.engine import VLLMEngine, reason_of
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.probe import engine_fault, probe_questions
-from sharegrpo_rl.models.prompts import PromptEncoder
+from sharegrpo_rl.models.prompts import PIXELS, PromptEncoder
+from sharegrpo_rl.models.vision import to_device
 
-PIXELS, GRID = "pixel_values", "image_grid_thw"
+GRID = "image_grid_thw"
 
 
 class VLLMGenerator:
@@ -41,22 +42,28 @@ class VLLMGenerator:
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Prompts,
         num_generations: int,
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt_done: PromptDone | None = None,
     ) -> list[tuple[Completion, ...]]:
-        """Completions of each prompt, in order; the samples of a prompt share its keys and values (prefix caching)."""
+        """Completions of each prompt, in order; the samples of a prompt share its keys and values (prefix caching).
+
+        Prompts that are still being made join the engine's work when they are ready.
+        """
         results: dict[int, tuple[Completion, ...]] = {}
         waiting: dict[str, int] = {}  # request -> index of its prompt
-        inputs = [engine_input(prompt, self.policy.encoder, self.engine) for prompt in prompts]
+        submitted = 0
         deadline = time.monotonic() + self.timeout_s
         with self.engine.awake():
             try:
-                for index, (prompt, seed) in enumerate(zip(inputs, seeds, strict=True)):
-                    waiting[self.engine.submit(prompt, self._parameters(num_generations, seed, sampling))] = index
-                while waiting:
+                while waiting or submitted < len(prompts):
+                    while submitted < len(prompts) and (not waiting or is_ready(prompts, submitted)):
+                        asked = engine_input(prompts[submitted], self.policy.encoder, self.engine)
+                        parameters = self._parameters(num_generations, seeds[submitted], sampling)
+                        waiting[self.engine.submit(asked, parameters)] = submitted
+                        submitted += 1
                     if time.monotonic() > deadline:
                         raise EngineLost(f"{len(waiting)} prompts unanswered after {self.timeout_s:g} s")
                     for output in self.engine.finished():
@@ -162,7 +169,7 @@ def engine_input(prompt: Prompt, encoder: PromptEncoder, engine: VLLMEngine) -> 
     spans = image_spans(prompt.input_ids, encoder.processor.image_token_id, counts)
     return mm_input(
         ids,
-        mm_kwargs=MultiModalKwargsItems({"image": [_item(image) for image in prompt.images]}),
+        mm_kwargs=MultiModalKwargsItems({"image": [_item(image, engine) for image in prompt.images]}),
         mm_hashes={"image": [image.key for image in prompt.images]},
         mm_placeholders={"image": [PlaceholderRange(offset, count) for offset, count in spans]},
     )
@@ -188,17 +195,19 @@ def _tokens(image: PixelInput, encoder: PromptEncoder) -> int:
     return int(image.tensors[GRID].prod()) // merge**2
 
 
-def _item(image: PixelInput) -> MultiModalKwargsItem:
-    """Pixels [patches, D] and grid [3] of an image, in the form of vLLM's own processor for Qwen's families.
-
-    In the prompt's own memory, so that slots that share a picture hold it once.
-    """
-    tensors = {name: torch.from_numpy(image.tensors[name]) for name in (PIXELS, GRID)}
+def _item(image: PixelInput, engine: VLLMEngine) -> MultiModalKwargsItem:
+    """Pixels [patches, D], in the engine's own precision, and grid [3] of an image, in the form of vLLM's own processor for
+    Qwen's families. Prompts that share a picture hold it once, as long as one of them is not answered."""
+    if (item := engine.pictures.get(image.key)) is not None:
+        return item
+    pixels = to_device(image.tensors[PIXELS], torch.device("cpu"), engine.dtype)
+    tensors = {PIXELS: pixels, GRID: torch.from_numpy(image.tensors[GRID])}
     fields = {
         PIXELS: MultiModalFieldConfig.flat_from_sizes("image", tensors[GRID].prod(-1)),
         GRID: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
     }
-    return MultiModalKwargsItems.from_hf_inputs(tensors, fields)["image"][0]
+    item = engine.pictures[image.key] = MultiModalKwargsItems.from_hf_inputs(tensors, fields)["image"][0]
+    return item
 
 
 class BannedIds(LogitsProcessor):
