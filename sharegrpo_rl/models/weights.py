@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import time
 import warnings
 from collections import deque
@@ -271,9 +272,7 @@ class WeightGroup:
         if self._meeting.backend == "nccl":
             self._group = _nccl_group(store, self._rank, self._meeting)
         else:
-            self._group = dist.ProcessGroupGloo(
-                store, self._rank, self._meeting.size, _seconds(self._meeting.timeout_s)
-            )
+            self._group = _gloo_group(store, self._rank, self._meeting)
         self._wait(self._group.broadcast(torch.zeros(1, dtype=torch.uint8, device=self.device), 0))
 
     def _begin(self, flat: Tensor) -> Future[None]:
@@ -316,6 +315,20 @@ def bucket_buffer(planned: Weights, device: torch.device) -> tuple[Tensor, Weigh
         (name, flat[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
         for start, (name, tensor) in zip(starts, planned, strict=True)
     ]
+
+
+def _gloo_group(store: dist.Store, rank: int, meeting: Meeting) -> Any:
+    """Gloo's group on the network that leads to the meeting: this machine's name may stand for 127.0.0.1."""
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # in torch, but not in its stubs
+    options._timeout = _seconds(meeting.timeout_s)
+    if interface := os.environ.get("GLOO_SOCKET_IFNAME"):
+        options._devices = [dist.ProcessGroupGloo.create_device(interface=interface)]
+    else:
+        with socket.socket(socket.AF_INET6 if ":" in meeting.address else socket.AF_INET, socket.SOCK_DGRAM) as route:
+            route.connect((meeting.address, meeting.port))
+            own = route.getsockname()[0]
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=own)]
+    return dist.ProcessGroupGloo(store, rank, meeting.size, options)
 
 
 def _nccl_group(store: dist.Store, rank: int, meeting: Meeting) -> Any:

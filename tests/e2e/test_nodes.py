@@ -113,6 +113,39 @@ def test_a_node_without_this_package_is_named(nodes: Nodes, workplace: Path) -> 
     assert not (workplace / "runs").exists()
 
 
+SENDER = """
+import ray, torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from sharegrpo_rl.models.weights import WeightGroup
+
+ray.init(log_to_driver=False)
+here = ray.get_runtime_context().get_node_id()
+other = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)
+meeting, store = WeightGroup.open(ray.util.get_node_ip_address(), 2, "gloo", 120.0)
+
+
+@ray.remote(num_cpus=1, scheduling_strategy=NodeAffinitySchedulingStrategy(other, soft=False))
+def receive(meeting):
+    group = WeightGroup(meeting, 1, torch.device("cpu"))
+    (found,) = group.receive([[("w", torch.empty(1000, device="meta"))]])
+    return found[0], float(found[1].sum())
+
+
+received = receive.remote(meeting)
+group = WeightGroup(meeting, 0, torch.device("cpu"), store)
+group.send([("w", torch.empty(1000, device="meta"))], [("w", torch.arange(1000.0))])
+group.flush()
+print(ray.get(received))
+"""
+
+
+def test_new_weights_find_their_way_between_nodes(nodes: Nodes, workplace: Path) -> None:
+    (workplace / "send.py").write_text(SENDER)
+    environment = {**os.environ, "RAY_ADDRESS": nodes.address, "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run([sys.executable, "send.py"], cwd=workplace, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "('w', 499500.0)", done.stderr
+
+
 def test_a_run_goes_on_when_a_node_dies(nodes: Nodes, workplace: Path) -> None:
     """Learners and runners are on two nodes or three; what was on the dead one starts again where there is room."""
     run = train(nodes, workplace)
