@@ -26,6 +26,7 @@ from sharegrpo_rl.learners.failures import PixelsLost
 from sharegrpo_rl.learners.module import VLMRLModule, model_settings
 from sharegrpo_rl.models.loading import load_policy, parameter_table
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
+from sharegrpo_rl.models.probe import check_engine_answers
 from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
 from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.checkpoint import export_pretrained, full_weights, load, save
@@ -223,6 +224,10 @@ class VLMLearnerGroup(LearnerGroup):
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
         """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
         return self.local_learner.reference_kl(fetch_pixels(packs))
+
+    def check_engine(self, packs: Sequence[PromptPack]) -> None:
+        """UserError where an engine that has the learners' weights sampled the packs with other probabilities than theirs."""
+        check_engine_answers(self.local_learner.rl_module.policy, packs)
 
     def parameter_table(self) -> list[tuple[str, int, int]]:
         """(part, parameters, trainable parameters) of the model."""

@@ -21,10 +21,12 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.train import Checkpoint, CheckpointUploadMode
 
+from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.learners.failures import Failure, PixelsLost
 from sharegrpo_rl.learners.learner import VLMLearner, export, fetch_pixels, read_checkpoint, write_checkpoint
 from sharegrpo_rl.learners.mailbox import Member
 from sharegrpo_rl.models.loading import keep_freed_memory, parameter_table
+from sharegrpo_rl.models.probe import check_engine_answers
 from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.sharding import Ranks
 
@@ -105,6 +107,7 @@ class LearnerWorker:
         "fetch",
         "update",
         "reference_kl",
+        "check_engine",
         "module_state",
         "weight_part",
         "save",
@@ -176,6 +179,10 @@ class LearnerWorker:
     def reference_kl(self) -> tuple[float, dict[int, float]]:
         """The KL's weight at the next optimizer step, and the KL of the fetched share's pairs, nats."""
         return self.learner.step.kl_weight(), self.learner.step.kl_of(self._fetched())
+
+    def check_engine(self, packs: list[PromptPack]) -> None:
+        """UserError where an engine sampled the packs with other probabilities than this model's; each rank looks at all."""
+        check_engine_answers(self.learner.rl_module.policy, packs)
 
     def _fetched(self) -> UpdateShare:
         share, self._share = self._share, None
