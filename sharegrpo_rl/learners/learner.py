@@ -24,13 +24,13 @@ from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.failures import PixelsLost
 from sharegrpo_rl.learners.module import VLMRLModule, model_settings
-from sharegrpo_rl.models.loading import load_policy, parameter_table
+from sharegrpo_rl.models.loading import parameter_table
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
 from sharegrpo_rl.models.probe import check_engine_answers
 from sharegrpo_rl.models.weights import adapter_weights, engine_weights, in_buckets, to_array
 from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.checkpoint import export_pretrained, full_weights, load, save
-from sharegrpo_rl.training.sharding import FSDP2, Ranks, full_tensor, shard
+from sharegrpo_rl.training.sharding import FSDP2, Ranks, full_tensor, load_on_ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 MODEL = Path("learner/rl_module/default_policy")  # RLlib's layout
@@ -121,9 +121,9 @@ class VLMLearner(TorchLearner):
         """The frozen policy of the KL term, the model as it was before RL; with LoRA the same model without adapters."""
         if self.config.lora is not None:
             return policy.adapters_off()
-        reference = load_policy(model_settings(self.rl_module.model_config))
+        reference = load_on_ranks(model_settings(self.rl_module.model_config))
         reference.model.requires_grad_(False).eval()
-        if not self._uses_fsdp():
+        if not (reference.is_outline or self._uses_fsdp()):
             reference.model.to(self.device)
         self._shard(reference)
         return reference
@@ -137,8 +137,9 @@ class VLMLearner(TorchLearner):
 
     @override(TorchLearner)
     def _map_module_to_device(self, module: Any) -> None:
-        """Not under FSDP2, which moves each layer to the GPU when it shards it: the full model need not fit there."""
-        if not self._uses_fsdp():
+        """Not under FSDP2, which moves each layer to the GPU when it shards it: the full model need not fit there. And not
+        an outline, which gets its weights there."""
+        if not (self.rl_module.policy.is_outline or self._uses_fsdp()):
             super()._map_module_to_device(module)
 
     @override(TorchLearner)

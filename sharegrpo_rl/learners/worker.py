@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import ray
 import ray.train
-import torch.distributed as dist
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -46,7 +45,7 @@ def learner_loop(config: dict[str, Any]) -> None:
         return
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    attempt = _broadcast(uuid.uuid4().hex)
+    attempt = Ranks.current().broadcast(uuid.uuid4().hex)
     try:
         run_config, module_spec = ray.get(config["learner"])
         worker = LearnerWorker(run_config, module_spec, attempt)
@@ -68,13 +67,6 @@ def _serve(worker: LearnerWorker, host: Any, attempt: str, rank: int) -> None:
         except Exception as error:  # an answer too
             answer = Failure.of(rank, error)
         number += 1
-
-
-def _broadcast(value: str) -> str:
-    """Rank 0's value, on every rank."""
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def _member(rank: int, worker: LearnerWorker) -> Member:

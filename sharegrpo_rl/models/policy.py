@@ -96,6 +96,9 @@ class Policy:
         # Set where the model is sharded: runs a function while the weights that belong to no layer are gathered.
         self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None
         self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the shards are held in a wider type
+        self.unplaced: dict[
+            str, Tensor
+        ] = {}  # values of an outline on several ranks, by name, until rank 0 has dealt them
 
     @property
     def is_outline(self) -> bool:

@@ -13,7 +13,7 @@ from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tiny
 from sharegrpo_rl.training.batching import plan_update
-from sharegrpo_rl.training.sharding import Ranks, shard
+from sharegrpo_rl.training.sharding import Ranks, load_on_ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)
@@ -63,7 +63,8 @@ def settings_of(case):
 
 def made_step(folder, case, sharding):
     """A training step on this process's group; `sharding` None trains alone, `offloaded` is fsdp2 with CPU offload."""
-    policy = load_policy(ModelSettings(str(folder), prompts=PROMPTS, **case.model))
+    model = ModelSettings(str(folder), prompts=PROMPTS, **case.model)
+    policy = load_on_ranks(model) if sharding else load_policy(model)
     settings, reference = settings_of(case), None
     if sharding:
         shard(policy, "fsdp2" if sharding == "offloaded" else sharding, cpu_offload=sharding == "offloaded")
