@@ -130,7 +130,7 @@ class VLMLearner(TorchLearner):
 
     def _shard(self, policy: Policy) -> None:
         if _in_a_group():
-            shard(policy, self.config.sharding, self.config.cpu_offload)
+            shard(policy, self.config.sharding, self.config.cpu_offload, self.config.fsdp_size)
 
     def _uses_fsdp(self) -> bool:
         return _in_a_group() and self.config.sharding == FSDP2

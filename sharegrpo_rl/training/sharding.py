@@ -1,4 +1,4 @@
-"""One policy on several processes: every rank a full copy (DDP), or each weight sharded over all of them (FSDP2)."""
+"""One policy on several processes: every rank a full copy (DDP), or each weight sharded over all of them or some (FSDP2)."""
 
 from __future__ import annotations
 
@@ -166,17 +166,18 @@ def _portable(error: Exception) -> Exception:
     return error if isinstance(error, UserError) else RuntimeError(f"rank 0: {type(error).__name__}: {error}")
 
 
-def shard(policy: Policy, sharding: str, cpu_offload: bool = False) -> None:
+def shard(policy: Policy, sharding: str, cpu_offload: bool = False, fsdp_size: int | None = None) -> None:
     """Make a policy ready to train on all ranks of torch.distributed, in place, before its optimizer is built.
 
     An outline gets its weights from rank 0, tensor by tensor; a rank of `fsdp2` never has more of them than its shards.
 
-    sharding: `ddp` or `fsdp2`. cpu_offload: weights, gradients and optimizer stay in host memory (fsdp2). UserError where
-    the model cannot be sharded; collective.
+    sharding: `ddp` or `fsdp2`. cpu_offload: weights, gradients and optimizer stay in host memory (fsdp2). fsdp_size: how many
+    ranks, one after the other, share a copy of the model, a divisor of their number; None for all. UserError where the model
+    cannot be sharded; collective.
     """
     ranks, is_outline = Ranks.current(), policy.is_outline
     if sharding == FSDP2:
-        _fully_shard(policy, ranks, cpu_offload)
+        _fully_shard(policy, ranks, cpu_offload, fsdp_size or ranks.size)
     elif sharding != DDP:
         raise ValueError(f"sharding is {DDP} or {FSDP2}, not {sharding!r}")
     elif not is_outline:
@@ -226,8 +227,9 @@ def _allocate(model: nn.Module, device: torch.device, buffers_on: torch.device) 
             setattr(module, name, buffer.to(buffers_on))
 
 
-def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
-    """Each layer is a group that is gathered while it runs; what belongs to no layer is another.
+def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool, fsdp_size: int) -> None:
+    """Each layer is a group that is gathered while it runs; what belongs to no layer is another. With fewer than all ranks
+    to a copy (HSDP) layers are gathered among those, and gradients are then summed over the copies.
 
     Trained weights are float32 in the shards and computed with in the type they were loaded in, so that small steps add up
     without further copies; gradients are summed in float32.
@@ -237,7 +239,10 @@ def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
         raise UserError(f"sharding: {FSDP2} does not run {model.config.model_type} ({reason}); use sharding: {DDP}")
     policy.loaded_dtypes = {name: p.dtype for name, p in policy.model.named_parameters(remove_duplicate=False)}
     compute_dtype = model.get_output_embeddings().weight.dtype
-    mesh = init_device_mesh(ranks.device.type, (ranks.size,))
+    shape = (ranks.size,) if fsdp_size == ranks.size else (ranks.size // fsdp_size, fsdp_size)
+    if ranks.size % fsdp_size:
+        raise ValueError(f"{ranks.size} ranks cannot be divided into copies over {fsdp_size}")
+    mesh = init_device_mesh(ranks.device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
     precision = MixedPrecisionPolicy(compute_dtype, torch.float32, cast_forward_inputs=False)
     offload = CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda") if cpu_offload else OffloadPolicy()
     for layer in layers(model):
