@@ -138,8 +138,8 @@ class VLMLearner(TorchLearner):
     @override(TorchLearner)
     def _map_module_to_device(self, module: Any) -> None:
         """Not under FSDP2, which moves each layer to the GPU when it shards it: the full model need not fit there. And not
-        an outline, which gets its weights there."""
-        if not (self.rl_module.policy.is_outline or self._uses_fsdp()):
+        one of several learners', an outline, which gets its weights there."""
+        if Ranks.current().size == 1 and not self._uses_fsdp():
             super()._map_module_to_device(module)
 
     @override(TorchLearner)
