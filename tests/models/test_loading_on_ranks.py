@@ -1,6 +1,10 @@
 """Ranks get their weights from one that reads them: the very bits that each would have loaded itself, or its error."""
 
+import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +74,30 @@ def test_every_family_has_them(family, tmp_path):
     save_pretrained(made_policy(family), tmp_path / "model")
     for wrong, tied_alike, _, left in on_ranks(2, differing, tmp_path / "model", "fsdp2", {}):
         assert (wrong, tied_alike, left) == ([], True, {})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of processes")
+def test_ranks_take_one_copy_of_the_model_together(tmp_path):
+    """Besides their shards, from files of another type too, where each rank would make a copy of its own."""
+    script = Path(__file__).parents[2] / "benchmarks" / "loading.py"
+    words = [
+        "--ranks",
+        "4",
+        "--sides",
+        "each",
+        "one",
+        "--types",
+        "bfloat16:float32",
+        "--hidden",
+        "512",
+        "--layers",
+        "8",
+    ]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, check=True)
+    each, one = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert each["own"] > 3
+    assert one["own"] < 1.3 + one["held"]
 
 
 def refused(folder):
