@@ -44,7 +44,7 @@ def vllm(model: str, device: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"start_s": time.perf_counter() - started}
     generator = VLLMGenerator(policy, engine)
     prompts = policy.encoder.encode(probe_questions(policy), check_length=False)
-    found["fault"] = engine_fault(policy, generator._answered())
+    found["fault"] = engine_fault(policy, generator.answer_probe())
     first, answers, slept, woken = digest(generator, prompts), set(), [], []
     for _ in range(SLEEPS if on_gpu else 2):
         answers.add(digest(generator, prompts))  # wakes the engine, and puts it to sleep again
@@ -62,7 +62,7 @@ def vllm(model: str, device: str, folder: Path) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
         sent = sum(weight.numel() * weight.element_size() for weight in policy.model.parameters())
     found |= {"sync_s": seconds, "sync_gib": sent / GIB, "changed": digest(generator, prompts) != first}
-    return found | {"fault_after_sync": engine_fault(policy, generator._answered())}
+    return found | {"fault_after_sync": engine_fault(policy, generator.answer_probe())}
 
 
 def digest(generator: Any, prompts: list[Prompt]) -> str:

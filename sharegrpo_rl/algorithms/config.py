@@ -135,8 +135,9 @@ class RunConfig(AlgorithmConfig):
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        where = {"generates_on": "cuda"} if self.num_gpus_per_env_runner and not self._has_engine() else {}
-        return RLModuleSpec(module_class=VLMRLModule, model_config=module_config(self) | where)
+        where = {"generates_on": "cuda"} if self.num_gpus_per_env_runner else {}
+        runner = {"outline": True} if self._has_engine() else where
+        return RLModuleSpec(module_class=VLMRLModule, model_config=module_config(self) | runner)
 
     def _has_engine(self) -> bool:
         """Does an engine other than the training model's own copy generate?"""

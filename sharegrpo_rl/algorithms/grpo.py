@@ -65,6 +65,7 @@ class GRPO(RunAlgorithm):
             self.env_runner.share_module(self.rl_module)
         self.rollouts = RolloutClient(self.env_runner_group, self.learner_group, self.options)
         self.rollouts.push_weights(everything=True)
+        self.rollouts.check_engines()
         self.replay = ReplayBuffer(self.options.replay_size)
         self._select = SELECTIONS.load(self.options.selection)
         self._prefetched: PrefetchedBatch | None = None

@@ -18,10 +18,6 @@ from sharegrpo_rl.ops.schedules import kl_weight
 AnswerFormat = Literal["think_answer", "boxed", "steps"]
 KLSchedule = Literal["constant", "v_shape", "linear_increase"]
 LossAggregation = Literal["token_mean", "sequence_mean", "question_mean", "max_length"]
-AGGREGATION = (
-    "how token losses become one number: token_mean (TRL dapo, verl token-mean), sequence_mean (TRL grpo, verl "
-    "seq-mean-token-mean), question_mean (verl seq-mean-token-sum), max_length (TRL dr_grpo, verl seq-mean-token-sum-norm)"
-)
 
 
 class WarmStartOptions(Options):
@@ -217,7 +213,11 @@ class RunOptions(Options):
     )
     compile: bool = option(False, "compile norms and MLPs with torch.compile: about a minute once, then faster steps")
     loss: str = option("likelihood", "loss of a token: the negative log-likelihood, or a registered one")
-    loss_aggregation: LossAggregation = option("token_mean", AGGREGATION)
+    loss_aggregation: LossAggregation = option(
+        "token_mean",
+        "how token losses become one number: token_mean (TRL dapo, verl token-mean), sequence_mean (TRL grpo, verl "
+        "seq-mean-token-mean), question_mean (verl seq-mean-token-sum), max_length (TRL dr_grpo, verl seq-mean-token-sum-norm)",
+    )
     preset: str | None = option(None, "a named table of settings, applied before this file's own keys")
     # evaluation, checkpoints
     evaluation_interval: int = option(0, "iterations between evaluations; 0 = only before and after", ge=0)
@@ -239,6 +239,7 @@ class RunOptions(Options):
         "ddp",
         "what each remote learner holds: the whole model (ddp), or a shard of weights, gradients and optimizer (fsdp2)",
     )
+    fsdp_size: int | None = option(None, "with fsdp2: learners to a copy of the model (HSDP); null = all", ge=2)
     cpu_offload: bool = option(False, "with fsdp2: keep weights and optimizer in host memory while they are not in use")
     num_gpus_per_learner: float = option(
         0.0, "GPUs per learner; of the driver's learner if num_learners is 0", ge=0, le=1

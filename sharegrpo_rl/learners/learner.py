@@ -26,8 +26,9 @@ from sharegrpo_rl.data.types import PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.learners.failures import PixelsLost
 from sharegrpo_rl.learners.module import VLMRLModule, model_settings
-from sharegrpo_rl.models.loading import load_policy, parameter_table
+from sharegrpo_rl.models.loading import parameter_table
 from sharegrpo_rl.models.policy import AdaptersOff, Policy
+from sharegrpo_rl.models.probe import check_engine_answers
 from sharegrpo_rl.models.weights import (
     GROUP_BUCKET_BYTES,
     GroupBroken,
@@ -42,7 +43,7 @@ from sharegrpo_rl.models.weights import (
 )
 from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.checkpoint import export_pretrained, full_weights, load, save
-from sharegrpo_rl.training.sharding import FSDP2, Ranks, full_tensor, shard
+from sharegrpo_rl.training.sharding import FSDP2, Ranks, full_tensor, load_on_ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 MODEL = Path("learner/rl_module/default_policy")  # RLlib's layout
@@ -214,24 +215,25 @@ class VLMLearner(TorchLearner):
         """The frozen policy of the KL term, the model as it was before RL; with LoRA the same model without adapters."""
         if self.config.lora is not None:
             return policy.adapters_off()
-        reference = load_policy(model_settings(self.rl_module.model_config))
+        reference = load_on_ranks(model_settings(self.rl_module.model_config))
         reference.model.requires_grad_(False).eval()
-        if not self._uses_fsdp():
+        if not (reference.is_outline or self._uses_fsdp()):
             reference.model.to(self.device)
         self._shard(reference)
         return reference
 
     def _shard(self, policy: Policy) -> None:
         if _in_a_group():
-            shard(policy, self.config.sharding, self.config.cpu_offload)
+            shard(policy, self.config.sharding, self.config.cpu_offload, self.config.fsdp_size)
 
     def _uses_fsdp(self) -> bool:
         return _in_a_group() and self.config.sharding == FSDP2
 
     @override(TorchLearner)
     def _map_module_to_device(self, module: Any) -> None:
-        """Not under FSDP2, which moves each layer to the GPU when it shards it: the full model need not fit there."""
-        if not self._uses_fsdp():
+        """Not under FSDP2, which moves each layer to the GPU when it shards it: the full model need not fit there. And not
+        one of several learners', an outline, which gets its weights there."""
+        if Ranks.current().size == 1 and not self._uses_fsdp():
             super()._map_module_to_device(module)
 
     @override(TorchLearner)
@@ -317,6 +319,10 @@ class VLMLearnerGroup(LearnerGroup):
     def reference_kl(self, packs: Sequence[PromptPack]) -> tuple[float, list[np.ndarray]]:
         """The KL's weight at the next optimizer step, and each pack's summed KL by completion, [G] nats."""
         return self.local_learner.reference_kl(fetch_pixels(packs))
+
+    def check_engine(self, packs: Sequence[PromptPack]) -> None:
+        """UserError where an engine that has the learners' weights sampled the packs with other probabilities than theirs."""
+        check_engine_answers(self.local_learner.rl_module.policy, packs)
 
     def parameter_table(self) -> list[tuple[str, int, int]]:
         """(part, parameters, trainable parameters) of the model."""

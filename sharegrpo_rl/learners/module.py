@@ -12,10 +12,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 from safetensors.numpy import load_file, save_file
 
-from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
+from sharegrpo_rl.models.loading import ModelSettings, outline_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.weights import to_array, to_tensor
+from sharegrpo_rl.training.sharding import load_on_ranks
 
 State = dict[str, np.ndarray]
 SETTINGS_FILE = "sharegrpo_rl.json"
@@ -30,10 +31,12 @@ class VLMRLModule(TorchRLModule):
     def setup(self) -> None:
         """Load the model that `model_config["settings"]` describes; `model_config["run"]` is what an export records.
 
-        A Learner moves its module to its device itself; an env runner's copy goes to `model_config["generates_on"]`.
+        A Learner moves its module to its device itself, and one of several has an outline until it has sharded it; an env
+        runner's copy goes to `model_config["generates_on"]`, or stays an outline where the runner has an engine.
         """
+        outline = self.inference_only and self.model_config.get("outline")
         try:
-            self.policy = load_policy(model_settings(self.model_config))
+            self.policy = (outline_policy if outline else load_on_ranks)(model_settings(self.model_config))
         except AttributeError as error:  # RLlib would take it for an old-style constructor and hide it
             raise RuntimeError(f"building the model failed: {error}") from error
         self.model = self.policy.model

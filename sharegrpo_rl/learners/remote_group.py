@@ -154,6 +154,10 @@ class TrainLearnerGroup(VLMLearnerGroup):
     def parameter_table(self) -> list[tuple[str, int, int]]:
         return list(self._group.members[0].facts["parameter_table"])
 
+    @override(VLMLearnerGroup)
+    def check_engine(self, packs: Sequence[PromptPack]) -> None:
+        self._call("check_engine", {"packs": list(packs)})
+
     @property
     def _prompt_in_each(self) -> bool:
         return not self._group.members[0].facts["shares_prefix"]

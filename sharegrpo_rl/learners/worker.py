@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import ray
 import ray.train
-import torch.distributed as dist
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.train import Checkpoint, CheckpointUploadMode
 
+from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.learners.failures import Failure, PixelsLost
 from sharegrpo_rl.learners.learner import VLMLearner, export, fetch_pixels, read_checkpoint, write_checkpoint
 from sharegrpo_rl.learners.mailbox import Member
 from sharegrpo_rl.models.loading import keep_freed_memory, parameter_table
+from sharegrpo_rl.models.probe import check_engine_answers
 from sharegrpo_rl.models.weights import Meeting, Weights
 from sharegrpo_rl.training.batching import UpdateShare
 from sharegrpo_rl.training.sharding import Ranks
@@ -45,7 +46,7 @@ def learner_loop(config: dict[str, Any]) -> None:
         return
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    attempt = _broadcast(uuid.uuid4().hex)
+    attempt = Ranks.current().broadcast(uuid.uuid4().hex)
     try:
         run_config, module_spec = ray.get(config["learner"])
         worker = LearnerWorker(run_config, module_spec, attempt)
@@ -67,13 +68,6 @@ def _serve(worker: LearnerWorker, host: Any, attempt: str, rank: int) -> None:
         except Exception as error:  # an answer too
             answer = Failure.of(rank, error)
         number += 1
-
-
-def _broadcast(value: str) -> str:
-    """Rank 0's value, on every rank."""
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def _member(rank: int, worker: LearnerWorker) -> Member:
@@ -106,6 +100,7 @@ class LearnerWorker:
         "fetch",
         "update",
         "reference_kl",
+        "check_engine",
         "module_state",
         "weight_part",
         "open_weight_group",
@@ -181,6 +176,10 @@ class LearnerWorker:
     def reference_kl(self) -> tuple[float, dict[int, float]]:
         """The KL's weight at the next optimizer step, and the KL of the fetched share's pairs, nats."""
         return self.learner.step.kl_weight(), self.learner.step.kl_of(self._fetched())
+
+    def check_engine(self, packs: list[PromptPack]) -> None:
+        """UserError where an engine sampled the packs with other probabilities than this model's; each rank looks at all."""
+        check_engine_answers(self.learner.rl_module.policy, packs)
 
     def _fetched(self) -> UpdateShare:
         share, self._share = self._share, None

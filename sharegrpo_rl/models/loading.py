@@ -58,7 +58,17 @@ class ModelSettings:
 
 def load_policy(settings: ModelSettings) -> Policy:
     """The model and its processor as a Policy; UserError where the path or name cannot be loaded."""
-    model, processor = load_model(settings.path, settings.dtype)
+    policy = _prepared(settings, *load_model(settings.path, settings.dtype))
+    check_policy(policy)
+    return policy
+
+
+def outline_policy(settings: ModelSettings) -> Policy:
+    """The same without weights, on `meta`: no memory is taken for them, no byte of them read. Errors as `load_policy`."""
+    return _prepared(settings, *load_model(settings.path, settings.dtype, outline=True))
+
+
+def _prepared(settings: ModelSettings, model: Any, processor: Any) -> Policy:
     _freeze(model, settings)
     if settings.activation_checkpointing != NONE:
         enable_checkpointing(model, settings.activation_checkpointing)
@@ -66,9 +76,7 @@ def load_policy(settings: ModelSettings) -> Policy:
         compile_blocks(model)
     if settings.lora is not None:
         model = _add_lora(model, settings)
-    policy = Policy(model, processor, settings.prompts, settings.temperature, settings.logprob_temperature)
-    check_policy(policy)
-    return policy
+    return Policy(model, processor, settings.prompts, settings.temperature, settings.logprob_temperature)
 
 
 def _freeze(model: Any, settings: ModelSettings) -> None:
@@ -106,7 +114,7 @@ def _add_lora(model: Any, settings: ModelSettings) -> Any:
         lora_dropout=lora.get("dropout", 0.0),
         target_modules=modules,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), model.device:
         torch.manual_seed(settings.seed)
         return get_peft_model(model, config)
 
@@ -117,15 +125,20 @@ def _is_fused(model: Any, name: str) -> bool:
     return last == "out_proj" and all(hasattr(model.get_submodule(mixer), parameter) for parameter in ("A_log", "D"))
 
 
-def load_model(path: str, dtype: str) -> tuple[Any, Any]:
-    """A vision-language model with its processor, or a text-only causal model with its tokenizer. Safetensors only."""
+def load_model(path: str, dtype: str, outline: bool = False) -> tuple[Any, Any]:
+    """A vision-language model with its processor, or a text-only causal model with its tokenizer. Safetensors only.
+
+    Weights of the type that the files have are mapped, not copied: processes of one node share the pages. An outline has
+    everything but their values.
+    """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+    placed = {"device_map": "meta"} if outline else {}
     try:
         sees = takes_pictures(AutoConfig.from_pretrained(path))
         auto, side = (AutoModelForImageTextToText, AutoProcessor) if sees else (AutoModelForCausalLM, AutoTokenizer)
-        model = auto.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+        model = auto.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True, **placed)
         processor = side.from_pretrained(path)
         if not getattr(processor, "tokenizer", processor)("a", add_special_tokens=False)["input_ids"]:
             raise ValueError("its tokenizer is empty; is tokenizer.json missing?")

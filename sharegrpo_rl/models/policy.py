@@ -21,6 +21,7 @@ from sharegrpo_rl.models.families import (
     end_ids,
     logit_rule,
     obstacle,
+    structural_obstacle,
     use_branch_attention,
     use_exact_attention,
 )
@@ -48,10 +49,19 @@ class TokenValues(NamedTuple):
     entropy: Tensor
 
 
+class Findings(NamedTuple):
+    """What only a run of the model tells: see `Policy` and `probe.check_policy`."""
+
+    logit_rule: LogitRule
+    obstacle: str | None
+    rows_alone: bool
+
+
 class Policy:
     """A model ready for generation and training; the distribution is softmax(logits / temperature) without banned ids.
 
-    `logprob_temperature` is that of `logprobs`; None where it is the sampler's.
+    `logprob_temperature` is that of `logprobs`; None where it is the sampler's. An outline, whose model is on `meta`, has no
+    weights and runs nothing: it prompts, and knows which ids are banned and which end a completion.
     """
 
     def __init__(
@@ -70,7 +80,7 @@ class Policy:
         inner = unwrapped(model)
         tokenizer = self.encoder.tokenizer
         text = tokenizer("Is it so?", add_special_tokens=False, return_tensors="pt")["input_ids"]
-        self.logit_rule = logit_rule(inner, text)
+        self.logit_rule = UNCHANGED if self.is_outline else logit_rule(inner, text)
         self.obstacle: str | None = None  # why completions cannot share their prompt's forward; None where they do
         self.shares_prefix = True
         self.rows_alone = False  # rows that cannot run together run one at a time
@@ -86,6 +96,27 @@ class Policy:
         # Set where the model is sharded: runs a function while the weights that belong to no layer are gathered.
         self.unsharded: Callable[[Callable[[], TokenValues]], TokenValues] | None = None
         self.loaded_dtypes: dict[str, torch.dtype] = {}  # by name, where the shards are held in a wider type
+        self.unplaced: dict[
+            str, Tensor
+        ] = {}  # values of an outline on several ranks, by name, until rank 0 has dealt them
+
+    @property
+    def is_outline(self) -> bool:
+        """Has the model its structure, but no weights?"""
+        return any(weight.is_meta for weight in self.model.parameters())
+
+    @property
+    def findings(self) -> Findings:
+        """What its model's runs have shown so far."""
+        return Findings(self.logit_rule, self.obstacle, self.rows_alone)
+
+    def adopt(self, findings: Findings) -> None:
+        """Go on as if this outline had been run: the same model was, elsewhere."""
+        self.logit_rule, _, self.rows_alone = findings
+        if structural_obstacle(unwrapped(self.model)) is None:
+            self.share_prompts()  # as the check does first, whatever it finds: it chooses the attention
+        if findings.obstacle is not None:
+            self.repeat_prompts(findings.obstacle)
 
     def share_prompts(self) -> None:
         """Run each prompt once for all its completions from now on."""

@@ -195,12 +195,20 @@ def engine_fault(policy: Policy, packs: Sequence[PromptPack]) -> str | None:
         model.train(was_training)
         policy.logprob_temperature = kept
     own = [torch.from_numpy(np.concatenate([c.sampler_logprobs for c in pack.completions])) for pack in packs]
-    apart, limit = _distance(found, own, model.dtype)
+    computed_in = next(iter(policy.loaded_dtypes.values()), model.dtype)  # shards may be held in a wider type
+    apart, limit = _distance(found, own, computed_in)
     return (
         None
         if apart <= max(limit, _OTHER_KERNELS / min(1.0, policy.temperature))
         else f"its log-probs are {apart:.1g} apart"
     )
+
+
+def check_engine_answers(policy: Policy, packs: Sequence[PromptPack]) -> None:
+    """UserError where an engine that has the policy's weights sampled these packs with other probabilities than its own."""
+    if (fault := engine_fault(policy, packs)) is not None:
+        family = unwrapped(policy.model).config.model_type
+        raise UserError(f"config.engine: vLLM does not compute what {family} does here: {fault}; use hf")
 
 
 T = TypeVar("T")

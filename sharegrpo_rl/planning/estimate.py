@@ -85,7 +85,8 @@ class Process:
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes outside the GPUs. `loading`: of host memory, while all processes of a run on one node load the model."""
+    """Bytes outside the GPUs. `loading`: of host memory, while all processes of a run on one node load the model: one learner
+    reads it for all, and an engine's runner has none of its own; learners on CPUs hold theirs in host memory besides."""
 
     checkpoint: int
     checkpoints: int  # at most, with the best one and the one that is being written
@@ -96,7 +97,10 @@ class Storage:
     @classmethod
     def from_config(cls, config: Mapping[str, Any], sizes: ModelSizes, train: Training) -> Storage:
         """Of a resolved config; frozen weights are in a checkpoint's Hugging Face folder alone."""
-        models = max(1, config["num_learners"]) * (2 if train.reference else 1) + config["num_env_runners"]
+        runners = config["num_env_runners"] if config.get("engine") == "hf" else 0
+        models = (
+            2 if train.reference and config["num_learners"] < 2 else 1
+        ) + runners  # several place one, then the other
         remote = config["num_learners"] > 0
         return cls(
             checkpoint=train.committed_bytes + sizes.total * train.itemsize,
@@ -286,6 +290,11 @@ def layout_problems(config: Mapping[str, Any]) -> list[str]:
             "num_learners: 0 keeps the learner in the driver, on the first GPU, which Ray gives to an env runner too; set it "
             "to 1"
         )
-    if config["cpu_offload"] and config["sharding"] != "fsdp2":
-        problems.append(f"cpu_offload: needs sharding: fsdp2, not {config['sharding']}")
+    for key in ("cpu_offload", "fsdp_size"):
+        if config[key] and config["sharding"] != "fsdp2":
+            problems.append(f"{key}: needs sharding: fsdp2, not {config['sharding']}")
+    if (size := config["fsdp_size"]) and config["num_learners"] % size:
+        problems.append(
+            f"fsdp_size: {config['num_learners']} learners cannot be divided into copies over {size}; set it to a divisor"
+        )
     return problems

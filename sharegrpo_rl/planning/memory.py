@@ -48,10 +48,11 @@ class Training:
     trained: Mapping[str, int]  # part -> parameters that train (adapters, where there are any)
     adapters: bool
     ranks: int
-    sharded: bool  # FSDP2: each matrix is spread over the ranks
+    sharded: bool  # FSDP2: each matrix is spread over ranks
     offload: bool  # shards wait in host memory
     reference: bool  # a second, frozen copy of the model; with LoRA, the model without its adapters serves instead
     checkpointing: str  # none, selective or full
+    fsdp_size: int | None = None  # ranks that a copy is spread over; None for all
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], sizes: ModelSizes) -> Training:
@@ -73,12 +74,13 @@ class Training:
             offload=sharded and config["cpu_offload"],
             reference=uses_reference(config) and lora is None,
             checkpointing=config["activation_checkpointing"],
+            fsdp_size=config["fsdp_size"],
         )
 
     @property
     def shards(self) -> int:
         """Ranks that a matrix is spread over."""
-        return self.ranks if self.sharded else 1
+        return (self.fsdp_size or self.ranks) if self.sharded else 1
 
     @property
     def parameters(self) -> int:

@@ -189,14 +189,22 @@ class RolloutClient:
             return False
         return True
 
+    def check_engines(self) -> None:
+        """Have the learners, whose weights they have, check what engines answer that were not checked before: UserError
+        where one computes something else. An engine in the learner's own process checks itself."""
+        if self._options.engine == "hf" or self._one_process:
+            return
+        for packs in self._call_all("answer_probe", {}, "the questions of a check", "rollout_timeout_s"):
+            if packs:
+                self._learners.check_engine(packs)
+
     def _call_all(
         self, method: str, arguments: dict[str, Any], what: str, option: str = "weight_sync_timeout_s"
-    ) -> None:
+    ) -> list[Any]:
         if not self._remote:
-            getattr(self._local, method)(**arguments)
-            return
+            return [getattr(self._local, method)(**arguments)]
         calls = self._pool.call(method, dict.fromkeys(self._pool.healthy, arguments), what)
-        self._pool.answers(calls, attrgetter(option)(self._options), option)
+        return list(self._pool.answers(calls, attrgetter(option)(self._options), option).values())
 
     def restore(self) -> list[int]:
         """Runners that came back get the current weights before they are called again."""
@@ -215,6 +223,7 @@ class RolloutClient:
         if restored or self._pool.stale:
             self._pool.stale = False
             self.push_weights(everything=True)
+            self.check_engines()
         return restored
 
 

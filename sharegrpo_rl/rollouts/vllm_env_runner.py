@@ -18,8 +18,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from sharegrpo_rl.config.run import GRPOOptions
-from sharegrpo_rl.data.types import QuestionBank
-from sharegrpo_rl.generation.generator import Generator
+from sharegrpo_rl.data.types import PromptPack, QuestionBank
 from sharegrpo_rl.learners.learner import VLMLearnerGroup
 from sharegrpo_rl.models.weights import GroupBroken, Meeting, Weights, adapter_weights, engine_weights, to_tensor
 from sharegrpo_rl.rollouts.env_runner import QAEnvRunner
@@ -27,6 +26,7 @@ from sharegrpo_rl.rollouts.runner_pool import PendingCalls, RunnerPool
 
 if TYPE_CHECKING:
     from sharegrpo_rl.generation.vllm.engine import VLLMEngine
+    from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
 
 
 NO_ENGINE = "an env runner has no engine"
@@ -53,8 +53,7 @@ class VLLMEnvRunner(QAEnvRunner):
     engine: VLLMEngine | None = None
 
     def start_engine(self) -> VLLMEngine:
-        """The engine, started at the first call. A remote runner's own model then frees its memory: only its processor and
-        token ids are still needed."""
+        """The engine, started at the first call. A module that is this runner's own is an outline: the engine has the weights."""
         if self.engine is None:
             from sharegrpo_rl.generation.vllm.engine import VLLMEngine
 
@@ -70,20 +69,18 @@ class VLLMEnvRunner(QAEnvRunner):
                 settings=self.options.vllm,
                 adapter=c.lora if c.sends_adapters() else None,
             )
-            if self.remote:
-                self._check_engine()
-                self.module.policy.model.to("meta")
         return self.engine
 
-    def _check_engine(self) -> None:
-        """Hold the engine against this process's own model, once: both have the same weights."""
-        from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
-
-        assert self.engine is not None
-        VLLMGenerator(self.module.policy, self.engine, self.options.rollout_timeout_s).check_once()
+    def answer_probe(self) -> list[PromptPack]:
+        """A new engine's answers to the questions of the check at load, which the learners hold against their own model; []
+        of an engine that was asked before."""
+        engine = self.start_engine()
+        packs = [] if engine.is_checked else self.make_generator().answer_probe()
+        engine.is_checked = True
+        return packs
 
     @override(QAEnvRunner)
-    def make_generator(self) -> Generator:
+    def make_generator(self) -> VLLMGenerator:
         from sharegrpo_rl.generation.vllm.generator import VLLMGenerator
 
         return VLLMGenerator(self.module.policy, self.start_engine(), self.options.rollout_timeout_s)
@@ -105,7 +102,7 @@ class VLLMEnvRunner(QAEnvRunner):
         model = self.module.policy.model
         weights = adapter_weights(model) if self.config.sends_adapters() else engine_weights(model, everything)
         self.start_engine().load(weights, version, timeout_s)
-        self._check_engine()
+        self.make_generator().check_once()  # both have the same weights now
         self._weights_seq_no = version
 
     def take_part(self, part: WeightPart) -> None:

@@ -27,11 +27,13 @@ MARKER = "checkpoint.json"
 NO_LENGTH = -1  # stands for a KL schedule without one
 FROZEN = "frozen."
 FILE_BYTES = 4 * 2**30
+PART_BYTES = 2**29
 
 
-def save(step: TrainingStep, folder: Path, everything: bool = False) -> None:
+def save(step: TrainingStep, folder: Path, everything: bool = False, part_bytes: int = PART_BYTES) -> None:
     """Write trained weights, the optimizer's moments and the counters; with `everything` frozen weights too.
 
+    Each rank writes files of about `part_bytes`, or one larger tensor: while it does, it holds a file twice in host memory.
     The folder is new or empty. Ranks may each have their own, if the files are brought together before `load`.
     NotFiniteError where a value is NaN or infinite. Collective; the folder is complete once all ranks have returned.
     """
@@ -41,7 +43,8 @@ def save(step: TrainingStep, folder: Path, everything: bool = False) -> None:
     state = _state(step)
     _check_finite(state, step.ranks)
     state |= _frozen(step) if everything else {}
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    parts = _parts(state, part_bytes)  # rank 0's are those of all
+    writer = HuggingFaceStorageWriter(str(folder), parts, save_distributed=True)
     dcp.save(state, storage_writer=writer, no_dist=step.ranks.size == 1)
     (files,) = step.ranks.sum([len(list(folder.glob(f"shard-{step.ranks.rank + 1:05d}-*")))])
     if step.ranks.rank == 0:
@@ -70,6 +73,18 @@ def load(step: TrainingStep, folder: Path) -> None:
     step.optimizer.write_back()
     optimizer_steps, skipped_steps, length = (int(n) for n in state["counter.steps"])
     step.go_on_from(optimizer_steps, skipped_steps, None if length == NO_LENGTH else length)
+
+
+def _parts(state: Mapping[str, Tensor], part_bytes: int) -> dict[str, int]:
+    """For each tensor the file of a rank's that it goes into: 1, 2, ..."""
+    part, held = 1, 0
+    parts = {}
+    for name, tensor in state.items():
+        size = local_part(tensor).nbytes
+        if held and held + size > part_bytes:
+            part, held = part + 1, 0
+        parts[name], held = part, held + size
+    return parts
 
 
 def _check_finite(state: Mapping[str, Tensor], ranks: Ranks) -> None:

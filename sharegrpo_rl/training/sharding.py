@@ -1,11 +1,12 @@
-"""One policy on several processes: every rank a full copy (DDP), or each weight sharded over all of them (FSDP2)."""
+"""One policy on several processes: every rank a full copy (DDP), or each weight sharded over all of them or some (FSDP2)."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,16 +20,17 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.families import unknown_family
-from sharegrpo_rl.models.loading import layers
+from sharegrpo_rl.models.loading import ModelSettings, layers, load_policy, outline_policy
 from sharegrpo_rl.models.policy import Policy, TokenValues, unwrapped
 
 CPU = torch.device("cpu")
 DDP, FSDP2 = "ddp", "fsdp2"
 BUCKET_VALUES = 1 << 26
+T = TypeVar("T")
 # Their pictures, in crops or of any size, go through the vision tower one by one: not equally often on every rank.
 ONE_BY_ONE = ("idefics3", "llava_next", "mistral3", "smolvlm")
 
@@ -68,6 +70,14 @@ class Ranks:
         sent = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sent, operation)
         return sent.tolist()
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, pickled, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def all_reduce_max(self, tensor: Tensor) -> None:
         """Every element's maximum over the ranks, in place; shapes are equal on all of them."""
@@ -124,18 +134,56 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def shard(policy: Policy, sharding: str, cpu_offload: bool = False) -> None:
+def load_on_ranks(settings: ModelSettings) -> Policy:
+    """The policy on each of several ranks, to be sharded: an outline until then. Rank 0 alone reads the weights and checks
+    the model, so that all ranks together take the memory of one copy. Errors as `load_policy`, on every rank; collective.
+    """
+    ranks = Ranks.current()
+    if ranks.size == 1:
+        return load_policy(settings)
+    whole: Policy | None = None
+    failed: Exception | None = None
+    if ranks.rank == 0:
+        try:
+            whole = load_policy(settings)
+        except Exception as error:  # raised below: the others wait to be told
+            failed = error
+    findings, reason = ranks.broadcast((whole.findings if whole else None, failed and _portable(failed)))
+    if findings is None:
+        raise failed or reason or RuntimeError("rank 0 said nothing")
+    policy = outline_policy(settings)
+    policy.adopt(findings)
+    if whole is not None:
+        model = whole.model
+        tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        policy.unplaced = {name: tensor.detach() for name, tensor in tensors}
+        del whole, model, tensors
+        gc.collect()  # from here each tensor is freed when it has been handed out
+    return policy
+
+
+def _portable(error: Exception) -> Exception:
+    return error if isinstance(error, UserError) else RuntimeError(f"rank 0: {type(error).__name__}: {error}")
+
+
+def shard(policy: Policy, sharding: str, cpu_offload: bool = False, fsdp_size: int | None = None) -> None:
     """Make a policy ready to train on all ranks of torch.distributed, in place, before its optimizer is built.
 
-    sharding: `ddp` or `fsdp2`. cpu_offload: weights, gradients and optimizer stay in host memory (fsdp2). UserError where
-    the model cannot be sharded; collective.
+    An outline gets its weights from rank 0, tensor by tensor; a rank of `fsdp2` never has more of them than its shards.
+
+    sharding: `ddp` or `fsdp2`. cpu_offload: weights, gradients and optimizer stay in host memory (fsdp2). fsdp_size: how many
+    ranks, one after the other, share a copy of the model, a divisor of their number; None for all. UserError where the model
+    cannot be sharded; collective.
     """
-    if sharding == DDP:
-        _broadcast(policy.model, Ranks.current())
-    elif sharding == FSDP2:
-        _fully_shard(policy, Ranks.current(), cpu_offload)
-    else:
+    ranks, is_outline = Ranks.current(), policy.is_outline
+    if sharding == FSDP2:
+        _fully_shard(policy, ranks, cpu_offload, fsdp_size or ranks.size)
+    elif sharding != DDP:
         raise ValueError(f"sharding is {DDP} or {FSDP2}, not {sharding!r}")
+    elif not is_outline:
+        _broadcast(policy.model, ranks)
+    if is_outline:
+        _place(policy, ranks, CPU if cpu_offload else ranks.device)
 
 
 def _broadcast(model: nn.Module, ranks: Ranks) -> None:
@@ -147,8 +195,41 @@ def _broadcast(model: nn.Module, ranks: Ranks) -> None:
             tensor.copy_(sent)
 
 
-def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
-    """Each layer is a group that is gathered while it runs; what belongs to no layer is another.
+@torch.no_grad()
+def _place(policy: Policy, ranks: Ranks, device: torch.device) -> None:
+    """Give an outline its weights, each rank its part of them, from rank 0's `unplaced`; buffers go where it computes."""
+    model = policy.model
+    _allocate(model, device, ranks.device)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        whole = policy.unplaced.pop(name, None)
+        if isinstance(tensor, DTensor):
+            if whole is None:
+                whole = torch.empty(tensor.shape, dtype=policy.loaded_dtypes[name], device=ranks.device)
+            parts = distribute_tensor(whole.to(ranks.device), tensor.device_mesh, tensor.placements)
+            tensor.to_local().copy_(parts.to_local())
+        else:
+            if whole is not None:
+                tensor.copy_(whole)
+            dist.broadcast(tensor, src=0)
+    policy.unplaced = {}  # second names of tied weights
+
+
+def _allocate(model: nn.Module, device: torch.device, buffers_on: torch.device) -> None:
+    """Memory for the tensors of an outline, without values."""
+    swaps = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)  # else tied weights would come apart
+    try:
+        model.to_empty(device=device)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(swaps)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(buffers_on))
+
+
+def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool, fsdp_size: int) -> None:
+    """Each layer is a group that is gathered while it runs; what belongs to no layer is another. With fewer than all ranks
+    to a copy (HSDP) layers are gathered among those, and gradients are then summed over the copies.
 
     Trained weights are float32 in the shards and computed with in the type they were loaded in, so that small steps add up
     without further copies; gradients are summed in float32.
@@ -158,7 +239,10 @@ def _fully_shard(policy: Policy, ranks: Ranks, cpu_offload: bool) -> None:
         raise UserError(f"sharding: {FSDP2} does not run {model.config.model_type} ({reason}); use sharding: {DDP}")
     policy.loaded_dtypes = {name: p.dtype for name, p in policy.model.named_parameters(remove_duplicate=False)}
     compute_dtype = model.get_output_embeddings().weight.dtype
-    mesh = init_device_mesh(ranks.device.type, (ranks.size,))
+    shape = (ranks.size,) if fsdp_size == ranks.size else (ranks.size // fsdp_size, fsdp_size)
+    if ranks.size % fsdp_size:
+        raise ValueError(f"{ranks.size} ranks cannot be divided into copies over {fsdp_size}")
+    mesh = init_device_mesh(ranks.device.type, shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
     precision = MixedPrecisionPolicy(compute_dtype, torch.float32, cast_forward_inputs=False)
     offload = CPUOffloadPolicy(pin_memory=ranks.device.type == "cuda") if cpu_offload else OffloadPolicy()
     for layer in layers(model):

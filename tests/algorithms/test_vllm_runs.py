@@ -9,10 +9,12 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import ray
+import torch
 from test_runs import OPTIONS as RUN
 from test_runs import surroundings  # noqa: F401 (a fixture: a cache, a reward that differs, one Ray)
 
 from sharegrpo_rl.algorithms.registry import build_config
+from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.evaluation.evaluate import evaluate, greedy_generate
 from sharegrpo_rl.generation.hf import HFGenerator
 from sharegrpo_rl.rollouts.vllm_env_runner import VLLMEnvRunner
@@ -88,9 +90,25 @@ def test_one_process(build, tmp_path):
 )
 def test_remote_runners(build, changes):
     algo = build("GRPO", num_env_runners=1, **changes)
+    (values,) = algo.env_runner_group.foreach_env_runner(
+        lambda r: sum(not p.is_meta for p in r.module.policy.model.parameters()), local_env_runner=False
+    )
+    assert values == 0  # the engine has the weights
     assert max(gaps(algo, 3)) < 1e-4
     algo.env_runner_group.foreach_env_runner(lambda r: setattr(r, "_weights_seq_no", 99), local_env_runner=False)
     assert max(gaps(algo, 1)) < 1e-4  # the runner refused; it was given its weights anew, and asked again
+
+
+def test_an_engine_that_computes_something_else_ends_the_run(build):
+    """The learner sees what each new engine answers, once."""
+    algo = build("GRPO", num_env_runners=1)
+    policy = algo.learner_group.local_learner.rl_module.policy
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight.mul_(-2)  # unknown to the engine
+    algo.rollouts.check_engines()  # this engine has been checked
+    algo.env_runner_group.foreach_env_runner(lambda r: setattr(r.engine, "is_checked", False), local_env_runner=False)
+    with pytest.raises(UserError, match=r"vLLM does not compute what qwen2_5_vl does here: its log-probs are .* apart"):
+        algo.rollouts.check_engines()
 
 
 @pytest.mark.parametrize("places", [{}, {"num_learners": 2, "sharding": "fsdp2", "num_env_runners": 1}])

@@ -1,13 +1,18 @@
 """Loading, freezing, LoRA, export: real folders on disk."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_families import text_only
+from tiny_models import CORPUS
 from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
@@ -17,10 +22,19 @@ from transformers import (
 )
 
 from sharegrpo_rl.config import GRPOOptions
+from sharegrpo_rl.config.run import TinyModelOptions
 from sharegrpo_rl.errors import UserError
-from sharegrpo_rl.models.loading import ModelSettings, Parts, load_policy, parameter_table, save_pretrained
+from sharegrpo_rl.models.loading import (
+    ModelSettings,
+    Parts,
+    load_policy,
+    outline_policy,
+    parameter_table,
+    save_pretrained,
+)
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings, load_processor
+from sharegrpo_rl.models.tiny import build_tiny
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)
@@ -61,6 +75,56 @@ def test_weights_that_are_not_finite_are_refused_by_name(policy, folder, tmp_pat
     save_file(weights, spoiled / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"down_proj.weight holds NaN or infinite values"):
         load(spoiled)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora": {"r": 4}}, {"freeze_vision_tower": True}, {"dtype": "bfloat16"}])
+def test_an_outline_is_the_policy_without_its_values(folder, settings):
+    policy, outline = load(folder, **settings), outline_policy(ModelSettings(str(folder), prompts=PROMPTS, **settings))
+    for kind in ("named_parameters", "named_buffers"):
+        ours, theirs = (dict(getattr(p.model, kind)()) for p in (policy, outline))
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            other = theirs[name]
+            assert other.is_meta
+            assert (other.shape, other.dtype, other.requires_grad) == (tensor.shape, tensor.dtype, tensor.requires_grad)
+    assert (outline.end_ids, outline.pad_id) == (policy.end_ids, policy.pad_id)
+    assert torch.equal(outline.banned, policy.banned)
+    outline.adopt(policy.findings)
+    assert outline.findings == policy.findings
+
+
+WEIGHTS = """
+import sys
+from peak import peak_mb
+from sharegrpo_rl.models.loading import ModelSettings, load_policy, outline_policy
+build = {"outline": outline_policy, "loaded": load_policy}[sys.argv[2]]
+from transformers import AutoModelForImageTextToText, AutoProcessor  # imported before memory counts
+build(ModelSettings(sys.argv[1]))  # what a first time takes: code, caches
+print(peak_mb(lambda: build(ModelSettings(sys.argv[1]))))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's account of a process")
+def test_an_outline_reads_no_weights(tmp_path):
+    """Pages of a mapped file count as resident once they are read: loading reads all to see whether they are finite."""
+    size = {"hidden_size": 512, "num_layers": 6, "num_heads": 8, "num_kv_heads": 2, "vision_layers": 1}
+    model, processor = build_tiny(TinyModelOptions(**size), CORPUS, 0, 784, 3136)
+    save_pretrained(Policy(model, processor, PROMPTS), tmp_path)
+    megabytes = (tmp_path / "model.safetensors").stat().st_size / 2**20
+    assert megabytes > 50
+    took = {kind: float(run_alone(WEIGHTS, str(tmp_path), kind)) for kind in ("outline", "loaded")}
+    assert took["outline"] < 0.1 * megabytes
+    assert took["loaded"] > 0.9 * megabytes
+
+
+def run_alone(code, *words):
+    """What a fresh process prints."""
+    path = {"PYTHONPATH": str(Path(__file__).parents[2] / "benchmarks")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, env=os.environ | path
+    )
+    return done.stdout.split()[-1]
 
 
 def test_prompts_survive_export(policy, folder, tiny):

@@ -54,6 +54,23 @@ def test_fsdp2_holds_a_share_in_float32_and_loads_the_whole() -> None:
     assert learner.bytes_in("loading") > 2 * total
 
 
+def test_copies_over_fewer_learners_take_more_of_each() -> None:
+    spread = APART | {"num_learners": 8, "sharding": "fsdp2"}
+    whole, copies = (parts(estimate_run(request_for(**spread | c)).processes[0]) for c in ({}, {"fsdp_size": 4}))
+    assert all(copies[part] == 2 * whole[part] for part in ("weights", "gradients", "optimizer"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"num_learners": 6, "sharding": "fsdp2", "fsdp_size": 4}, "6 learners cannot be divided into copies over 4"),
+        ({"num_learners": 4, "fsdp_size": 2}, "fsdp_size: needs sharding: fsdp2, not ddp"),
+    ],
+)
+def test_copies_that_cannot_be_made_are_refused(changes: dict[str, Any], problem: str) -> None:
+    assert any(problem in said for said in estimate_run(request_for(**APART | changes)).problems)
+
+
 def test_offloaded_states_leave_the_gpu() -> None:
     spread = APART | {"sharding": "fsdp2", "cpu_offload": True}
     learner = estimate_run(request_for(**spread)).processes[0]

@@ -38,11 +38,12 @@ def test_a_checkpoint_is_as_large_as_planned(
     assert (storage.commit, storage.commits) == (0, 0)
 
 
-def test_each_learner_and_runner_loads_the_model() -> None:
+def test_one_learner_and_each_runner_without_an_engine_load_the_model() -> None:
     apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 6, "sharding": "fsdp2"}
     model = 2 * QWEN["7B"].total
     plain, with_kl = (estimate_run(request_for(**apart, **more)).storage for more in ({}, {"kl_coeff": 0.1}))
-    assert (plain.loading, with_kl.loading) == (8 * model, 14 * model)
+    assert (plain.loading, with_kl.loading) == (model, model)
+    assert estimate_run(request_for(**apart | {"engine": "hf"})).storage.loading == 3 * model
     assert plain.checkpoint == 7 * model
     assert (plain.commit, plain.commits) == (6 * model, 2)
     assert plain.checkpoints == 4

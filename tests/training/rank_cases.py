@@ -13,10 +13,16 @@ from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.prompts import PromptSettings
 from sharegrpo_rl.models.tiny import build_tiny
 from sharegrpo_rl.training.batching import plan_update
-from sharegrpo_rl.training.sharding import Ranks, shard
+from sharegrpo_rl.training.sharding import Ranks, load_on_ranks, shard
 from sharegrpo_rl.training.step import TrainingStep
 
 PROMPTS = PromptSettings(max_prompt_tokens=512, min_pixels=784, max_pixels=3136)
+SHARDINGS = {
+    "ddp": {"sharding": "ddp"},
+    "fsdp2": {"sharding": "fsdp2"},
+    "offloaded": {"sharding": "fsdp2", "cpu_offload": True},
+    "hsdp": {"sharding": "fsdp2", "fsdp_size": 2},
+}
 LORA = {"r": 4, "target_modules": ["language", "vision"]}
 
 
@@ -62,17 +68,18 @@ def settings_of(case):
 
 
 def made_step(folder, case, sharding):
-    """A training step on this process's group; `sharding` None trains alone, `offloaded` is fsdp2 with CPU offload."""
-    policy = load_policy(ModelSettings(str(folder), prompts=PROMPTS, **case.model))
+    """A training step on this process's group; `sharding` None trains alone; see SHARDINGS."""
+    model = ModelSettings(str(folder), prompts=PROMPTS, **case.model)
+    policy = load_on_ranks(model) if sharding else load_policy(model)
     settings, reference = settings_of(case), None
     if sharding:
-        shard(policy, "fsdp2" if sharding == "offloaded" else sharding, cpu_offload=sharding == "offloaded")
+        shard(policy, **SHARDINGS[sharding])
     if settings.uses_reference and case.model.get("lora"):
         reference = policy.adapters_off()
     elif settings.uses_reference:
         reference = _other_policy(folder, case)
         if sharding:
-            shard(reference, sharding)
+            shard(reference, **SHARDINGS[sharding])
     return TrainingStep(policy, settings, reference, None if sharding else Ranks())
 
 

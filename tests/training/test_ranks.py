@@ -8,7 +8,7 @@ from rank_processes import on_ranks
 from torch.distributed.tensor import DTensor
 
 from sharegrpo_rl.training.batching import gather_kl, plan_kl, plan_update
-from sharegrpo_rl.training.sharding import Ranks, shard
+from sharegrpo_rl.training.sharding import Ranks, full_tensor, local_part, shard
 
 FIVE = (1, 0, 2, 1, 1)
 CASES = {
@@ -78,6 +78,37 @@ def test_cpu_offload_trains_the_same(folder, alone):
     first, second = on_ranks(2, run_case, folder, CASES["five questions"], "offloaded")
     assert first == second
     assert_close(first, alone("five questions"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["minibatches and epochs", "reference", "lora, adapters off"])
+def test_copies_that_are_sharded_train_as_one_process_does(folder, alone, name):
+    """Two copies of the model, each over two of four ranks."""
+    found = on_ranks(4, run_case, folder, CASES[name], "hsdp")
+    assert all(other == found[0] for other in found)
+    assert_close(found[0], alone(name))
+
+
+def updated(folder, sharding):
+    """Gradients are summed alike: weights after an update, whole, and the sizes of this rank's parts."""
+    step = made_step(folder, CASES["plain"], sharding)
+    trained(step, CASES["plain"], [0])
+    named = dict(step.policy.model.named_parameters())
+    return (
+        {n: full_tensor(p.detach()) for n, p in named.items()},
+        sum(local_part(p).numel() for p in named.values()) / sum(p.numel() for p in named.values()),
+    )
+
+
+@pytest.mark.slow
+def test_copies_that_are_sharded_get_the_weights_of_one_that_is(folder):
+    """Adam's first step divides a gradient by its size: a gradient of 0 but for rounding may move a weight either way."""
+    over_four, copies = (on_ranks(4, updated, folder, sharding) for sharding in ("fsdp2", "hsdp"))
+    for (expected, quarter), (found, half) in zip(over_four, copies, strict=True):
+        assert (quarter, half) == (pytest.approx(0.25, abs=0.02), pytest.approx(0.5, abs=0.02))
+        apart = torch.cat([(found[n] - w).abs().flatten() for n, w in expected.items()])
+        assert (apart > 1e-5).float().mean() < 0.001
+        assert all(torch.equal(found[n], w) for n, w in copies[0][0].items())
 
 
 def micro_batches_of(policy, case, ranks=2):

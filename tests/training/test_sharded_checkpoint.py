@@ -74,6 +74,19 @@ def test_another_sharding_goes_on_from_a_checkpoint(folder, tmp_path, name, save
                 assert one[key] == pytest.approx(other[key], rel=tolerance, abs=tolerance), key
 
 
+@pytest.mark.slow
+def test_copies_that_are_sharded_leave_a_checkpoint_for_any_number_of_ranks(folder, tmp_path):
+    case = CASES["plain"]
+    state, _ = on_ranks(4, first_half, folder, case, tmp_path / "saved", "hsdp")[0]
+    for restored in (
+        run(None, second_half, folder, case, tmp_path / "saved")[0],
+        run("fsdp2", second_half, folder, case, tmp_path / "saved")[0],
+        on_ranks(4, second_half, folder, case, tmp_path / "saved", "hsdp")[3][0],
+    ):
+        assert restored.keys() == state.keys()
+        assert all(torch.equal(restored[key], state[key]) for key in state)
+
+
 def sizes_of_files(folder, out, sharding):
     step = made_step(folder, Case(), sharding)
     save(step, out)
@@ -87,6 +100,34 @@ def test_each_rank_writes_its_own_half(folder, tmp_path):
     assert len(sizes) == 2
     for size in sizes:
         assert size == pytest.approx(total / 2, rel=0.1)
+
+
+def in_parts(folder, out, sharding):
+    """The bytes of this rank's state, and the sizes of its files; it goes on from them."""
+    case = CASES["plain"]
+    step = made_step(folder, case, sharding)
+    trained(step, case, [0])
+    save(step, out, part_bytes=100_000)
+    mine = [p.stat().st_size for p in out.glob(f"shard-{step.ranks.rank + 1:05d}-*")]
+    return sum(local_part(t).nbytes for t in _state(step).values()), mine
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", [None, "fsdp2"])
+def test_a_checkpoint_is_written_in_parts(folder, tmp_path, sharding):
+    """No file is much larger than asked, and any sharding goes on from them."""
+    out = tmp_path / "saved"
+    found = [in_parts(folder, out, None)] if sharding is None else on_ranks(2, in_parts, folder, out, sharding)
+    for held, sizes in found:
+        assert len(sizes) > 3
+        assert max(sizes) < 100_000 + 30_000  # and the names
+        assert sum(sizes) == pytest.approx(held, rel=0.3)
+    states = [run(s, second_half, folder, CASES["plain"], out)[0] for s in SHARDINGS]
+    for state in states[1:]:
+        assert all(torch.equal(state[key], states[0][key]) for key in states[0])
+    next(iter(out.glob("shard-00001-*"))).unlink()
+    with pytest.raises(UserError, match=r"\d+ of the checkpoint's \d+ files are here"):
+        load(made_step(folder, CASES["plain"], None), out)
 
 
 def saved_and_loaded(folder, out, sharding):

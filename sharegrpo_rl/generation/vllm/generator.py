@@ -21,7 +21,7 @@ from sharegrpo_rl.errors import NotFiniteError, UserError
 from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Prompts, Sampling, check_finite, is_ready
 from sharegrpo_rl.generation.vllm.engine import VLLMEngine, reason_of
 from sharegrpo_rl.models.policy import Policy, unwrapped
-from sharegrpo_rl.models.probe import engine_fault, probe_questions
+from sharegrpo_rl.models.probe import check_engine_answers, probe_questions
 from sharegrpo_rl.models.prompts import PIXELS, PromptEncoder
 from sharegrpo_rl.models.vision import to_device
 
@@ -87,15 +87,15 @@ class VLLMGenerator:
 
         Beside GPUs a policy on the CPU would take minutes: there the probabilities are left to `logprob_diff_mean`.
         """
-        packs, model = self._answered(), unwrapped(self.policy.model)
-        on_cpu_beside_gpus = model.device.type == "cpu" and torch.cuda.is_available()
-        if not on_cpu_beside_gpus and (fault := engine_fault(self.policy, packs)) is not None:
-            raise UserError(
-                f"config.engine: vLLM does not compute what {model.config.model_type} does here: {fault}; use hf"
-            )
+        packs, model = self.answer_probe(), unwrapped(self.policy.model)
+        if model.device.type != "cpu" or not torch.cuda.is_available():
+            check_engine_answers(self.policy, packs)
 
-    def _answered(self) -> list[PromptPack]:
-        """Short answers of the engine to the questions of the check at load, as far as it is asked such ones at all."""
+    def answer_probe(self) -> list[PromptPack]:
+        """Short answers of the engine to the questions of the check at load, as far as it is asked such ones at all.
+
+        UserError where it fails on one, or answers another prompt than the trainer's.
+        """
         encoder = self.policy.encoder
         asked = [q for q in probe_questions(self.policy) if len(q.pictures) <= self.engine.images_per_prompt]
         prompts = [
