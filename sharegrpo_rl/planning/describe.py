@@ -52,6 +52,9 @@ def print_estimate(
     for problem in estimate.problems:
         say()
         say(f"cannot run: {problem}")
+    for deadline in estimate.deadlines:
+        say()
+        say(f"too short a deadline: {deadline}")
     say()
     work = Table(title="work", title_justify="left", title_style="", box=None, padding=(0, 2), show_header=False)
     work.add_column(no_wrap=True)
@@ -106,6 +109,7 @@ def as_json(request: EstimateRequest, estimate: RunEstimate, proposals: Mapping[
         ],
         "remedies": {kind: list(changes) for kind, changes in proposals.items()},
         "problems": list(estimate.problems),
+        "deadlines": list(estimate.deadlines),
         "notes": list(estimate.notes),
         "work": work_figures(estimate),
         "seconds": vars(estimate.seconds) if estimate.seconds else None,

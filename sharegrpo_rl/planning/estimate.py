@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 from sharegrpo_rl.models.sizes import ModelSizes
@@ -113,7 +114,8 @@ class Storage:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """Memory, work and time of a run. `problems`: settings that contradict each other; `notes`: what was assumed."""
+    """Memory, work and time of a run. `problems`: settings that contradict each other; `deadlines`: those that it comes near;
+    `notes`: what was assumed."""
 
     processes: tuple[Process, ...]
     work: Workload
@@ -122,6 +124,7 @@ class RunEstimate:
     storage: Storage
     compared: bool  # with a GPU's memory
     problems: tuple[str, ...]
+    deadlines: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -131,7 +134,7 @@ class RunEstimate:
     @property
     def fits(self) -> bool | None:
         """None where no GPU is known to compare with; processes on CPUs are not compared."""
-        if self.problems or any(process.fits is False for process in self.processes):
+        if self.problems or self.deadlines or any(process.fits is False for process in self.processes):
             return False
         return True if self.compared else None
 
@@ -163,7 +166,8 @@ def estimate_run(request: EstimateRequest) -> RunEstimate:
         seconds=seconds,
         storage=storage,
         compared=request.gpu is not None,
-        problems=tuple([*layout_problems(config), *_too_slow(config, sizes, storage, seconds)]),
+        problems=tuple(layout_problems(config)),
+        deadlines=tuple(_too_slow(config, sizes, storage, seconds)),
         notes=tuple(notes),
     )
 
@@ -261,7 +265,7 @@ def _too_slow(config: Mapping[str, Any], sizes: ModelSizes, storage: Storage, se
         if 2 * expected > limit:
             yield (
                 f"{key}: {limit:g} s is not much more than {what} may take, by this estimate {expected:,.0f} s; set it to "
-                f"{3 * expected:.0f}"
+                f"{ceil(3 * expected)}"
             )
 
 

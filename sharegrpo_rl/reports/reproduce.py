@@ -218,7 +218,7 @@ def machine_obstacle(spec: RunSpec, memory: float, gpus: int | None) -> str | No
         return None
     needed = max((p.total for p in estimate.processes if p.fits is False), default=0)
     if not needed:
-        return estimate.problems[0]
+        return [*estimate.problems, *estimate.deadlines][0]
     return f"needs about {number(needed / 1e9)} GB, {number(memory / 1e9)} GB are here"
 
 

@@ -170,14 +170,16 @@ def test_gpus_of_one_engine_exchange_hidden_states_twice_a_layer() -> None:
 def test_deadlines_near_the_estimate_are_told_with_a_better_one(key: str, config: dict[str, Any], told: str) -> None:
     apart = {"engine": "vllm", "num_env_runners": 2, "num_learners": 2, "num_gpus_per_env_runner": 1.0}
     estimate = estimate_run(request_for(**apart))
-    assert not any("is not much more than" in problem for problem in estimate.problems)
-    problem = next(p for p in estimate_run(request_for(**{**apart, **config})).problems if "is not much more than" in p)
-    assert problem.startswith(f"{key}: ")
-    assert told in problem
-    raised = float(problem.rsplit(" ", 1)[1])
+    assert estimate.deadlines == ()
+    late = estimate_run(request_for(**{**apart, **config}))
+    (deadline,) = late.deadlines
+    assert late.fits is False
+    assert deadline.startswith(f"{key}: ")
+    assert told in deadline
+    raised = float(deadline.rsplit(" ", 1)[1])
     section, _, name = key.rpartition(".")
     longer = {**config, **({section: {name: raised}} if section else {name: raised})}
-    assert not any(key in p for p in estimate_run(request_for(**{**apart, **longer})).problems)
+    assert estimate_run(request_for(**{**apart, **longer})).deadlines == ()
 
 
 def test_between_gpus_new_weights_travel_at_the_slowest_link() -> None:
