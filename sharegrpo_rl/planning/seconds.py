@@ -22,7 +22,7 @@ SYNC = 1.0  # seconds a GB of new weights by the object store (measured between 
 LINK = 0.5  # share of a link's speed that new weights and an engine's own exchanges get between GPUs (assumed)
 NETWORK = 12.5e9  # bytes a second between nodes: 100 Gbit/s (assumed)
 NODE = 8  # GPUs of a node (assumed)
-RENDER = 0.02 / 1e6  # seconds a pixel in a runner's image processor, one thread (measured: 16 ms for 1 MP resized, without scaling)
+RENDER = 0.02 / 1e6  # seconds a pixel in a runner's image processor, one thread (measured: 16 ms for 1 MP)
 FLOAT32_SPEED = 1 / 16  # of bfloat16's operations
 
 
