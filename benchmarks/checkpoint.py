@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sharegrpo_rl.data.cache import cache_folder
+from sharegrpo_rl.files import cache_folder
 from sharegrpo_rl.models.loading import ModelSettings, load_policy
 from sharegrpo_rl.models.policy import Policy
 from sharegrpo_rl.models.prompts import PromptSettings

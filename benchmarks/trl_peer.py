@@ -13,7 +13,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 from workload import Work
 
-from sharegrpo_rl.data.cache import cache_folder
+from sharegrpo_rl.files import cache_folder
 from sharegrpo_rl.models.prompts import Question
 
 

@@ -25,14 +25,13 @@ from sharegrpo_rl.algorithms.run_data import (
 )
 from sharegrpo_rl.algorithms.warm_start import target_text, warm_start
 from sharegrpo_rl.config import GRPOOptions
-from sharegrpo_rl.data.cache import cache_folder, file_identity
 from sharegrpo_rl.data.images import named_path
 from sharegrpo_rl.data.transforms import TRANSFORMS
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.envs.registry import make_bank
 from sharegrpo_rl.errors import package_version
 from sharegrpo_rl.evaluation.prompt_check import check_prompts
-from sharegrpo_rl.files import locked, replacing, storage_errors
+from sharegrpo_rl.files import cache_folder, file_identity, locked, replacing, storage_errors
 from sharegrpo_rl.models.loading import ModelSettings, load_policy, save_pretrained
 from sharegrpo_rl.models.policy import Policy
 

@@ -19,13 +19,13 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from sharegrpo_rl.data.bank_check import BankReport
-from sharegrpo_rl.data.cache import cache_folder, cached_file
 from sharegrpo_rl.data.images import named_path
 from sharegrpo_rl.data.types import QuestionBank
 from sharegrpo_rl.envs.multimodal_qa import MultimodalQAEnv
 from sharegrpo_rl.envs.registry import make_env
 from sharegrpo_rl.errors import UserError, package_version
 from sharegrpo_rl.evaluation.prompt_check import PromptCheck
+from sharegrpo_rl.files import cache_folder, cached_file
 from sharegrpo_rl.grader import ANSWER_FORMATS
 from sharegrpo_rl.models.prompts import PromptEncoder, PromptSettings, load_processor
 from sharegrpo_rl.rollouts.groups import fitting_questions

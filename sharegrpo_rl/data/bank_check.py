@@ -12,9 +12,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeAlias
 
-from sharegrpo_rl.data.cache import cache_folder, cached_file
 from sharegrpo_rl.data.types import ImageSource, QuestionBank, SeedQuestion
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import cache_folder, cached_file
 
 RowCheck: TypeAlias = Callable[[SeedQuestion], None]  # UserError where the row is wrong
 _WORTH_KEEPING = 1000  # newly decoded images; fewer take no noticeable time

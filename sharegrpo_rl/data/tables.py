@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sharegrpo_rl.data.cache import cache_folder, cached_file, file_identity
 from sharegrpo_rl.data.splits import SPLIT_WORDS, SUFFIXES
 from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import cache_folder, cached_file, file_identity
 
 MAX_ROW_BYTES = 512_000_000
 _CHUNK = 1 << 24  # bytes of a text file that are searched for line ends at once

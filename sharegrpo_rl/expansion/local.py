@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sharegrpo_rl.data.cache import file_identity
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.expansion.session import Reply, Request, Unanswered, one_line
+from sharegrpo_rl.files import file_identity
 
 _FALLBACK_POSITIONS = 4096  # of a model whose config names no limit
 
