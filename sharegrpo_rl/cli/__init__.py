@@ -16,6 +16,7 @@ from sharegrpo_rl.cli.commands import (
     expand,
     export,
     grade,
+    init,
     plan,
     preview,
     report,
@@ -49,7 +50,7 @@ def options(
     """Options before a command."""
 
 
-for command in (train, plan, tune, compare, report, reproduce, evaluate, export, preview, expand, grade, doctor):
+for command in (init, train, plan, tune, compare, report, reproduce, evaluate, export, preview, expand, grade, doctor):
     app.command()(command)
 app.command("list")(show_list)
 

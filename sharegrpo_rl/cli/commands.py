@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 import typer
 
 from sharegrpo_rl.cli.model_options import options_of
+from sharegrpo_rl.config.option import check
 from sharegrpo_rl.expansion.options import ExpandOptions
 from sharegrpo_rl.reports.options import CompareOptions, ReproduceOptions
 from sharegrpo_rl.runs.evaluate_options import EvaluateOptions
+from sharegrpo_rl.runs.new_run import InitOptions
 from sharegrpo_rl.runs.run_file import TrainOptions
 
 
@@ -35,6 +37,24 @@ ImportOption = Annotated[
     typer.Option("--import", metavar="FILE.py", help="user code that registers methods, rewards, environments, ..."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+
+
+@options_of(InitOptions, name=typer.Argument(metavar="[NAME]"))
+def init(options: InitOptions) -> None:
+    """Write the folder of a new run: a run file with comments, a reward to start from, the next commands. Asks where no option
+    is given."""
+    from sharegrpo_rl.runs.new_run import write_run
+
+    if options == InitOptions(name=options.name) and sys.stdin.isatty():
+        fields = InitOptions.model_fields
+        asked = {
+            name: typer.prompt(str(fields[name].description), default=fields[name].default)
+            for name in ("method", "data", "model", "gpus")
+        }
+        options = check(InitOptions, {"name": options.name, **asked})
+    written = write_run(options, Path())
+    print(f"written: {', '.join(map(str, written))}")
+    print(f"next: cd {options.name}, then the commands of its README.md")
 
 
 @options_of(TrainOptions)
