@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Annotated
@@ -67,13 +68,11 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _refuse(" ".join(str(error).split()), 2, arguments)
     except click.exceptions.NoArgsIsHelpError:
         return 2  # the help is there already
     except click.ClickException as error:
-        print(f"error: {error.format_message()} (see --help)", file=sys.stderr)
-        return error.exit_code
+        return _refuse(f"{error.format_message()} (see --help)", error.exit_code, arguments)
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)
         return 130
@@ -81,3 +80,12 @@ def run(arguments: list[str] | None = None) -> int:
         # The reader went away (`| head`); without this Python complains once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _refuse(text: str, code: int, arguments: list[str] | None) -> int:
+    """One line on standard error; for a script that asked for JSON, an object on standard output."""
+    if "--json" in (sys.argv[1:] if arguments is None else arguments):
+        print(json.dumps({"error": text, "exit_code": code}))
+    else:
+        print(f"error: {text}", file=sys.stderr)
+    return code

@@ -216,3 +216,21 @@ def test_a_shell_completes_commands_examples_and_options(typed: str, offered: st
     program = "import sys; from sharegrpo_rl.cli import main; sys.argv = ['sharegrpo-rl']; main()"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **asked}, capture_output=True, text=True)
     assert done.stdout.split() == [offered]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "nowhere.yaml"], "no such file or tuned example"),
+        (["plan", "nowhere.yaml", "--gpuu", "x"], "No such option"),
+    ],
+)
+def test_a_script_that_asks_for_json_gets_its_error_in_json(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert run([*arguments, "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    error = json.loads(captured.out)
+    assert words in error["error"]
+    assert error["exit_code"] == 2
