@@ -136,6 +136,7 @@ class StandIn:
 
     def export(self, path: str) -> None:
         (Path(path) / "model.safetensors").write_text(f"{self.skill!r}")
+        (Path(path) / "config.json").write_text('{"model_type": "stand_in", "vision_config": {}}')
 
     def sampled_groups(self) -> list[Group]:
         return self.groups

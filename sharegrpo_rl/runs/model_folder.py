@@ -1,18 +1,25 @@
-"""The model folder: finding it in what a user names, how the run prompted and graded, and its copy as an export."""
+"""The model folder: finding it in what a user names, how the run prompted and graded, its copy as an export, and its card."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sharegrpo_rl.config import RunOptions
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.config.resolve import resolve
+from sharegrpo_rl.errors import UserError, package_version
 from sharegrpo_rl.files import replacing, storage_errors
 from sharegrpo_rl.runs.folder import RunFolder
+from sharegrpo_rl.runs.run_file import RunSpec
+from sharegrpo_rl.statistics.formatting import percent_sign
 
 SETTINGS_FILE = "sharegrpo_rl.json"
+CARD = "README.md"
 IN_CHECKPOINT = Path("learner_group/learner/rl_module/default_policy")  # RLlib's layout
 EXACT_STATE = "module_state.safetensors"  # used by training only; transformers loads the files next to it
 
@@ -59,3 +66,71 @@ def export_checkpoint(path: Path, out: Path) -> None:
         raise UserError(f"--out {out}: is inside the model it is copied from; name another folder")
     with storage_errors(out, "free space or name another folder with --out"), replacing(out) as partial:
         shutil.copytree(source, partial, ignore=shutil.ignore_patterns(EXACT_STATE))
+
+
+def model_card(spec: RunSpec, summary: Mapping[str, Any], export: Path) -> str:
+    """The README.md of an exported model, as hubs read it: what it was made of, how, and what it scores.
+
+    export: its folder. Paths of this machine are not in it, only their last parts.
+    """
+    config = json.loads((export / "config.json").read_text(encoding="utf-8"))
+    model, data = spec.config["model"], _public(spec.config["env_config"].get("data"))
+    head = {
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text" if "vision_config" in config else "text-generation",
+        **({"base_model": model} if _is_hub_name(model) else {}),
+        **({"datasets": [data]} if isinstance(data, str) and _is_hub_name(data) else {}),
+        "tags": ["sharegrpo-rl", spec.run.lower()],
+        "metrics": ["accuracy"],
+    }
+    low, high = summary["confidence_interval_after"]
+    kinds = [
+        f"| {kind}, {scores['questions']} questions | {percent_sign(scores['before'])} | {percent_sign(scores['after'])} | "
+        f"{percent_sign(scores['blind'])} |"
+        for kind, scores in summary["accuracy_by_kind"].items()
+    ]
+    figures = [
+        "| greedy accuracy | before | after | images swapped |",
+        "|---|---|---|---|",
+        f"| {summary['test_questions']} held-out questions | {percent_sign(summary['accuracy_before'])} | "
+        f"{percent_sign(summary['accuracy_after'])} (95 % interval {percent_sign(low)} to {percent_sign(high)}) | "
+        f"{percent_sign(summary['blind_accuracy_after'])} |",
+        *(kinds if len(kinds) > 1 else []),
+    ]
+    changed = {spec.name: {"run": spec.run, "env": spec.env, "stop": spec.stop, "config": _changed(spec)}}
+    return "\n".join(
+        [
+            f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+            f"# {spec.name}\n",
+            f"{_public(model)}, trained with {spec.run} on {data or spec.env} by sharegrpo_rl {package_version('sharegrpo-rl')}: "
+            f"{summary['iterations']} iterations, {summary['completions']:,} completions, seed {summary['seed']}.\n",
+            *figures,
+            "\nGraded by rules on the run's own held-out questions, which is no public benchmark. How the model was prompted and "
+            f"graded is in `{SETTINGS_FILE}`.\n",
+            "## Again\n",
+            f"`sharegrpo-rl train FILE --seed {summary['seed']}`, where FILE holds (keys that are not named have their defaults):"
+            "\n",
+            f"```yaml\n{yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)}```",
+            "",
+        ]
+    )
+
+
+def _changed(spec: RunSpec) -> dict[str, Any]:
+    """Options of a run that are not the defaults of its method."""
+    defaults = resolve(spec.run, {}).as_dict()
+    changed = {key: value for key, value in spec.config.items() if value != defaults[key]}
+    return {key: _public(value) for key, value in changed.items()}
+
+
+def _public(value: Any) -> Any:
+    """The value with the last part alone of each absolute path."""
+    if isinstance(value, Mapping):
+        return {key: _public(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_public(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "..")) else value
+
+
+def _is_hub_name(name: str) -> bool:
+    return name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/", "~"))

@@ -14,13 +14,14 @@ from rich.console import Console
 
 from sharegrpo_rl.data.types import Group, PromptPack, SeedQuestion
 from sharegrpo_rl.errors import NotFiniteError, UserError
-from sharegrpo_rl.files import PREDICTIONS, as_json
+from sharegrpo_rl.files import PREDICTIONS, as_json, write_atomically
 from sharegrpo_rl.generation.generator import check_engine
 from sharegrpo_rl.runs.display import Display, build_summary, closing_table, say, signal_line
 from sharegrpo_rl.runs.examples import check_data
 from sharegrpo_rl.runs.folder import RunFolder, changed_versions, choose_name, decide, refuse_other_data, run_params
 from sharegrpo_rl.runs.journal import RolloutLog, group_entry
 from sharegrpo_rl.runs.loggers import RunLoggers, TensorBoardLog
+from sharegrpo_rl.runs.model_folder import CARD, model_card
 from sharegrpo_rl.runs.process import Interruption, peak_memory, quiet_libraries
 from sharegrpo_rl.runs.run_file import RunSpec, TrainOptions, reason_to_stop
 from sharegrpo_rl.statistics.formatting import clock, short
@@ -316,6 +317,7 @@ class _Training:
             "best_checkpoint": None if best is None else f"checkpoints/{best:06d}",
             "export": "export",
         }
+        write_atomically(folder.path / "export" / CARD, model_card(self.spec, summary, folder.path / "export").encode())
         folder.write_json("summary.json", summary)
         self.console.print(closing_table(summary))
         self.say(signal_line(summary))

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from huggingface_hub import ModelCard
 from rich.console import Console
 from stand_in_algorithm import RUN_FILE, StandIn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -192,6 +194,28 @@ def test_a_run_leaves_everything_it_promises(run_file: Path, tmp_path: Path) -> 
         said = [c for g in row["groups"] for slot in g["slots"] for c in slot["completions"]]
         assert sum(c["parts"]["accuracy"] for c in said) / 12 == pytest.approx(result["env_runners"]["accuracy"])
     assert [e.step for e in events(folder).Scalars("evaluation/accuracy")] == [0, 4, 8, 8]
+
+
+def test_the_exported_model_has_a_card_that_hubs_read(run_file: Path, tmp_path: Path) -> None:
+    sets = ["config.model=owner/base", "config.env_config.max_questions=50", "config.lr=1e-5"]
+    go(run_file, tmp_path, *sets, name="one", seed=3)
+    export = tmp_path / "one" / "export"
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    card = ModelCard((export / "README.md").read_text())
+    assert card.data.base_model == "owner/base"
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "image-text-to-text"
+    low, high = (100 * bound for bound in summary["confidence_interval_after"])
+    after = 100 * summary["accuracy_after"]
+    assert (
+        f"| 20 held-out questions | 20.0 % | {after:.1f} % (95 % interval {low:.1f} % to {high:.1f} %) |" in card.text
+    )
+    assert str(tmp_path) not in card.content
+    (settings,) = re.findall(r"```yaml\n(.*?)```", card.text, re.DOTALL)
+    (tmp_path / "again.yaml").write_text(settings)
+    again = load_run(tmp_path / "again.yaml")
+    assert again.config == load_run(run_file, sets).config
+    assert (again.run, again.env, again.stop) == ("ShareGRPO", "DrawnShapes-v0", {"training_iteration": 8})
 
 
 def test_one_seed_gives_identical_numbers_and_another_does_not(run_file: Path, tmp_path: Path) -> None:
