@@ -143,7 +143,8 @@ def test_new_weights_find_their_way_between_nodes(nodes: Nodes, workplace: Path)
     (workplace / "send.py").write_text(SENDER)
     environment = {**os.environ, "RAY_ADDRESS": nodes.address, "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run([sys.executable, "send.py"], cwd=workplace, env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == "('w', 499500.0)", done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "('w', 499500.0)"  # Ray may say before that a node of another test is dead
 
 
 def test_a_run_goes_on_when_a_node_dies(nodes: Nodes, workplace: Path) -> None:
