@@ -215,32 +215,6 @@ def test_weights_come_by_a_group(folder, wide, engine, prompts):
     assert gap(frozen, prompts, generator(frozen, engine).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))) < 1e-4
 
 
-def test_tensor_parallel_workers_receive_by_a_group(folder, wide, prompts, monkeypatch):
-    from vllm import envs
-
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|0")  # a core for each, which may be the same one
-    envs.disable_envs_cache()
-    split = start(folder, wide, tensor_parallel_size=2)
-    source = WeightSource(wide, Ranks(), adapters=False, tell=print)
-    perturb(wide.model, 1)
-    with ThreadPoolExecutor(1) as learner:
-        meeting = source.open_group("127.0.0.1", 3, "gloo", 120.0)
-        joining = learner.submit(source.join_group, meeting)
-        assert split.join(meeting, first_rank=1) == joining.result() == ""
-        for version in (1, 2):
-            sending = learner.submit(source.send, True)
-            assert split.receive(source.plan(everything=True), version) == sending.result() == ""
-            answers = generator(wide, split).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))
-            assert gap(wide, prompts, answers) < 1e-4
-            perturb(wide.model, 2)
-        source.leave_group("its disk is full")
-        assert split.receive(source.plan(everything=True), 3)
-        assert split.version is None
-    split.load(engine_weights(wide.model), 4)
-    assert gap(wide, prompts, generator(wide, split).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))) < 1e-4
-    split.stop()
-
-
 def test_a_slow_weight_sync_ends_with_its_key(wide, engine):
     with pytest.raises(TimeoutError, match=r"weights 3 .*weight_sync_timeout_s"):
         engine.load(engine_weights(wide.model), 3, timeout_s=-1)
@@ -398,3 +372,30 @@ def test_what_the_cpu_build_cannot_is_said(folder, wide, policy, tmp_path, chang
         save_pretrained(policy, tmp_path / "narrow")
     with pytest.raises(UserError, match=words):
         start(folder if changes else tmp_path / "narrow", wide if changes else policy, **changes)
+
+
+def test_tensor_parallel_workers_receive_by_a_group(folder, wide, prompts, monkeypatch):
+    """After all others: an engine that is stopped takes vLLM's own groups of this process along."""
+    from vllm import envs
+
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|0")  # a core for each, which may be the same one
+    envs.disable_envs_cache()
+    split = start(folder, wide, tensor_parallel_size=2)
+    source = WeightSource(wide, Ranks(), adapters=False, tell=print)
+    perturb(wide.model, 1)
+    with ThreadPoolExecutor(1) as learner:
+        meeting = source.open_group("127.0.0.1", 3, "gloo", 120.0)
+        joining = learner.submit(source.join_group, meeting)
+        assert split.join(meeting, first_rank=1) == joining.result() == ""
+        for version in (1, 2):
+            sending = learner.submit(source.send, True)
+            assert split.receive(source.plan(everything=True), version) == sending.result() == ""
+            answers = generator(wide, split).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))
+            assert gap(wide, prompts, answers) < 1e-4
+            perturb(wide.model, 2)
+        source.leave_group("its disk is full")
+        assert split.receive(source.plan(everything=True), 3)
+        assert split.version is None
+    split.load(engine_weights(wide.model), 4)
+    assert gap(wide, prompts, generator(wide, split).generate(prompts, 4, [1, 2, 3, 4], Sampling(12))) < 1e-4
+    split.stop()
