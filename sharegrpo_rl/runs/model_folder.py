@@ -12,6 +12,7 @@ import yaml
 
 from sharegrpo_rl.config import RunOptions
 from sharegrpo_rl.config.resolve import resolve
+from sharegrpo_rl.data.tables import looks_like_hub_name
 from sharegrpo_rl.errors import UserError, package_version
 from sharegrpo_rl.files import replacing, storage_errors
 from sharegrpo_rl.runs.folder import RunFolder
@@ -133,4 +134,4 @@ def _public(value: Any) -> Any:
 
 
 def _is_hub_name(name: str) -> bool:
-    return name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/", "~"))
+    return "/" in name and looks_like_hub_name(name) and not Path(name).exists()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Literal
 
+import yaml
 from pydantic import field_validator
 
 from sharegrpo_rl.config.option import Options, option
@@ -104,8 +108,11 @@ def run_file(options: InitOptions) -> str:
 
 def _lines(o: InitOptions) -> Iterator[str]:
     shapes = o.data == SHAPES
-    yield f"# {o.method} with {o.model} on {o.data}, {_machine(o)}. All keys: sharegrpo-rl list options {o.method}"
-    yield f"{o.name}:"
+    what = " ".join(
+        f"{o.method} with {o.model} on {o.data}, {_machine(o)}".split()
+    )  # one line, whatever the names hold
+    yield f"# {what}. All keys: sharegrpo-rl list options {o.method}"
+    yield f"{_key(o.name)}:"
     yield f"  run: {o.method}"
     yield f"  env: {'DrawnShapes-v0' if shapes else 'MultimodalQA-v0'}"
     yield "  stop:"
@@ -146,7 +153,7 @@ def _data(o: InitOptions) -> str:
     return f"""
         # data: rows with a question, an answer and any number of images; `sharegrpo-rl preview` shows what was read
         env_config:
-          data: {data!r}
+          data: {json.dumps(data, ensure_ascii=False)}
           test_fraction: 0.05 # held out; take this line out if the data has a test split
           # columns: {{question: problem, answer: solution, images: image}} # where they have other names
         """
@@ -173,7 +180,7 @@ def _model(o: InitOptions) -> str:
     lora = "lora: {r: 64, alpha: 128, target_modules: [language]} # adapters; null trains all weights"
     lines = [
         "# model",
-        f"model: {o.model!r}",
+        f"model: {json.dumps(o.model, ensure_ascii=False)}",
         "dtype: bfloat16",
         "activation_checkpointing: full # less memory, more time",
         "freeze_vision_tower: true",
@@ -247,12 +254,21 @@ def _machine(o: InitOptions) -> str:
 
 
 def _is_path(data: str) -> bool:
-    """Is it a path, and not a hub name (owner/name)?"""
-    return Path(data).exists() or data.startswith((".", "/", "~")) or data.count("/") != 1 or "." in Path(data).suffix
+    """Is it a path, and not a hub name?"""
+    from sharegrpo_rl.data.tables import looks_like_hub_name  # late: the command line asks for options only
+
+    return Path(data).exists() or not looks_like_hub_name(data)
+
+
+def _key(name: str) -> str:
+    """A name as a key of YAML, which would read `12` or `null` as something else."""
+    is_word = re.fullmatch(r"[A-Za-z_][\w-]*", name) and yaml.safe_load(name) == name
+    return name if is_word else json.dumps(name)
 
 
 def _readme(o: InitOptions) -> str:
-    file, extra = f"{o.name}.yaml", " --import rewards.py" if o.samples else ""
+    file, extra = shlex.quote(f"{o.name}.yaml"), " --import rewards.py" if o.samples else ""
+    run = shlex.quote(f"runs/{o.name}")
     look = f"sharegrpo-rl preview {file}{extra}"
     return f"""\
 # {o.name}
@@ -265,6 +281,6 @@ def _readme(o: InitOptions) -> str:
 {f"sharegrpo-rl train {file}{extra}":<60} # train; curves, checkpoints and the model are in runs/{o.name}
 ```
 
-Change a key in the file, or for one run: `--set config.lr=1e-5`. Then `sharegrpo-rl report runs/{o.name}` writes a page of the
-run, and `sharegrpo-rl evaluate runs/{o.name}/export` measures the model again.
+Change a key in the file, or for one run: `--set config.lr=1e-5`. Then `sharegrpo-rl report {run}` writes a page of the
+run, and `sharegrpo-rl evaluate {run}/export` measures the model again.
 """

@@ -64,6 +64,24 @@ def test_its_readme_names_commands_that_are_there(here: Path) -> None:
                 assert (here / "my_run" / word).is_file()
 
 
+@pytest.mark.parametrize("name", ["12", "null", "yes", "1e3", "a run", "it's"])
+def test_any_name_of_a_folder_is_a_name_of_a_run(name: str, here: Path) -> None:
+    data = here / "rows: 'all' \\ of them.jsonl"
+    (here / "rows.jsonl").rename(data)
+    write_run(InitOptions(name=name, data=str(data)), here)
+    spec = load_run(here / name / f"{name}.yaml")
+    assert (spec.name, spec.config["env_config"]["data"]) == (name, str(data))
+    (train,) = [
+        line for line in (here / name / "README.md").read_text().splitlines() if line.startswith("sharegrpo-rl train")
+    ]
+    assert shlex.split(train, comments=True)[2] == f"{name}.yaml"
+
+
+def test_a_hub_name_may_have_a_dot(here: Path) -> None:
+    write_run(InitOptions(name="dotted", data="owner/set.v1"), here)
+    assert load_run(here / "dotted/dotted.yaml").config["env_config"]["data"] == "owner/set.v1"
+
+
 def test_nothing_is_overwritten_and_wrong_wishes_write_nothing(here: Path) -> None:
     write_run(InitOptions(name="mine"), here)
     with pytest.raises(UserError, match="mine: is there already; give another NAME"):
