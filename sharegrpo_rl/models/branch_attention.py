@@ -72,7 +72,7 @@ def branch_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any)
     layout = current_layout()
     if layout is None:
         return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
-    if attention_mask is not None:
+    if attention_mask is not None and not layout.has_types:
         raise ValueError("packed rows take no attention mask and no attention dropout")
     return PromptMasks.of(layout, kwargs["mask_function"]) if layout.has_types else None
 

@@ -220,7 +220,8 @@ def branch_logprobs(
         out = model.model(
             input_ids=ids[None],
             position_ids=_row_positions(model, prompts, layout).to(device),
-            attention_mask=None,
+            # With a mask transformers looks for no packed sequences, in whose masks 5.23 and later mistake the types' places.
+            attention_mask=torch.ones_like(ids[None]) if types else None,
             use_cache=False,
             **types,
             **image_arguments,

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sharegrpo_rl.models.branch_attention import Layout, current_layout
 
-_CACHE_NAMES = ("cache_params", "past_key_values")
+_CACHE_NAMES = ("cache", "cache_params", "past_key_values")  # the first since transformers 5.24
 
 
 class StateCache:
@@ -42,6 +42,16 @@ class StateCache:
 
     def has_previous_state(self, layer: int | None = None, state_idx: int = 0) -> bool:
         return self._has_past
+
+    # transformers 5.21 and later ask these in place of the attributes.
+    def get_conv_state(self, layer: int, state_idx: int = 0) -> Tensor | None:
+        return self.conv_states[0]
+
+    def get_recurrent_state(self, layer: int, state_idx: int = 0) -> Tensor | None:
+        return self.recurrent_states[0]
+
+    def is_recording_past(self, layer: int) -> bool:
+        return self.record_past
 
     def update_conv_state(
         self, values: Tensor, layer: int, conv_kernel_size: int, state_idx: int = 0, **_: Any
@@ -87,7 +97,7 @@ def _cache_argument(module: nn.Module) -> str | None:
 
 
 def _forward(
-    module: Any, own: Callable[..., Tensor], cache: str, hidden_states: Tensor, *args: Any, **kwargs: Any
+    module: Any, own: Callable[..., Tensor], cache_name: str, /, hidden_states: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
     """[1, L, D] of a row of packs, or [rows, 1, D] of branches in progress; else the layer's own forward."""
     layout, states = current_layout(), _row_states.get()
@@ -96,10 +106,10 @@ def _forward(
     rest = {k: v for k, v in kwargs.items() if k not in (*_CACHE_NAMES, "attention_mask", "seq_idx", "cu_seq_lens_q")}
     if layout is not None:
         return _over_packs(
-            lambda x, mask, state: own(x, attention_mask=mask, **{cache: state}, **rest), hidden_states, layout
+            lambda x, mask, state: own(x, attention_mask=mask, **{cache_name: state}, **rest), hidden_states, layout
         )
     assert states is not None
-    return own(hidden_states, attention_mask=None, **{cache: states[module.layer_idx]}, **rest)
+    return own(hidden_states, attention_mask=None, **{cache_name: states[module.layer_idx]}, **rest)
 
 
 def _over_packs(

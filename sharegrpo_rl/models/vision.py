@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.utils import ModelOutput
 
 from sharegrpo_rl.data.types import CodedArray, PixelInput, Prompt
 from sharegrpo_rl.errors import UserError
@@ -44,11 +45,11 @@ class Features:
 
 
 @dataclass
-class EncoderOutput:
-    """What transformers' models take as `mm_encoder_outputs["image"]` in place of pixels."""
+class EncoderOutput(ModelOutput):
+    """What transformers' models take as `mm_encoder_outputs["image"]` in place of pixels; later ones hand it on."""
 
-    pooler_output: Sequence[Tensor] | Tensor
-    deepstack_features: list[tuple[Tensor, ...]]
+    pooler_output: Sequence[Tensor] | Tensor | None = None
+    deepstack_features: Sequence[tuple[Tensor, ...]] | None = None
 
 
 def accepts_features(model: Any) -> bool:
