@@ -34,8 +34,6 @@ EXAMPLE = re.compile(r"^>>> .*(?:\n(?!\n).*)*", re.MULTILINE)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are written elsewhere."""
-    if notebook := files.get_file_from_path("tutorial.ipynb"):
-        notebook.inclusion = notebook.inclusion.EXCLUDED
     for origin, page in PAGES.items():
         text = (ROOT / origin).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=as_markdown(text) if origin.endswith(".ipynb") else text))
@@ -60,11 +58,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(html: str, page: Page, **kwargs: Any) -> str:
     """Name the entries of a reference page's contents by the last word: the headings have whole paths."""
-    entries = list(page.toc)
-    for entry in entries:
-        entries += entry.children
-        if entry.title.startswith("sharegrpo_rl."):
-            entry.title = entry.title.rpartition(".")[2]
+    for title in page.toc:
+        for entry in title.children:
+            if entry.title.startswith("sharegrpo_rl."):
+                entry.title = entry.title.rpartition(".")[2]
     return html
 
 

@@ -146,4 +146,5 @@ _Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix
 def test_fonts_and_scripts_are_the_sites_own() -> None:
     settings = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Loader)
     assert settings["theme"]["font"] is False
-    assert not {"extra_javascript", "extra_css"} & set(settings)
+    assert settings["extra_css"] == ["site.css"]
+    assert "extra_javascript" not in settings
