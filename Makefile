@@ -1,5 +1,5 @@
 # `make check` is the one gate: every commit passes it.
-.PHONY: check format lint types test slow lock
+.PHONY: check format lint types test slow docs lock
 
 check: lint types test
 
@@ -19,6 +19,9 @@ test:
 
 slow:
 	uv run pytest -m slow
+
+docs:
+	NO_MKDOCS_2_WARNING=1 uv run --group docs mkdocs build --strict
 
 lock:
 	uv export --no-emit-project --no-header --all-extras --no-extra vllm -o requirements.lock

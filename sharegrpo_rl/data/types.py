@@ -47,7 +47,7 @@ class SeedQuestion:
     transforms: tuple[str, ...] | None = None  # image transforms that keep the answer; None = decided by the word rule
     extra: dict[str, Any] = field(default_factory=dict)  # the row's other columns, handed to user rewards
     system: str = ""  # the row's own system turn, which every wording begins with
-    notes: tuple[str, ...] = ()  # what was converted while the row was read (`row_notes.py`)
+    notes: tuple[str, ...] = ()  # what was converted while the row was read (`data/rows.py`)
     rewards: Mapping[str, float] | None = None  # weights of its set in a mixture; None = the run's
 
     @property
