@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from sharegrpo_rl.data.types import Prompt
 from sharegrpo_rl.models.policy import Policy, model_inputs, rope_positions, unwrapped
 from sharegrpo_rl.models.recurrence import states_of_prompts, use_row_states
-from sharegrpo_rl.models.vision import Features, ImageBank, encoder_output
+from sharegrpo_rl.models.vision import Features, ImageBank, features_for_pixels
 
 NAME = "decode"
 # Padded tokens of one pass over prompts: more at once need memory and save no time.
@@ -131,9 +131,9 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt], features: Mapping[str, F
     ids, images = [p.input_ids for p in prompts], [p.images for p in prompts]
     inputs: dict[str, Any] = model_inputs(model, ids, images, policy.pad_id, "left", pixels=pixels)
     positions = rope_positions(model, inputs)
-    if features is not None and any(images):
-        inputs["mm_encoder_outputs"] = encoder_output([features[image.key] for row in images for image in row])
-    out = model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+    shown = [] if features is None else [features[image.key] for row in images for image in row]
+    with features_for_pixels(model, shown) as image_arguments:
+        out = model(**inputs, **image_arguments, position_ids=positions, use_cache=True, logits_to_keep=1)
     following = positions.amax(-1, keepdim=True) + 1
     if positions.ndim == 3:  # text continues from the largest of the three coordinates
         following = following.amax(0, keepdim=True).expand(3, -1, -1)

@@ -32,7 +32,7 @@ from sharegrpo_rl.models.vision import (
     ImageBank,
     accepts_features,
     encode_prompts,
-    encoder_output,
+    features_for_pixels,
     stack_images,
     use_matrix_products,
     use_window_attention,
@@ -215,8 +215,8 @@ def branch_logprobs(
     types = _token_types(model.model, model.config, ids[None]) if typed else {}
     shapes = [(len(t), [len(b) for b in each]) for t, each in zip(trunks, branches, strict=True)]
     layout = Layout(shapes, device, bool(types))
-    image_arguments = _image_arguments(model, ids, prompts, images)
-    with use_layout(layout):
+    features = _image_features(model, ids, prompts, images)
+    with use_layout(layout), features_for_pixels(model, features) as image_arguments:
         out = model.model(
             input_ids=ids[None],
             position_ids=_row_positions(model, prompts, layout).to(device),
@@ -272,18 +272,18 @@ def _trunk_and_branches(pack: PromptPack) -> tuple[TokenIds, list[TokenIds]]:
     return (np.concatenate([prompt, branches[0]]), []) if len(branches) == 1 else (prompt, branches)
 
 
-def _image_arguments(
+def _image_features(
     model: Any, ids: Tensor, prompts: Sequence[Prompt], images: Mapping[str, Features] | None
-) -> dict[str, Any]:
-    """The forward's argument with the features of every image that the prompts show, in their order; {} without any."""
+) -> list[Features]:
+    """The features of every image that the prompts show, in their order."""
     if not any(p.images for p in prompts):
-        return {}
+        return []
     images = encode_prompts(model, prompts) if images is None else images
     features = [images[image.key] for p in prompts for image in p.images]
     tokens, count = int((ids == model.config.image_token_id).sum()), sum(f.count for f in features)
     if tokens != count:
         raise ValueError(f"{tokens} image tokens for {count} image features; a completion holds an image token")
-    return {"mm_encoder_outputs": encoder_output(features)}
+    return features
 
 
 def _predictors(prompts: Sequence[Prompt], layout: Layout) -> Tensor:

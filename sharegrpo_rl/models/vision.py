@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
@@ -54,7 +55,7 @@ class EncoderOutput(ModelOutput):
 
 def accepts_features(model: Any) -> bool:
     """Does the model's forward take features in place of pixels? Text-only models have no use for it."""
-    return "mm_encoder_outputs" in inspect.signature(model.model.forward).parameters
+    return hasattr(model.model, "get_image_features")
 
 
 def encode(model: Any, images: Sequence[PixelInput]) -> list[Features]:
@@ -78,6 +79,9 @@ def _encode_together(model: Any, images: Sequence[PixelInput], pictures: Sequenc
             return [features for image in images for features in _encode_together(model, [image], [1])]
         pictures = [len(out.pooler_output)]
     layers = [out.pooler_output, *(getattr(out, "deepstack_features", None) or [])]
+    if not isinstance(layers[0], Tensor):  # before transformers 5.18 the deeper ones were not split by picture
+        tokens = [len(picture) for picture in layers[0]]
+        layers = [layer.split(tokens) if isinstance(layer, Tensor) else layer for layer in layers]
     ends = [0, *accumulate(pictures)]
     # As the tower gave them, a list or one tensor [crops, tokens, D]: its model goes on with the same.
     whole = isinstance(out.pooler_output, Tensor) and out.pooler_output.ndim == 3
@@ -239,13 +243,35 @@ def _joins(array: Any, first: Any) -> bool:
     )
 
 
-def encoder_output(features: Sequence[Features]) -> dict[str, EncoderOutput]:
-    """Features in the order in which prompts show them -> the argument `mm_encoder_outputs` of a model's forward."""
+@contextmanager
+def features_for_pixels(model: Any, features: Sequence[Features]) -> Iterator[dict[str, Any]]:
+    """The forward's arguments that stand for pixels, to be used inside; {} without features.
+
+    features: in the order in which prompts show them. Before transformers 5.18 a forward has no argument for them: it gets
+    pixels that are none, and the tower that it asks for their features answers with these.
+    """
+    if not features:
+        yield {}
+        return
+    inner, output = model.model, encoder_output(features)
+    if "mm_encoder_outputs" in inspect.signature(inner.forward).parameters:
+        yield {"mm_encoder_outputs": {"image": output}}
+        return
+    layers = [torch.cat(layer) for layer in output.deepstack_features]
+    inner.get_image_features = lambda *_, **__: EncoderOutput(output.pooler_output, layers)
+    try:
+        yield {"pixel_values": features[0].tokens.new_empty(1)}
+    finally:
+        del inner.get_image_features  # the class has its own
+
+
+def encoder_output(features: Sequence[Features]) -> EncoderOutput:
+    """What the tower would have said of these pictures."""
     layers = [tuple(f.deepstack[i] for f in features) for i in range(len(features[0].deepstack))]
     tokens = [f.tokens for f in features]
     # Crops [n, tokens, D] are joined by the families that make them; one list entry per picture is for the others.
     pooled: Sequence[Tensor] | Tensor = torch.cat(tokens) if tokens[0].ndim == 3 else tokens
-    return {"image": EncoderOutput(pooled, layers)}
+    return EncoderOutput(pooled, layers)
 
 
 def encode_prompts(model: Any, prompts: Iterable[Prompt]) -> dict[str, Features]:
