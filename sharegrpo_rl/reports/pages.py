@@ -23,6 +23,7 @@ from PIL import Image
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H, W, 3]
 Columns: TypeAlias = Mapping[str, Callable[[Any], str]]  # heading -> what makes its cell of an entry
+TEMPLATES = Path(__file__).with_name("templates")
 MARKDOWN_SIGNS = re.compile(r"[\\`*_\[\]<&]")
 
 
@@ -44,9 +45,17 @@ def make_table(title: str, columns: Columns, entries: Sequence[Any], note: str =
 
 
 def render(template: str, **content: Any) -> str:
-    """The text of a page; the template's suffix, `.html` or `.md`, decides what is escaped."""
+    """The text of a page; the template's suffix, `.html` or `.md`, decides what is escaped.
+
+    `live`: the version of a page that `watch` serves, whose style and scripts are files of their own.
+    """
     environment = _html() if template.endswith(".html") else _markdown()
-    return environment.get_template(template).render(content)
+    return environment.get_template(template).render({"live": "", "facts": {}} | content)
+
+
+def template_text(name: str) -> str:
+    """A style sheet or script as it is."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -82,7 +91,7 @@ def _markdown() -> Environment:
 
 def _environment(**options: Any) -> Environment:
     return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
