@@ -152,7 +152,7 @@ def _lead(ranked: Sequence[Mapping[str, Any]], pair: Mapping[str, Any], analysis
     highest, following = ranked[0]["label"], ranked[1]["label"]
     first = f"{highest}, the highest of {len(ranked)} methods,"
     if not is_known(pair["difference"]["low"]):
-        return f"{highest} is the highest of {len(ranked)} methods. {_finding(pair, analysis)}"
+        return f"{highest} is the highest of {len(ranked)} methods; {_finding(pair, analysis)}"
     lower = [(m["label"], _pair_of(highest, m["label"], analysis)) for m in ranked[2:]]
     beaten = _listed([label for label, other in lower if other and _is_shown(other, analysis)])
     gap = f"in {analysis['metric_meaning']} ({_figures(pair, highest, analysis)})"
@@ -222,7 +222,9 @@ def _reach(pair: Mapping[str, Any], analysis: Analysis) -> str:
     value, half = abs(difference["value"]), (difference["high"] - difference["low"]) / 2
     seeds = min(pair["seeds"])
     if half < value:
-        return f"as the only pair, without the correction for {len(analysis['comparisons'])}, it would count as shown"
+        return (
+            f"without the correction for the number of pairs ({len(analysis['comparisons'])}) it would count as shown"
+        )
     if value * SEEDS_WORTH_NAMING**0.5 < half * seeds**0.5:  # an interval shrinks with the root of the seeds
         return f"so small a difference would take more than {SEEDS_WORTH_NAMING} seeds to show"
     needed = max(seeds + 1, ceil(seeds * (half / value) ** 2))  # half / value is at least 1

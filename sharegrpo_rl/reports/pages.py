@@ -17,13 +17,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H, W, 3]
 Columns: TypeAlias = Mapping[str, Callable[[Any], str]]  # heading -> what makes its cell of an entry
 TEMPLATES = Path(__file__).with_name("templates")
+NAME_ENDS = re.compile(r"[_./=](?=\w)")
 MARKDOWN_SIGNS = re.compile(r"[\\`*_\[\]<&]")
 
 
@@ -79,6 +80,7 @@ def picture(pixels: Pixels, longest: int = 320, smallest: int = 112) -> str:
 def _html() -> Environment:
     environment = _environment()
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.filters["name"] = _breakable
     return environment
 
 
@@ -99,6 +101,11 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column may break where its parts end: `env_config.data`."""
+    return Markup(NAME_ENDS.sub(r"\g<0><wbr>", str(escape(name))))
 
 
 def _escape_markdown(value: object) -> Markup:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,8 @@ def draw_curves(
 def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -> Picture:
     """Each seed's final figure as a dot, the mean with its interval; blind accuracy as a hollow dot next to it."""
     entries = [m for m in analysis["methods"] if m["final"]]
-    figure, axes = new_figure("Final accuracy", height=0.9 + 0.5 * len(entries), named_rows=True)
+    names = [_row_name(entry["label"]) for entry in reversed(entries)]
+    figure, axes = _row_figure("Final accuracy", names, 0.5)
     share = analysis["metric"] != "gain"
     for row, entry in enumerate(reversed(entries)):
         color, final = colors[entry["label"]], entry["final"]
@@ -208,7 +210,7 @@ def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -
             _interval(axes, final["seeds"], row, color, clip=share)
         if entry["blind"] and analysis["metric"] == "accuracy_after":
             axes.plot(entry["blind"]["value"], row, "o", color=color, markerfacecolor="white", markersize=6)
-    axes.set_yticks(range(len(entries)), [entry["label"] for entry in reversed(entries)])
+    axes.set_yticks(range(len(entries)), names)
     axes.set_ylim(-0.6, len(entries) - 0.4)
     if share:
         axes.set_xlim(0, 1)
@@ -220,11 +222,12 @@ def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -
 def draw_differences(analysis: dict[str, Any], folder: Path) -> Picture:
     """Differences of all pairs with their intervals over seeds."""
     pairs = analysis["comparisons"]
-    figure, axes = new_figure("Differences between methods", height=0.9 + 0.45 * len(pairs), named_rows=True)
+    names = [f"{_row_name(p['a'])}\nminus {_row_name(p['b'])}" for p in reversed(pairs)]
+    figure, axes = _row_figure("Differences between methods", names, 0.45)
     for row, pair in enumerate(reversed(pairs)):
         _interval(axes, pair["difference"], row, INK)
     axes.axvline(0, color=SOFT, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(pairs)), [f"{p['a']}\nminus {p['b']}" for p in reversed(pairs)])
+    axes.set_yticks(range(len(pairs)), names)
     axes.set_ylim(-0.6, len(pairs) - 0.4)
     axes.set_xlabel(f"difference in {analysis['metric_meaning']}", loc="right")
     caption = "With intervals over seeds, not corrected for the number of pairs."
@@ -243,12 +246,12 @@ def draw_zero_gradient(analysis: dict[str, Any], folder: Path) -> Picture:
     bars = [(label, e) for label, entries in analysis["zero_gradient"].items() for e in entries]
     order = {kind: i for i, kind in enumerate(dict.fromkeys(e["kind"] for _, e in bars))}
     bars.sort(key=lambda bar: order[bar[1]["kind"]])
-    figure, axes = new_figure("Questions without a gradient", height=1.2 + 0.3 * len(bars), named_rows=True)
+    names = [_row_name(f"{e['kind']}, {label}") for label, e in reversed(bars)]
+    figure, axes = _row_figure("Questions without a gradient", names, 0.3)
     for row, (_, entry) in enumerate(reversed(bars)):
         axes.barh(row, entry["all_wrong"], color="#a8323e", height=0.62, label="all wrong" if row == 0 else None)
         right = {"left": entry["all_wrong"], "color": "#9fb8a4", "height": 0.62}
         axes.barh(row, entry["all_right"], **right, label="all right" if row == 0 else None)
-    names = [f"{e['kind']}, {label}" for label, e in reversed(bars)]
     axes.set_yticks(range(len(bars)), names)
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of the groups in training", loc="right")
@@ -258,15 +261,25 @@ def draw_zero_gradient(analysis: dict[str, Any], folder: Path) -> Picture:
     return _save(figure, axes, folder, "zero_gradient", caption)
 
 
-def new_figure(title: str, height: float = 2.9, *, named_rows: bool = False) -> tuple[Any, Any]:
-    """A figure of one panel, as wide as a column of the page. `named_rows`: long names leave the axes little width."""
+def _row_name(name: str) -> str:
+    """A name in lines that leave room for the row beside it."""
+    return fill(name, 28)
+
+
+def _row_figure(title: str, names: Sequence[str], row_height: float) -> tuple[Any, Any]:
+    """A figure of named rows, with its title above the names; rows are as high as the longest name needs."""
+    lines = max(name.count("\n") + 1 for name in names)
+    figure, axes = new_figure("", height=0.9 + len(names) * max(row_height, 0.17 * lines))
+    figure.suptitle(title, x=0.02, ha="left", fontsize=10, fontweight="semibold")
+    return figure, axes
+
+
+def new_figure(title: str, height: float = 2.9) -> tuple[Any, Any]:
+    """A figure of one panel, as wide as a column of the page."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(4.4, height), constrained_layout=True)
-    if named_rows:
-        figure.suptitle(title, x=0.02, ha="left", fontsize=10, fontweight="semibold")
-    else:
-        axes.set_title(title, loc="left")
+    axes.set_title(title, loc="left")
     axes.grid(axis="both", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
