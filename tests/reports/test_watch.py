@@ -275,6 +275,10 @@ def test_a_comparison_shows_what_is_finished_and_what_goes_on(comparison: Path, 
     with served(comparison) as port:
         page = get(port)
         assert "No run is finished yet" in page
+        named = (comparison / "methods.json").read_text()
+        (comparison / "methods.json").write_text(named[:-9])
+        assert "methods.json: empty or damaged" in get(port)
+        (comparison / "methods.json").write_text(named)
         assert "0 of 6 runs are finished." in page
         assert "2 of 4" in page
         assert page.count("not begun") == 5
@@ -289,7 +293,6 @@ def test_a_comparison_shows_what_is_finished_and_what_goes_on(comparison: Path, 
         maker.run("ShareGRPO", 0, 0.8)
         for seed in range(3):
             maker.run("GRPO", seed, 0.5 + 0.1 * seed, name=f"again-{seed}")
-        named = (comparison / "methods.json").read_text()
         (comparison / "methods.json").write_text(named.replace("runs/grpo-", "runs/again-"))
         page = get(port)
         assert "<h2>Progress</h2>" not in page
