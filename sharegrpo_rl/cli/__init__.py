@@ -25,6 +25,7 @@ from sharegrpo_rl.cli.commands import (
     show_list,
     train,
     tune,
+    watch,
 )
 from sharegrpo_rl.errors import UserError, package_version
 
@@ -51,7 +52,22 @@ def options(
     """Options before a command."""
 
 
-for command in (init, train, plan, tune, compare, report, reproduce, evaluate, export, preview, expand, grade, doctor):
+for command in (
+    init,
+    train,
+    plan,
+    tune,
+    compare,
+    watch,
+    report,
+    reproduce,
+    evaluate,
+    export,
+    preview,
+    expand,
+    grade,
+    doctor,
+):
     app.command()(command)
 app.command("list")(show_list)
 

@@ -211,6 +211,20 @@ def report(
     typer.echo(f"wrote {page}")
 
 
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a run, a search or a comparison")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port on 127.0.0.1; 0 takes a free one")] = 8642,
+    imports: ImportOption = None,
+) -> None:
+    """Serve the page of a run, a search or a comparison on 127.0.0.1 while it goes on. Writes nothing; Ctrl-C ends it."""
+    from sharegrpo_rl.config.user_code import import_user_files
+    from sharegrpo_rl.reports.watch import watch as serve
+    from sharegrpo_rl.search.results import read_search
+
+    import_user_files(imports or [])
+    raise typer.Exit(serve(run, port, read_search))
+
+
 @options_of(EvaluateOptions)
 def evaluate(
     options: EvaluateOptions,

@@ -165,11 +165,8 @@ def read_methods(folder: Path, label: str | None = None) -> list[Method]:
 
     `label` names the method of a folder that holds one, and is put in front of the names of several.
     """
-    named = folder / METHODS_FILE
-    if named.exists():
-        methods = _named_methods(folder, json.loads(named.read_text(encoding="utf-8")))
-    else:
-        methods = _grouped_methods(folder)
+    named = RunFolder(folder).read_json(METHODS_FILE)
+    methods = _grouped_methods(folder) if named is None else _named_methods(folder, named)
     if label is None:
         return methods
     if len(methods) == 1:

@@ -17,12 +17,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
 Pixels: TypeAlias = NDArray[np.uint8]  # [H, W, 3]
 Columns: TypeAlias = Mapping[str, Callable[[Any], str]]  # heading -> what makes its cell of an entry
+TEMPLATES = Path(__file__).with_name("templates")
+NAME_ENDS = re.compile(r"[_./=](?=\w)")
 MARKDOWN_SIGNS = re.compile(r"[\\`*_\[\]<&]")
 
 
@@ -44,9 +46,17 @@ def make_table(title: str, columns: Columns, entries: Sequence[Any], note: str =
 
 
 def render(template: str, **content: Any) -> str:
-    """The text of a page; the template's suffix, `.html` or `.md`, decides what is escaped."""
+    """The text of a page; the template's suffix, `.html` or `.md`, decides what is escaped.
+
+    `live`: the version of a page that `watch` serves, whose style and scripts are files of their own.
+    """
     environment = _html() if template.endswith(".html") else _markdown()
-    return environment.get_template(template).render(content)
+    return environment.get_template(template).render({"live": "", "facts": {}} | content)
+
+
+def template_text(name: str) -> str:
+    """A style sheet or script as it is."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -70,6 +80,7 @@ def picture(pixels: Pixels, longest: int = 320, smallest: int = 112) -> str:
 def _html() -> Environment:
     environment = _environment()
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.filters["name"] = _breakable
     return environment
 
 
@@ -82,7 +93,7 @@ def _markdown() -> Environment:
 
 def _environment(**options: Any) -> Environment:
     return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -90,6 +101,11 @@ def _environment(**options: Any) -> Environment:
         keep_trailing_newline=True,
         **options,
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column may break where its parts end: `env_config.data`."""
+    return Markup(NAME_ENDS.sub(r"\g<0><wbr>", str(escape(name))))
 
 
 def _escape_markdown(value: object) -> Markup:

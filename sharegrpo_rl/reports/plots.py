@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -77,12 +78,20 @@ def draw_all(methods: Sequence[Method], analysis: dict[str, Any], folder: Path) 
     pictures = [draw_final(analysis, colors, folder)]
     if analysis["comparisons"]:
         pictures.append(draw_differences(analysis, folder))
-    for plot in curve_plots(methods):
-        if picture := draw_curves(plot, methods, colors, analysis, folder):
-            pictures.append(picture)
+    pictures += draw_training(methods, analysis["confidence"], folder, analysis["wall_time"])
     if any(analysis["zero_gradient"].values()):
         pictures.append(draw_zero_gradient(analysis, folder))
     return pictures
+
+
+def draw_training(
+    methods: Sequence[Method], confidence: float, folder: Path, wall_time: dict[str, Any] | None = None
+) -> list[Picture]:
+    """The curves over training, of runs that are not finished too."""
+    use_style()
+    colors = method_colors(methods)
+    drawn = [draw_curves(plot, methods, colors, confidence, wall_time, folder) for plot in curve_plots(methods)]
+    return [picture for picture in drawn if picture]
 
 
 def method_colors(methods: Sequence[Method]) -> dict[str, str]:
@@ -148,7 +157,12 @@ def _smooth(curve: Curve | None) -> Curve | None:
 
 
 def draw_curves(
-    plot: CurvePlot, methods: Sequence[Method], colors: dict[str, str], analysis: dict[str, Any], folder: Path
+    plot: CurvePlot,
+    methods: Sequence[Method],
+    colors: dict[str, str],
+    confidence: float,
+    wall_time: dict[str, Any] | None,
+    folder: Path,
 ) -> Picture | None:
     """Mean over seeds with a band, and each seed as a thin line; None where no run has the figure, or all are 0."""
     curves = {m.label: [c for run in m.runs if (c := plot.read(run)) and len(c.x) > 1] for m in methods}
@@ -161,7 +175,7 @@ def draw_curves(
         color, style = colors[label], "--" if label in controls else "-"
         for curve in each:
             axes.plot(curve.x, curve.y, color=color, alpha=0.3, linewidth=0.7, linestyle=style)
-        band = make_band(each, analysis["confidence"])
+        band = make_band(each, confidence)
         axes.plot(
             band.x,
             band.mean,
@@ -177,8 +191,8 @@ def draw_curves(
             axes.fill_between(band.x, low, high, color=color, alpha=0.13, linewidth=0)
     if plot.share:
         axes.set_ylim(-0.02, 1.02)
-    if plot.axis == "seconds" and analysis["wall_time"]:
-        axes.axvline(analysis["wall_time"]["seconds"], color=SOFT, linestyle=":", linewidth=1)
+    if plot.axis == "seconds" and wall_time:
+        axes.axvline(wall_time["seconds"], color=SOFT, linestyle=":", linewidth=1)
     axes.set_xlabel(AXIS_LABELS[plot.axis])
     return _save(figure, axes, folder, plot.name, f"{plot.title}. {plot.caption}")
 
@@ -186,7 +200,8 @@ def draw_curves(
 def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -> Picture:
     """Each seed's final figure as a dot, the mean with its interval; blind accuracy as a hollow dot next to it."""
     entries = [m for m in analysis["methods"] if m["final"]]
-    figure, axes = new_figure("Final accuracy", height=0.9 + 0.5 * len(entries))
+    names = [_row_name(entry["label"]) for entry in reversed(entries)]
+    figure, axes = _row_figure("Final accuracy", names, 0.5)
     share = analysis["metric"] != "gain"
     for row, entry in enumerate(reversed(entries)):
         color, final = colors[entry["label"]], entry["final"]
@@ -195,11 +210,11 @@ def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -
             _interval(axes, final["seeds"], row, color, clip=share)
         if entry["blind"] and analysis["metric"] == "accuracy_after":
             axes.plot(entry["blind"]["value"], row, "o", color=color, markerfacecolor="white", markersize=6)
-    axes.set_yticks(range(len(entries)), [entry["label"] for entry in reversed(entries)])
+    axes.set_yticks(range(len(entries)), names)
     axes.set_ylim(-0.6, len(entries) - 0.4)
     if share:
         axes.set_xlim(0, 1)
-    axes.set_xlabel(analysis["metric_meaning"])
+    axes.set_xlabel(analysis["metric_meaning"], loc="right")
     caption = "Filled: single seeds, and their mean with its interval. Hollow: the same questions with swapped images."
     return _save(figure, axes, folder, "final", caption, legend=False)
 
@@ -207,13 +222,14 @@ def draw_final(analysis: dict[str, Any], colors: dict[str, str], folder: Path) -
 def draw_differences(analysis: dict[str, Any], folder: Path) -> Picture:
     """Differences of all pairs with their intervals over seeds."""
     pairs = analysis["comparisons"]
-    figure, axes = new_figure("Differences between methods", height=0.9 + 0.45 * len(pairs))
+    names = [f"{_row_name(p['a'])}\nminus {_row_name(p['b'])}" for p in reversed(pairs)]
+    figure, axes = _row_figure("Differences between methods", names, 0.45)
     for row, pair in enumerate(reversed(pairs)):
         _interval(axes, pair["difference"], row, INK)
     axes.axvline(0, color=SOFT, linewidth=1, linestyle=":")
-    axes.set_yticks(range(len(pairs)), [f"{p['a']}\nminus {p['b']}" for p in reversed(pairs)])
+    axes.set_yticks(range(len(pairs)), names)
     axes.set_ylim(-0.6, len(pairs) - 0.4)
-    axes.set_xlabel(f"difference in {analysis['metric_meaning']}")
+    axes.set_xlabel(f"difference in {analysis['metric_meaning']}", loc="right")
     caption = "With intervals over seeds, not corrected for the number of pairs."
     return _save(figure, axes, folder, "differences", caption, legend=False)
 
@@ -230,19 +246,32 @@ def draw_zero_gradient(analysis: dict[str, Any], folder: Path) -> Picture:
     bars = [(label, e) for label, entries in analysis["zero_gradient"].items() for e in entries]
     order = {kind: i for i, kind in enumerate(dict.fromkeys(e["kind"] for _, e in bars))}
     bars.sort(key=lambda bar: order[bar[1]["kind"]])
-    figure, axes = new_figure("Questions without a gradient", height=1.2 + 0.3 * len(bars))
+    names = [_row_name(f"{e['kind']}, {label}") for label, e in reversed(bars)]
+    figure, axes = _row_figure("Questions without a gradient", names, 0.3)
     for row, (_, entry) in enumerate(reversed(bars)):
         axes.barh(row, entry["all_wrong"], color="#a8323e", height=0.62, label="all wrong" if row == 0 else None)
         right = {"left": entry["all_wrong"], "color": "#9fb8a4", "height": 0.62}
         axes.barh(row, entry["all_right"], **right, label="all right" if row == 0 else None)
-    names = [f"{e['kind']}, {label}" for label, e in reversed(bars)]
     axes.set_yticks(range(len(bars)), names)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("share of the groups in training")
+    axes.set_xlabel("share of the groups in training", loc="right")
     caption = (
         "Share of groups that teach nothing, by kind of question; the kind that was hardest before training first."
     )
     return _save(figure, axes, folder, "zero_gradient", caption)
+
+
+def _row_name(name: str) -> str:
+    """A name in lines that leave room for the row beside it."""
+    return fill(name, 28)
+
+
+def _row_figure(title: str, names: Sequence[str], row_height: float) -> tuple[Any, Any]:
+    """A figure of named rows, with its title above the names; rows are as high as the longest name needs."""
+    lines = max(name.count("\n") + 1 for name in names)
+    figure, axes = new_figure("", height=0.9 + len(names) * max(row_height, 0.17 * lines))
+    figure.suptitle(title, x=0.02, ha="left", fontsize=10, fontweight="semibold")
+    return figure, axes
 
 
 def new_figure(title: str, height: float = 2.9) -> tuple[Any, Any]:

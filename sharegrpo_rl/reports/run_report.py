@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sharegrpo_rl.envs.registry import make_env, train_env_config
 from sharegrpo_rl.errors import UserError
@@ -22,22 +22,37 @@ MAX_GROUPS = 400  # in the rollout browser; a page with more is slow to open
 MAX_VALUE = 300  # characters of a setting
 MAX_FAILURES = 100  # answers on which the grader failed
 
+Groups: TypeAlias = Sequence[Mapping[str, Any]]
+Images: TypeAlias = tuple[dict[str, list[str]], str]  # data URIs by `image_key`, and why there are none
+
 
 def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]]:
     """Write the page (RUN/report.html by default); returns its path and the alarms. UserError where there is no run."""
-    run, rollouts = read_run(folder), read_rollouts(folder)
+    run = read_run(folder)
     if not run.rows:
         raise UserError(f"{folder}: no iteration is done yet; there is nothing to report")
+    target = out or folder / "report.html"
+    page = run_page(run)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, page)
+    return target, find_alarms(run.rows)
+
+
+def run_page(run: Run, read_images: Callable[[Run, Groups], Images] | None = None, **watched: str) -> str:
+    """The page of a run, also of one without an iteration. `watched`: what the templates need of a page that is served."""
+    rollouts = read_rollouts(run.path)
     groups = rollout_groups(rollouts)
-    images, note = rollout_images(run, groups) if groups else ({}, "" if rollouts else "This run kept no rollouts.")
-    alarms = find_alarms(run.rows)
-    page = render(
+    images, note = (read_images or rollout_images)(run, groups) if groups else ({}, "")
+    if run.rows and not rollouts:
+        note = "This run kept no rollouts." if run.finished else "This run has kept no rollouts yet."
+    return render(
         "run.html",
         title=f"{display_name(run.params['run'])} on {run.params['env']}, seed {run.seed}",
         run=run,
         facts=headline_figures(run),
         note=note,
-        alarms=alarms,
+        alarms=find_alarms(run.rows),
         accuracy=accuracy_table(run) if run.finished else None,
         failures=failures_table(run, rollouts),
         curves=draw_panels(run),
@@ -48,12 +63,8 @@ def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]
         rules=make_table(
             "Rules of the alarms", {"alarm": lambda r: r.name, "raised by": lambda r: r.when}, RULES, text=True
         ),
+        **watched,
     )
-    target = out or folder / "report.html"
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, page)
-    return target, alarms
 
 
 def headline_figures(run: Run) -> dict[str, str]:
@@ -137,7 +148,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]} ..."
 
 
-def rollout_groups(rollouts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def rollout_groups(rollouts: Groups) -> list[dict[str, Any]]:
     """The newest MAX_GROUPS groups, newest iteration first; each slot with the key of its images."""
     groups = []
     for row in reversed(rollouts):
@@ -152,7 +163,7 @@ def image_key(group: Mapping[str, Any], slot: Mapping[str, Any]) -> str:
     return f"{group['question_index']}/{slot['transform'] or ''}/{slot['transform_seed'] if slot['transform'] else 0}"
 
 
-def filter_choices(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def filter_choices(groups: Groups) -> dict[str, list[str]]:
     """What each menu of the rollout browser offers."""
     return {
         "iteration": list(dict.fromkeys(str(g["iteration"]) for g in groups)),
@@ -163,7 +174,7 @@ def filter_choices(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     }
 
 
-def rollout_images(run: Run, groups: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[str]], str]:
+def rollout_images(run: Run, groups: Groups) -> Images:
     """The images of every slot as data URIs by its key, read again from the data; or why there are none."""
     quiet_libraries()
     config, images = run.params["config"], dict[str, list[str]]()

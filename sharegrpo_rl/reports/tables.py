@@ -94,14 +94,14 @@ def wall_time_table(analysis: Analysis) -> Table | None:
 
 
 def kind_table(analysis: Analysis) -> Table | None:
-    """Before, after and blind by kind of question."""
+    """Before, after and blind: one row a kind of question, as there may be many."""
     kinds = sorted({kind for m in analysis["methods"] for kind in m["kinds"]})
     if not kinds or kinds == [""]:
         return None
-    columns = {"method": lambda m: m["label"]}
-    columns |= {kind: lambda m, kind=kind: _before_after(m["kinds"].get(kind)) for kind in kinds}
+    columns = {"kind": lambda kind: kind or "(unnamed)"}
+    columns |= {m["label"]: lambda kind, m=m: _before_after(m["kinds"].get(kind)) for m in _finished(analysis)}
     note = "Percent, before → after (blind after), means over seeds."
-    return make_table("By kind of question", columns, _finished(analysis), note)
+    return make_table("By kind of question", columns, kinds, note)
 
 
 def signal_table(analysis: Analysis) -> Table:

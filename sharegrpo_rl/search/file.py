@@ -64,6 +64,16 @@ def load_search(path: Path, sets: Sequence[str] = ()) -> SearchSpec:
 
 def resolve_search(name: str, tree: dict[str, Any]) -> SearchSpec:
     """Check every candidate against its option and the combinations against each other; messages begin with the key."""
+    spec = read_search_tree(name, tree)
+    for values in (*single_values(spec.space), *combinations_of(spec.space)):
+        _check_trial(spec, values)
+    keys, grid_keys = [key.key for key in spec.space], [key.key for key in spec.space if key.is_grid]
+    check_search_options(spec.options, spec.base.options, spec.base.iterations, keys, grid_keys)
+    return spec
+
+
+def read_search_tree(name: str, tree: dict[str, Any]) -> SearchSpec:
+    """The same without the check of every candidate: for a tree that was checked before."""
     options = read_search_options(tree.get("tune"))
     for part in ("run", "env", "stop"):
         if space_outside := find_search_space(tree.get(part), part):
@@ -76,12 +86,7 @@ def resolve_search(name: str, tree: dict[str, Any]) -> SearchSpec:
             "lr: {grid_search: [1e-5, 1e-4]}, or run the file with `train`"
         )
     run_tree = {part: value for part, value in tree.items() if part != "tune"}
-    spec = SearchSpec(run_tree, space, options, _base(name, run_tree, space))
-    for values in (*single_values(space), *combinations_of(space)):
-        _check_trial(spec, values)
-    keys, grid_keys = [key.key for key in space], [key.key for key in space if key.is_grid]
-    check_search_options(options, spec.base.options, spec.base.iterations, keys, grid_keys)
-    return spec
+    return SearchSpec(run_tree, space, options, _base(name, run_tree, space))
 
 
 def single_values(space: Sequence[SearchKey]) -> Iterator[Values]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,12 +17,24 @@ from rich.table import Table
 
 from sharegrpo_rl.config.metrics import value_of
 from sharegrpo_rl.config.search import LISTS, SearchKey, with_values
-from sharegrpo_rl.files import as_json, remove, replacing, storage_errors, write_atomically
+from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.files import as_json, remove, storage_errors, write_atomically
 from sharegrpo_rl.runs.display import say
 from sharegrpo_rl.runs.folder import RunFolder, versions
 from sharegrpo_rl.runs.journal import ResultLog
-from sharegrpo_rl.search.file import SearchSpec
-from sharegrpo_rl.search.journal import BEST, CURVES_PLOT, PARALLEL_PLOT, RESULTS, Journal, SearchFolder, TrialRecord
+from sharegrpo_rl.search.file import SearchSpec, read_search_tree
+from sharegrpo_rl.search.journal import (
+    BEST,
+    CURVES_PLOT,
+    EVENTS,
+    PARALLEL_PLOT,
+    PARAMS,
+    RESULTS,
+    UNFINISHED,
+    Journal,
+    SearchFolder,
+    TrialRecord,
+)
 from sharegrpo_rl.statistics.formatting import clock, number, short
 
 MAX_LABELLED = 12  # curves with a name in the legend
@@ -38,14 +52,12 @@ def write_results(
             remove(path / BEST)
         else:
             write_atomically(path / BEST, _best_file(spec, seed, best))
-        rows = {name: ResultLog(path / "trials" / name / "result.json").rows for name in journal.trials}
-        plots = {CURVES_PLOT: _curves(results, rows), PARALLEL_PLOT: _parallel_coordinates(results, spec.space)}
-        for name, figure in plots.items():
-            if figure is None:
+        plots = _plots(spec, folder, results)
+        for name, image in plots.items():
+            if image is None:
                 remove(path / name)
-                continue
-            with replacing(path / name) as partial:
-                figure.savefig(partial, format="png", bbox_inches="tight")
+            else:
+                write_atomically(path / name, image)
     folder.write_json(RESULTS, results)
     console.print(_table(results))
     text = f"everything is in {path}: {RESULTS}, {', '.join(sorted(name for name in plots if plots[name] is not None))}"
@@ -56,6 +68,41 @@ def write_results(
     say(console, f"  {shlex.join(['sharegrpo-rl', 'train', str(path / BEST), '--seed', str(seed)])}")
     if checkpoint := results["best"]["checkpoint"]:
         say(console, f"  {shlex.join(['sharegrpo-rl', 'evaluate', str(path / checkpoint), '--blind'])}")
+
+
+def read_search(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What a search has so far, finished or not: what search.json will hold, and the plots as PNG by file name.
+
+    Trials come in the order of the table; `planned_trials` is how many there will be. Writes nothing. UserError where
+    there is no search, or its files are damaged.
+    """
+    folder = SearchFolder(path)
+    if (params := folder.read_json(PARAMS)) is None:
+        raise UserError(f"{path}: no search (there is no {PARAMS}); name the folder of a search")
+    written = folder.read_json(RESULTS)
+    config = {key: value for key, value in params["config"].items() if key != "tune"}
+    tree = {key: params[key] for key in ("run", "env", "stop")} | {"config": config, "tune": params["config"]["tune"]}
+    spec = read_search_tree(params["name"], tree)
+    journal = Journal(path / EVENTS, spec.base.iterations)
+    ended = written["ended"] if written else UNFINISHED
+    best = best_trial(journal, spec.options["mode"])
+    results = _search_results(spec, params["seed"], folder, journal, ended, best)
+    plots = {name: image for name, image in _plots(spec, folder, results).items() if image is not None}
+    return results | {"planned_trials": spec.trials, "trials": _ranked(results)}, plots
+
+
+def _plots(spec: SearchSpec, folder: SearchFolder, results: Mapping[str, Any]) -> dict[str, bytes | None]:
+    """Both plots as PNG by file name; None where nothing was measured."""
+    names = [trial["name"] for trial in results["trials"]]
+    rows = {name: ResultLog(folder.path / "trials" / name / "result.json").rows for name in names}
+    figures = {CURVES_PLOT: _curves(results, rows), PARALLEL_PLOT: _parallel_coordinates(results, spec.space)}
+    return {name: _as_png(figure) if figure else None for name, figure in figures.items()}
+
+
+def _as_png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", bbox_inches="tight")
+    return stream.getvalue()
 
 
 def best_trial(journal: Journal, mode: str) -> TrialRecord | None:
@@ -121,7 +168,7 @@ def _best_file(spec: SearchSpec, seed: int, best: TrialRecord) -> str:
 
 
 def _table(results: Mapping[str, Any]) -> Table:
-    """A line for each trial: longer ones first, as scores of other iterations compare badly, then from best to worst."""
+    """A line for each trial."""
     title = f"{results['name']}: {len(results['trials'])} trials in {clock(results['seconds'])}, seed {results['seed']}"
     table = Table(title=title, title_justify="left")
     table.add_column("trial")
@@ -129,17 +176,22 @@ def _table(results: Mapping[str, Any]) -> Table:
         table.add_column(key, justify="right")
     for heading in ("status", "iterations", results["metric"]):
         table.add_column(heading, justify="left" if heading == "status" else "right")
-
-    def rank(trial: Mapping[str, Any]) -> tuple[int, float, str]:
-        score = math.inf if trial["metric"] is None else trial["metric"] * (-1 if results["mode"] == "max" else 1)
-        return -trial["iterations"], score, trial["name"]
-
-    for trial in sorted(results["trials"], key=rank):
+    for trial in _ranked(results):
         values = [short(trial["config"][key]) for key in results["space"]]
         score = number(trial["metric"], ".4g")
         style = "bold" if _is_best(trial["name"], results) else None
         table.add_row(trial["name"], *values, trial["status"], str(trial["iterations"]), score, style=style)
     return table
+
+
+def _ranked(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trials, longer ones first, as scores of other iterations compare badly, then from best to worst."""
+
+    def rank(trial: Mapping[str, Any]) -> tuple[int, float, str]:
+        score = math.inf if trial["metric"] is None else trial["metric"] * (-1 if results["mode"] == "max" else 1)
+        return -trial["iterations"], score, trial["name"]
+
+    return sorted(results["trials"], key=rank)
 
 
 def _is_best(name: str, results: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import stats
 
 from sharegrpo_rl.reports.analysis import analyse
-from sharegrpo_rl.reports.comparison_page import stop_notes, write_report
+from sharegrpo_rl.reports.comparison_page import findings, stop_notes, verdict, write_report
 from sharegrpo_rl.reports.examples import disagreements, sample_answers
 from sharegrpo_rl.reports.methods import Method, make_labels, read_methods, write_methods
 from sharegrpo_rl.reports.options import Settings
@@ -183,3 +183,84 @@ def test_unequal_completions_are_said(maker):
     notes = stop_notes(analyse(read_methods(maker.folder / "runs"), Settings()))
     assert notes[0] == "GRPO stopped after 48 completions in 4 iterations."
     assert notes[-1] == "Completions are not equal: the largest mean is 2.00 times the smallest."
+
+
+def said(maker, **accuracies):
+    """The three sentences on methods with these accuracies of seeds 0, 1, ..."""
+    for name, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            maker.run(name, seed, accuracy)
+    return verdict(analyse(read_methods(maker.folder / "runs"), Settings()))
+
+
+def test_the_verdict_on_two_methods_says_how_far_it_holds(maker):
+    runs = two_methods(maker)
+    analysis = analyse(read_methods(runs), Settings())
+    first, budget, cost = verdict(analysis)
+    assert [first] == findings(analysis)
+    assert first.startswith(
+        "Share-GRPO is ahead of GRPO by 30.0 points in greedy accuracy after training (95 % interval +"
+    )
+    assert "paired t test over 3 seeds, p = 0.0" in first
+    assert budget == (
+        "Both methods ran with seeds 0, 1, 2, 48 completions and 4 iterations a run, and answered 40 test questions "
+        "with 20 images of DrawnShapes-v0."
+    )
+    (pair,) = analysis["comparisons"]
+    low, high = (-100 * pair["other_questions"][end] for end in ("high", "low"))
+    expected = f"with {low:.1f} to {high:.1f} points" if low > 0 else "the order could be the other way round"
+    assert cost.startswith("A run took 12 seconds of training; on other questions")
+    assert expected in cost
+    analysis["comparisons"][0]["other_questions"] |= {"low": -0.6, "high": 0.1}
+    assert "the order could be the other way round" in verdict(analysis)[2]
+
+
+def test_the_verdict_on_several_methods_names_whom_the_highest_is_ahead_of(maker):
+    first, budget, _ = said(
+        maker, GRPO=[0.5, 0.525, 0.475, 0.5], ShareGRPO=[0.8, 0.775, 0.85, 0.8], StepGRPO=[0.2, 0.25, 0.225, 0.175]
+    )
+    assert first.startswith(
+        "Share-GRPO, the highest of 3 methods, is ahead of the next, GRPO, by 30.6 points in greedy"
+    )
+    assert first.endswith("after correction), and ahead of StepGRPO too.")
+    assert budget.startswith("All 3 methods ran with seeds 0 to 3,")
+
+
+def test_the_verdict_says_where_nothing_is_shown(maker):
+    first, _, cost = said(
+        maker, GRPO=[0.6, 0.7, 0.8, 0.75], ShareGRPO=[0.75, 0.65, 0.85, 0.8], StepGRPO=[0.2, 0.225, 0.3, 0.275]
+    )
+    assert first.startswith(
+        "Share-GRPO, the highest of 3 methods, is shown to be ahead of StepGRPO but not of the next, GRPO: +5.0 points in"
+    )
+    half = stats.t.ppf(0.975, 3) * stats.sem([0.15, -0.05, 0.05, 0.05])
+    assert f"about {int(np.ceil(4 * (half / 0.05) ** 2))} seeds would show a difference of this size" in cost
+
+
+def test_the_verdict_does_without_a_pair_or_without_intervals(maker):
+    first, budget, cost = said(maker, GRPO=[0.5, 0.6, 0.7])
+    assert first == (
+        "GRPO reaches 60.0 (35.2 to 84.8) % in greedy accuracy after training; no other method is there to compare."
+    )
+    assert budget.startswith("The method ran with seeds 0, 1, 2,")
+    assert cost == "A run took 12 seconds of training."
+    first, budget, cost = said(maker, ShareGRPO=[0.75, 0.85], StepGRPO=[0.75, 0.65])
+    assert first.startswith("Share-GRPO is the highest of 3 methods; Share-GRPO and StepGRPO: 10.0 points apart")
+    assert budget.startswith("All 3 methods ran with 2 to 3 seeds,")
+    assert cost == "A run took 10 (Share-GRPO) to 12 seconds of training (GRPO); more seeds could give a verdict."
+
+
+def test_a_difference_that_only_the_correction_hides_is_named_as_such(maker):
+    runs = two_methods(maker)
+    analysis = analyse(read_methods(runs), Settings())
+    analysis["comparisons"][0]["p_corrected"] = 0.2
+    assert "without the correction for the number of pairs (1) it would count as shown" in verdict(analysis)[2]
+    analysis["comparisons"][0]["difference"] |= {"value": 0.001, "low": -0.3, "high": 0.302}
+    assert "so small a difference would take more than 100 seeds to show" in verdict(analysis)[2]
+
+
+def test_a_control_is_what_a_single_method_is_compared_with(maker):
+    runs = two_methods(maker)
+    first, second = read_methods(runs)
+    first.control_of = second.label
+    assert verdict(analyse([first, second], Settings()))[0].startswith("Share-GRPO is ahead of GRPO by 30.0 points")

@@ -67,7 +67,7 @@ def browse(page: Path, filters: str = "") -> str:
 
 def shown(dom: str) -> tuple[str, list[str]]:
     """The count line, and the class of every pair."""
-    (count,) = re.findall(r'<p class="note" id="count">(.*?)</p>', dom)
+    (count,) = re.findall(r'<p class="note" id="count"[^>]*>(.*?)</p>', dom)
     return unescape(count), re.findall(r'<div class="pair (\w+)">', dom)
 
 

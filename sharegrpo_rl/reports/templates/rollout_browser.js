@@ -2,13 +2,15 @@
 // The rollout browser. Filters stand in the page's address (#verdict=wrong&trained=shared), so that a view is a link.
 (() => {
   const PAGE = 12; // groups shown at a time
-  const groups = JSON.parse(document.getElementById("rollout-data").textContent).groups;
-  const images = JSON.parse(document.getElementById("rollout-images").textContent);
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  let { groups } = read("rollout-data");
+  let images = read("rollout-images");
   const form = document.getElementById("filters");
   const list = document.getElementById("groups");
   const count = document.getElementById("count");
   const more = document.getElementById("more");
   let limit = PAGE;
+  let drawn = new Map(); // what is shown, by what it shows
 
   const make = (tag, className, text, ...children) => {
     const element = document.createElement(tag);
@@ -73,13 +75,24 @@
     make("div", "slots", null, ...group.slots.map(drawSlot)),
     make("div", "answers", null, ...pairs.map(drawPair)));
 
+  // Elements that stay are not moved: their images are not loaded again, and the page does not jump.
+  const place = (elements) => {
+    for (const old of [...list.children]) if (!elements.includes(old)) old.remove();
+    elements.forEach((element, i) => {
+      if (list.children[i] !== element) list.insertBefore(element, list.children[i] ?? null);
+    });
+  };
+
   const wantedNow = () => Object.fromEntries([...form.elements].filter((field) => field.name).map((field) => [field.name, field.value]));
 
   const show = () => {
     const found = matching(wantedNow());
     const pairs = found.reduce((sum, { pairs: own }) => sum + own.length, 0);
     count.textContent = `${pairs} of ${groups.reduce((sum, group) => sum + pairsOf(group).length, 0)} pairs in ${found.length} of ${groups.length} groups`;
-    list.replaceChildren(...found.slice(0, limit).map(drawGroup));
+    const before = drawn;
+    drawn = new Map(found.slice(0, limit).map((each) => JSON.stringify([groups.length - groups.indexOf(each.group), each]))
+      .map((name, i) => [name, before.get(name) ?? drawGroup(found[i])]));
+    place([...drawn.values()]);
     more.hidden = found.length <= limit;
   };
 
@@ -96,6 +109,13 @@
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => { limit += PAGE; show(); });
+  form.addEventListener("rollouts", () => { // a page that is served live has got others
+    const known = groups.length;
+    ({ groups } = read("rollout-data"));
+    images = read("rollout-images");
+    limit += Math.max(0, groups.length - known); // those that were shown stay
+    show();
+  });
   window.addEventListener("hashchange", () => { readAddress(); show(); });
   readAddress();
   show();
