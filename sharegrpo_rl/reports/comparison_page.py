@@ -19,7 +19,7 @@ from sharegrpo_rl.reports.examples import (
 )
 from sharegrpo_rl.reports.methods import Method
 from sharegrpo_rl.reports.options import Settings
-from sharegrpo_rl.reports.pages import data_uri, render
+from sharegrpo_rl.reports.pages import Table, data_uri, render
 from sharegrpo_rl.reports.plots import draw_all
 from sharegrpo_rl.statistics.formatting import is_known, number, p_value, span
 
@@ -81,7 +81,7 @@ def write_report(methods: Sequence[Method], settings: Settings, out: Path, comma
     return report
 
 
-def _tables(analysis: Analysis) -> dict[str, tables.Table | None]:
+def _tables(analysis: Analysis) -> dict[str, Table | None]:
     return {
         "final": tables.final_table(analysis),
         "pairs": tables.pair_table(analysis),
