@@ -156,6 +156,13 @@ def describe_run(spec: RunSpec, seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def run_as_json(spec: RunSpec, seed: int) -> dict[str, Any]:
+    """What `describe_run` has, as plain data, without memory and time: `sharegrpo-rl plan --json` has those."""
+    tree = spec.as_tree()[spec.name]
+    counts = spec.options.work(spec.iterations).counts()
+    return {"name": spec.name, "seed": seed, **tree, "work": dict(counts)}
+
+
 def _plan(spec: RunSpec) -> list[str]:
     """Memory of each process where the model's sizes are known by its name: to count them takes torch."""
     from sharegrpo_rl.models.sizes import known_sizes  # late: only `--dry-run` needs these, and rich takes long to load

@@ -100,7 +100,7 @@ def train(
     check_data(spec.config["env_config"])
     loggers = RunLoggers(spec.loggers, partial(say, console))
     params = run_params(spec, options.seed, imports or {})
-    name = options.name or choose_name(options.storage_path, spec.name, params, options.resume)
+    name = run_name(spec, options, params)
     with RunFolder.claim(options.storage_path, name) as folder:
         state = decide(folder, params, options.resume)
         if state == "finished":
@@ -124,6 +124,11 @@ def train(
                     f"versions changed since this run began ({', '.join(changed)}): numbers may differ from here",
                 )
         return _Training(spec, options, folder, console, loggers, params).run(build)
+
+
+def run_name(spec: RunSpec, options: TrainOptions, params: Mapping[str, Any]) -> str:
+    """The name of the run's folder; `params` are those of `run_params`."""
+    return options.name or choose_name(options.storage_path, spec.name, params, options.resume)
 
 
 def train_iteration(algorithm: TrainableAlgorithm, iteration: int) -> dict[str, Any]:

@@ -130,6 +130,20 @@ def describe_search(spec: SearchSpec) -> str:
     return "\n".join(lines) + "\n"
 
 
+def search_as_json(spec: SearchSpec, seed: int) -> dict[str, Any]:
+    """What `describe_search` has, as plain data: the base run with the search spaces in place, and the number of trials."""
+    dependent = _dependent_keys(spec, [spec.trial(values) for values in single_values(spec.space)])
+    tree = _search_tree(spec, dependent)[spec.base.name]
+    return {
+        "name": spec.base.name,
+        "seed": seed,
+        **tree,
+        "trials": spec.trials,
+        "space": {key.key: {key.word: _typed(spec, key)} for key in spec.space},
+        "set_by_each_trial": dependent,
+    }
+
+
 def _dependent_keys(spec: SearchSpec, singles: Sequence[RunSpec]) -> list[str]:
     """Keys that the file leaves open and that differ between trials: a preset's, or planned steps."""
     in_file, base = set(spec.tree["config"]), spec.base.config
