@@ -54,6 +54,7 @@ def command(workplace: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_json_is_alone_on_standard_output(workplace: Path) -> None:
     done = command(
         workplace, "train", "run.yaml", "--set", "stop.training_iteration=1", "--storage-path", "j", "--json"
