@@ -303,9 +303,9 @@ def reason_to_stop(rows: Sequence[Row], stop: Mapping[str, Any]) -> str | None:
 
 def _ends(key: str, value: Any, rows: Sequence[Row]) -> bool:
     if key == "training_iteration":
-        return len(rows) >= value
+        return bool(len(rows) >= value)
     if key == "completions":
-        return sum(row.get("env_runners", {}).get("num_completions", 0) or 0 for row in rows) >= value
+        return bool(sum(row.get("env_runners", {}).get("num_completions", 0) or 0 for row in rows) >= value)
     if key == PLATEAU:
         return _is_flat([v for row in rows if (v := value_of(row, value["metric"])) is not None], value)
     measured = value_of(rows[-1], key)
@@ -321,7 +321,7 @@ def _is_flat(values: Sequence[float], plateau: Mapping[str, Any]) -> bool:
             best, since = sign * value, 0
         else:
             since += 1
-    return since >= plateau["patience"]
+    return bool(since >= plateau["patience"])
 
 
 class WandbOptions(Options):

@@ -72,7 +72,8 @@ def build_algorithm(spec: RunSpec, seed: int) -> TrainableAlgorithm:
 
     config = build_config(spec.run, spec.env, spec.config, seed)
     config.log_level = "ERROR"  # RLlib sets its logger to this
-    return config.build_algo()
+    algorithm: TrainableAlgorithm = config.build_algo()
+    return algorithm
 
 
 def check_run(spec: RunSpec, seed: int) -> dict[str, str]:
@@ -239,7 +240,9 @@ class _Training:
         warm_start_seconds = (warm_start or {}).get("seconds", 0.0)
         if self.build_seconds < warm_start_seconds:  # an earlier run made it: it came from the cache
             warm_start_seconds = 0.0
-        before = as_json({"evaluation": report, "warm_start": warm_start, "warm_start_seconds": warm_start_seconds})
+        before: dict[str, Any] = as_json(
+            {"evaluation": report, "warm_start": warm_start, "warm_start_seconds": warm_start_seconds}
+        )
         self.folder.write_json("before.json", before)
         return before
 

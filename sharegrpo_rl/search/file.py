@@ -49,7 +49,7 @@ class SearchSpec:
 
     @property
     def trials(self) -> int:
-        return self.grid_points * self.options["num_samples"]
+        return self.grid_points * int(self.options["num_samples"])
 
     def trial(self, values: Mapping[tuple[str, ...], Any]) -> RunSpec:
         """The run with these values at their paths, the others at their first; UserError names what does not fit."""
