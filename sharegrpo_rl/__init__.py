@@ -11,7 +11,7 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 from sharegrpo_rl.envs.registry import ENVIRONMENTS, register_in_gymnasium
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 for _spec in ENVIRONMENTS.values():
     register_in_gymnasium(_spec)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeAlias
 
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -54,14 +54,24 @@ COUNTED_ROWS = 2000  # first training rows that are checked for key steps
 logger = logging.getLogger(__name__)
 
 
+class MethodConfig(RunConfig):
+    """The base of every method's `Config`: RunConfig, whose `build_algo` gives a RunAlgorithm to type checkers too."""
+
+    @override(RunConfig)
+    def build_algo(self, *arguments: Any, **named: Any) -> RunAlgorithm:
+        """The algorithm of this config. Reads the data, prepares the model, starts what RLlib needs."""
+        algorithm: RunAlgorithm = super().build_algo(*arguments, **named)
+        return algorithm
+
+
 class RunAlgorithm(Algorithm):
     """An RLlib Algorithm over a question bank and one policy.
 
     `@register_algorithm(NAME)` gives each subclass its own `Config` over its `Options`.
     """
 
-    Options: ClassVar[type[RunOptions]] = RunOptions
-    Config: ClassVar[type[RunConfig]] = RunConfig
+    Options: TypeAlias = RunOptions
+    Config: TypeAlias = MethodConfig
     config: RunConfig
     metrics: MetricsLogger
     options: RunOptions
@@ -124,6 +134,17 @@ class RunAlgorithm(Algorithm):
             super()._setup_logdir()
         else:
             self._logdir = tempfile.mkdtemp(prefix="sharegrpo_rl-")
+
+    @override(Algorithm)
+    def train(self) -> dict[str, Any]:
+        """One iteration; returns the tree of metrics that `result.json` holds."""
+        result: dict[str, Any] = super().train()
+        return result
+
+    @override(Algorithm)
+    def stop(self) -> None:
+        """End env runners and learners."""
+        super().stop()
 
     @override(Algorithm)
     def cleanup(self) -> None:

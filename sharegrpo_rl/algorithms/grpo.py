@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 from sharegrpo_rl.algorithms.base import RunAlgorithm
 from sharegrpo_rl.algorithms.recovery import recovering
 from sharegrpo_rl.algorithms.registry import register_algorithm
-from sharegrpo_rl.config import GRPODOptions, GRPOOptions, RunOptions, StepGRPOOptions
+from sharegrpo_rl.config import GRPODOptions, GRPOOptions, StepGRPOOptions
 from sharegrpo_rl.config.registry import SELECTIONS
 from sharegrpo_rl.data.types import Group, PromptPack, SlotRequest
 from sharegrpo_rl.data.variants import derive_seed
@@ -55,7 +55,7 @@ class GRPO(RunAlgorithm):
     (12, 1)
     """
 
-    Options: ClassVar[type[RunOptions]] = GRPOOptions
+    Options: TypeAlias = GRPOOptions
     options: GRPOOptions
 
     @override(RunAlgorithm)
@@ -278,7 +278,7 @@ class GRPOD(GRPO):
     'v_shape'
     """
 
-    Options: ClassVar[type[RunOptions]] = GRPODOptions
+    Options: TypeAlias = GRPODOptions
 
 
 @register_algorithm("StepGRPO")
@@ -293,4 +293,4 @@ class StepGRPO(GRPO):
     'steps'
     """
 
-    Options: ClassVar[type[RunOptions]] = StepGRPOOptions
+    Options: TypeAlias = StepGRPOOptions

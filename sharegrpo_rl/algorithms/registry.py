@@ -32,8 +32,9 @@ def register_algorithm(name: str) -> Callable[[A], A]:
     def add(algorithm: A) -> A:
         if name in ALGORITHMS and not same_definition(ALGORITHMS[name], algorithm):
             raise UserError(f"run: algorithm {name!r} is registered already; choose another name")
-        algorithm.Options = _complete_options(algorithm)
-        algorithm.Config = _make_config(name, algorithm)
+        declared: Any = algorithm  # to a type checker the two are aliases, which a subclass may extend
+        declared.Options = _complete_options(algorithm)
+        declared.Config = _make_config(name, algorithm)
         if is_user_file(algorithm.__module__):  # Tune's trials and remote workers have not executed that file yet
             ray.cloudpickle.register_pickle_by_value(sys.modules[algorithm.__module__])
         ALGORITHMS[name] = algorithm

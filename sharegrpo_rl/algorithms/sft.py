@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar
+from typing import Any, TypeAlias
 
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.annotations import override
@@ -13,7 +13,7 @@ from sharegrpo_rl.algorithms.base import RunAlgorithm
 from sharegrpo_rl.algorithms.recovery import recovering
 from sharegrpo_rl.algorithms.registry import register_algorithm
 from sharegrpo_rl.algorithms.warm_start import check_targets, target_pack, target_text
-from sharegrpo_rl.config import RunOptions, SFTOptions
+from sharegrpo_rl.config import SFTOptions
 from sharegrpo_rl.data.types import PromptPack
 from sharegrpo_rl.envs.generated import GeneratedBank
 from sharegrpo_rl.rollouts.groups import plan_requests
@@ -35,7 +35,7 @@ class SFT(RunAlgorithm):
     'likelihood'
     """
 
-    Options: ClassVar[type[RunOptions]] = SFTOptions
+    Options: TypeAlias = SFTOptions
 
     @override(RunAlgorithm)
     def setup(self, config: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from ray.rllib.utils.annotations import override
 
 from sharegrpo_rl.algorithms.grpo import GRPO
 from sharegrpo_rl.algorithms.registry import register_algorithm
-from sharegrpo_rl.config import RunOptions, ShareGRPOOptions
+from sharegrpo_rl.config import ShareGRPOOptions
 from sharegrpo_rl.data.types import Group, PromptPack
 from sharegrpo_rl.ops.advantages import hierarchical_advantages
 
@@ -29,7 +29,7 @@ class ShareGRPO(GRPO):
     6
     """
 
-    Options: ClassVar[type[RunOptions]] = ShareGRPOOptions
+    Options: TypeAlias = ShareGRPOOptions
     options: ShareGRPOOptions
 
     @override(GRPO)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sharegrpo_rl.cli.model_options import options_of
 from sharegrpo_rl.config.option import check
 from sharegrpo_rl.expansion.options import ExpandOptions
+from sharegrpo_rl.files import as_json as to_json
 from sharegrpo_rl.reports.options import CompareOptions, ReproduceOptions
 from sharegrpo_rl.runs.evaluate_options import EvaluateOptions
 from sharegrpo_rl.runs.new_run import InitOptions
@@ -37,15 +41,48 @@ ImportOption = Annotated[
     typer.Option("--import", metavar="FILE.py", help="user code that registers methods, rewards, environments, ..."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+LongJsonOption = Annotated[
+    bool, typer.Option("--json", help="print one JSON object at the end; what is said before goes to standard error")
+]
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(to_json(value), allow_nan=False) + "\n")
+
+
+@contextmanager
+def _told_on_stderr(asked: bool) -> Iterator[None]:
+    """With `asked`, what this process, its libraries and its children print goes to standard error: the document that
+    follows is alone on standard output."""
+    if not asked:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _import(files: list[Path] | None, as_json: bool = False) -> dict[str, str]:
+    """Execute the user's files; returns their digests."""
+    from sharegrpo_rl.config.user_code import import_user_files
+
+    with _told_on_stderr(as_json):
+        return import_user_files(files or [])
 
 
 @options_of(InitOptions, name=typer.Argument(metavar="[NAME]"))
-def init(options: InitOptions) -> None:
+def init(options: InitOptions, as_json: JsonOption = False) -> None:
     """Write the folder of a new run: a run file with comments, a reward to start from, the next commands. Asks where no option
     is given."""
     from sharegrpo_rl.runs.new_run import write_run
 
-    if options == InitOptions(name=options.name) and sys.stdin.isatty():
+    if options == InitOptions(name=options.name) and sys.stdin.isatty() and not as_json:
         fields = InitOptions.model_fields
         asked = {
             name: typer.prompt(str(fields[name].description), default=fields[name].default)
@@ -53,6 +90,9 @@ def init(options: InitOptions) -> None:
         }
         options = check(InitOptions, {"name": options.name, **asked})
     written = write_run(options, Path())
+    if as_json:
+        _print_json({"folder": options.name, "written": [str(path) for path in written]})
+        return
     print(f"written: {', '.join(map(str, written))}")
     print(f"next: cd {options.name}, then the commands of its README.md")
 
@@ -66,23 +106,34 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show the resolved run; open neither data nor weights")
     ] = False,
+    as_json: LongJsonOption = False,
 ) -> None:
     """Train one run: checkpoints, curves, evaluation before and after, an exported model."""
-    from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.runs.examples import find_run_file
-    from sharegrpo_rl.runs.run_file import describe_run, load_run
+    from sharegrpo_rl.runs.run_file import describe_run, load_run, run_as_json
 
     path = find_run_file(file)
-    digests = import_user_files(imports or [])
+    digests = _import(imports, as_json)
     spec = load_run(path, sets or [])
+    if dry_run and as_json:
+        _print_json(run_as_json(spec, options.seed))
+        return
     if dry_run:
         sys.stdout.write(describe_run(spec, options.seed))
         return
     from rich.console import Console
 
+    from sharegrpo_rl.runs.folder import RunFolder, run_params
+    from sharegrpo_rl.runs.train import run_name
     from sharegrpo_rl.runs.train import train as run_training
 
-    raise typer.Exit(run_training(spec, options, Console(), digests))
+    options = options.model_copy(update={"name": run_name(spec, options, run_params(spec, options.seed, digests))})
+    with _told_on_stderr(as_json):
+        code = run_training(spec, options, Console(), digests)
+    if as_json:
+        folder = RunFolder(options.storage_path / str(options.name))
+        _print_json({"folder": str(folder.path), "summary": folder.read_json("summary.json")})
+    raise typer.Exit(code)
 
 
 @options_of(TrainOptions)
@@ -94,23 +145,34 @@ def tune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show the resolved search and its trials; open neither data nor weights")
     ] = False,
+    as_json: LongJsonOption = False,
 ) -> None:
     """Search over a run file's search space: many trials, a table, plots, and the best run file."""
-    from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.runs.examples import find_run_file
-    from sharegrpo_rl.search.file import describe_search, load_search
+    from sharegrpo_rl.search.file import describe_search, load_search, search_as_json
 
     path = find_run_file(file)
-    digests = import_user_files(imports or [])
+    digests = _import(imports, as_json)
     spec = load_search(path, sets or [])
+    if dry_run and as_json:
+        _print_json(search_as_json(spec, options.seed))
+        return
     if dry_run:
         sys.stdout.write(describe_search(spec))
         return
     from rich.console import Console
 
-    from sharegrpo_rl.search.run import run_search
+    from sharegrpo_rl.search.journal import RESULTS, SearchFolder, search_params
+    from sharegrpo_rl.search.run import run_search, search_name
 
-    raise typer.Exit(run_search(spec, options, Console(), digests))
+    params = search_params(spec, options.seed, digests)
+    options = options.model_copy(update={"name": search_name(spec, options, params)})
+    with _told_on_stderr(as_json):
+        code = run_search(spec, options, Console(), digests)
+    if as_json:
+        folder = SearchFolder(options.storage_path / str(options.name))
+        _print_json({"folder": str(folder.path), "search": folder.read_json(RESULTS)})
+    raise typer.Exit(code)
 
 
 def plan(
@@ -134,7 +196,6 @@ def plan(
     from rich.console import Console
 
     from sharegrpo_rl.config.run import TinyModelOptions
-    from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.models.sizes import tried_sizes
     from sharegrpo_rl.planning.describe import as_json as estimate_as_json
     from sharegrpo_rl.planning.describe import print_estimate
@@ -144,7 +205,7 @@ def plan(
     from sharegrpo_rl.runs.examples import find_run_file
     from sharegrpo_rl.runs.run_file import load_run
 
-    import_user_files(imports or [])
+    _import(imports, as_json)
     spec = load_run(find_run_file(file), sets or [])
     request = EstimateRequest(
         spec.config,
@@ -157,7 +218,7 @@ def plan(
     found = estimate_run(request)
     fixes = remedies(request, found)
     if as_json:
-        sys.stdout.write(json.dumps(estimate_as_json(request, found, fixes)) + "\n")
+        _print_json(estimate_as_json(request, found, fixes))
     else:
         print_estimate(Console(), f"{spec.name}, {spec.run}", request, found, fixes)
     raise typer.Exit(1 if found.fits is False else 0)
@@ -168,13 +229,17 @@ def plan(
     files=typer.Argument(metavar="[NAME=]FILE..."),
     sets=typer.Option("--set", metavar="[NAME:]KEY=VALUE"),
 )
-def compare(options: CompareOptions, imports: ImportOption = None) -> None:
+def compare(options: CompareOptions, as_json: LongJsonOption = False, imports: ImportOption = None) -> None:
     """Compare methods over seeds, at equal completions: run them or read finished runs, and write a report."""
     from rich.console import Console
 
-    from sharegrpo_rl.reports.compare import compare as run_comparison
+    from sharegrpo_rl.reports.compare import run_comparison
 
-    raise typer.Exit(run_comparison(options, Console(), imports or []))
+    with _told_on_stderr(as_json):
+        code, report = run_comparison(options, Console(), imports or [])
+    if as_json:
+        _print_json({"folder": str(options.out), "report": report})
+    raise typer.Exit(code)
 
 
 @options_of(
@@ -186,26 +251,33 @@ def compare(options: CompareOptions, imports: ImportOption = None) -> None:
     benchmarks=typer.Option("--benchmark", metavar="NAME=PATH"),
     base=typer.Option(metavar="FOLDER"),
 )
-def reproduce(options: ReproduceOptions) -> None:
+def reproduce(options: ReproduceOptions, as_json: LongJsonOption = False) -> None:
     """Run the rows of a paper's table that fit this machine, and compare our figures with the paper's."""
     from rich.console import Console
 
-    from sharegrpo_rl.reports.reproduce import reproduce as run_table
+    from sharegrpo_rl.reports.reproduce import run_reproduction
 
-    raise typer.Exit(run_table(options, Console()))
+    with _told_on_stderr(as_json):
+        code, shown = run_reproduction(options, Console())
+    if as_json:
+        _print_json(shown)
+    raise typer.Exit(code)
 
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="the folder of a run, finished or not")],
     out: Annotated[Path | None, typer.Option(help="the page to write; by default RUN/report.html")] = None,
+    as_json: JsonOption = False,
     imports: ImportOption = None,
 ) -> None:
     """Write one run as a page: figures, alarms, curves, and a browser of what the model said."""
-    from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.reports.run_report import report_run
 
-    import_user_files(imports or [])
+    _import(imports, as_json)
     page, alarms = report_run(run, out)
+    if as_json:
+        _print_json({"page": str(page), "alarms": [vars(alarm) for alarm in alarms]})
+        return
     for alarm in alarms:
         typer.echo(f"alarm: {alarm.name}: {alarm.seen}. {alarm.remedy}")
     typer.echo(f"wrote {page}")
@@ -248,11 +320,17 @@ def evaluate(
     from sharegrpo_rl.runs.process import quiet_libraries
 
     quiet_libraries()  # before what follows imports them: progress bars read the environment then
-    from sharegrpo_rl.config.user_code import import_user_files
-    from sharegrpo_rl.runs.evaluate_command import run_evaluate
+    from sharegrpo_rl.runs.evaluate_command import print_comparison, print_result, run_evaluate
 
-    import_user_files(imports or [])
-    run_evaluate(model, options, against=against, scores=read_scores or [], as_json=as_json)
+    _import(imports, as_json)
+    with _told_on_stderr(as_json):
+        result = run_evaluate(model, options, against=against, scores=read_scores or [])
+    if as_json:
+        _print_json(result)
+    elif against is not None:
+        print_comparison(result)
+    else:
+        print_result(result)
 
 
 def export(
@@ -275,12 +353,11 @@ def preview(
     imports: ImportOption = None,
 ) -> None:
     """Show seed questions as training sees them: variants, transformed images, prompts, token counts."""
-    from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.reports.preview import preview_run
     from sharegrpo_rl.runs.examples import find_run_file
     from sharegrpo_rl.runs.run_file import load_run
 
-    import_user_files(imports or [])
+    _import(imports)
     preview_run(load_run(find_run_file(file), sets or []), num, out, seed)
     typer.echo(f"wrote {out}")
 
@@ -323,18 +400,26 @@ def show_list(
         typer.Argument(help="algorithms, environments, examples, transforms, rewards, losses, selections, options"),
     ] = None,
     of: Annotated[str | None, typer.Argument(help="with `options`: the algorithm or environment")] = None,
+    as_json: JsonOption = False,
     imports: ImportOption = None,
 ) -> None:
     """List what run files can name: algorithms, environments, tuned examples, transforms, rewards, options."""
-    from sharegrpo_rl.cli.listing import print_listing
-    from sharegrpo_rl.config.user_code import import_user_files
+    from sharegrpo_rl.cli.listing import listing, print_listing
 
-    import_user_files(imports or [])
-    print_listing(what, of)
+    _import(imports, as_json)
+    if as_json:
+        _print_json(listing(what, of))
+    else:
+        print_listing(what, of)
 
 
-def doctor() -> None:
+def doctor(as_json: JsonOption = False) -> None:
     """Show versions, devices, memory, and what is missing."""
-    from sharegrpo_rl.cli.doctor import print_diagnosis
+    from sharegrpo_rl.cli.doctor import diagnosis, print_diagnosis
 
-    raise typer.Exit(print_diagnosis())
+    found = diagnosis()
+    if as_json:
+        _print_json(found)
+    else:
+        print_diagnosis(found)
+    raise typer.Exit(0 if found["ready"] else 1)

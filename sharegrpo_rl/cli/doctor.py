@@ -7,7 +7,9 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -32,26 +34,28 @@ REQUIRED = (
 OPTIONAL = {"easy-vqa": "data for easy_vqa-tiny: pip install sharegrpo-rl[easy-vqa]"}
 
 
-def print_diagnosis() -> int:
-    """Print versions, devices, memory and problems; 0 where training can start, else 1."""
+def diagnosis() -> dict[str, Any]:
+    """`ready` (can training start?), `packages` (versions; null: missing), `machine` (as text, by label), `problems`."""
+    packages = {name: package_version(name) for name in ("sharegrpo-rl", *REQUIRED, *OPTIONAL)}
+    missing = [name for name, version in packages.items() if version is None and name not in OPTIONAL]
+    problems = [f"{name} is not installed: pip install sharegrpo-rl" for name in missing] + _platform_problems()
+    machine = dict((*_machine(), *_devices(), *_folders()))
+    return {"ready": not missing, "packages": packages, "machine": machine, "problems": problems}
+
+
+def print_diagnosis(found: Mapping[str, Any]) -> None:
+    """What `diagnosis` has, as a table and a list."""
     console = Console()
     table = Table(show_header=False, box=None, padding=(0, 2))
-    missing = []
-    for name in ("sharegrpo-rl", *REQUIRED):
-        version = package_version(name)
-        table.add_row(name, version or "missing")
-        if version is None:
-            missing.append(name)
-    for name, purpose in OPTIONAL.items():
-        table.add_row(name, package_version(name) or f"not installed ({purpose})")
-    for label, text in (*_machine(), *_devices(), *_folders()):
+    for name, version in found["packages"].items():
+        absent = f"not installed ({OPTIONAL[name]})" if name in OPTIONAL else "missing"
+        table.add_row(name, version or absent)
+    for label, text in found["machine"].items():
         table.add_row(label, text)
     console.print(table)
-    problems = [f"{name} is not installed: pip install sharegrpo-rl" for name in missing] + _platform_problems()
-    for problem in problems:
+    for problem in found["problems"]:
         console.print(f"- {problem}", markup=False, soft_wrap=True)
-    console.print("ready to train" if not missing else "not ready", markup=False)
-    return 1 if missing else 0
+    console.print("ready to train" if found["ready"] else "not ready", markup=False)
 
 
 def _machine() -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -19,20 +19,32 @@ from sharegrpo_rl.errors import UserError
 TOPICS = ("algorithms", "environments", "examples", "transforms", "rewards", "losses", "selections")
 
 
-def print_listing(what: str | None, of: str | None) -> None:
-    """Print one topic, or all of them; UserError for a topic that does not exist."""
-    console = Console()
+def listing(what: str | None, of: str | None) -> dict[str, dict[str, Any]]:
+    """Of one topic, or all of them: name -> a line about it; of `options`: option -> type, default, meaning. UserError for
+    a topic that does not exist."""
     if what == "options":
-        console.print(options_table(of))
-        return
+        return {of or "": option_entries(of)}
     if what is not None and what not in TOPICS:
         raise UserError(f"list {what}: no such topic{suggestion(what, TOPICS)} (topics: {', '.join(TOPICS)}, options)")
-    for topic in [what] if what else TOPICS:
-        table = Table(title=topic, title_justify="left", show_header=False, box=None, padding=(0, 2))
-        for name, doc in _entries(topic):
-            table.add_row(name, doc)
-        console.print(table)
-        console.print()
+    return {topic: dict(_entries(topic)) for topic in ([what] if what else TOPICS)}
+
+
+def print_listing(what: str | None, of: str | None) -> None:
+    """Print what `listing` has, as tables."""
+    console = Console()
+    for name, entries in listing(what, of).items():
+        if what == "options":
+            console.print(options_table(name, entries))
+        else:
+            console.print(_topic_table(name, entries))
+            console.print()
+
+
+def _topic_table(topic: str, entries: Mapping[str, str]) -> Table:
+    table = Table(title=topic, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    for name, doc in entries.items():
+        table.add_row(name, doc)
+    return table
 
 
 def _entries(topic: str) -> Iterable[tuple[str, str]]:
@@ -59,8 +71,8 @@ def _entries(topic: str) -> Iterable[tuple[str, str]]:
         yield from registries[topic].describe()
 
 
-def options_table(name: str | None) -> Table:
-    """Every option of an algorithm, an environment or a nested table: default, meaning, unit, bounds, source."""
+def option_entries(name: str | None) -> dict[str, dict[str, Any]]:
+    """Every option of an algorithm, an environment or a nested table: type, default, meaning with unit, bounds, source."""
     from sharegrpo_rl.config.presets import ALGORITHM_OPTIONS
     from sharegrpo_rl.envs.registry import ENVIRONMENTS
 
@@ -69,19 +81,26 @@ def options_table(name: str | None) -> Table:
         what = f"no options of {name!r}{suggestion(name, known)}" if name else "say of what"
         raise UserError(f"list options: {what} (known: {', '.join(known)})")
     options = ALGORITHM_OPTIONS.get(name) or TABLES.get(name) or ENVIRONMENTS[name].options
+    return {
+        key: {"type": type_words(field.annotation), "default": _default(field), "meaning": meaning(field)}
+        for key, field in options.fields().items()
+    }
+
+
+def options_table(name: str, entries: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What `option_entries` has, as a table."""
     table = Table(title=f"options of {name}", title_justify="left")
     for heading in ("option", "type", "default", "meaning"):
         table.add_column(heading, overflow="fold")
-    for key, field in options.fields().items():
-        table.add_row(key, type_words(field.annotation), _default(field), meaning(field))
+    for key, entry in entries.items():
+        default = "null" if entry["default"] is None else str(entry["default"])
+        table.add_row(key, entry["type"], default, entry["meaning"])
     return table
 
 
-def _default(field: FieldInfo) -> str:
+def _default(field: FieldInfo) -> Any:
     value = field.get_default(call_default_factory=True)
-    if isinstance(value, Options):
-        return "{}"
-    return "null" if value is None else str(value)
+    return {} if isinstance(value, Options) else value
 
 
 def _first_line(thing: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sharegrpo_rl.errors import closest
 
-# Our names before this version.
+# Our names before 0.2.0; docs/upgrading.md has them too.
 OLD_NAMES: dict[str, str] = {
     "num_samples": "num_generations",
     "token_budget": "max_tokens_per_microbatch",
@@ -159,7 +159,7 @@ _AGGREGATIONS = {
     "token-mean": "token_mean", "seq-mean-token-mean": "sequence_mean",  # verl
     "seq-mean-token-sum": "question_mean", "seq-mean-token-sum-norm": "max_length",
     "token": "token_mean", "seq": "sequence_mean",  # EasyR1
-    "sequence_sum": "question_mean", "constant": "max_length",  # ours, before this version
+    "sequence_sum": "question_mean", "constant": "max_length",  # ours, before 0.2.0
 }  # fmt: skip
 _ESTIMATORS = {"kl": "k1", "mse": "k2", "low_var_kl": "k3"}
 _CHECKPOINTING = {"true": "full", "false": "none", "nothing": "full", "products": "selective"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from sharegrpo_rl.data.types import Group
 from sharegrpo_rl.errors import UserError, did_you_mean
@@ -17,6 +17,11 @@ RewardFunction = Callable[..., Sequence[float | None]]
 """TRL's signature: `fn(completions=[text, ...], **columns) -> [value or None, ...]`; each column is a list as long as
 `completions`, only `answer_format` is one text. None says that a completion cannot be scored."""
 F = TypeVar("F", bound=Callable[..., Any])
+# A decorator gives back what it was given, with all its types.
+Loss = TypeVar("Loss", bound=LossFunction)
+Selection = TypeVar("Selection", bound=SelectionFunction)
+Reward = TypeVar("Reward", bound=RewardFunction)
+Callbacks = TypeVar("Callbacks", bound=type)
 
 
 class Registry(Generic[F]):
@@ -134,21 +139,37 @@ REWARDS: Registry[RewardFunction] = Registry(
 CALLBACKS: Registry[type] = Registry("callbacks", "CALLBACKS", "user_callbacks", {})
 
 
+@overload
+def register_loss(name: str, function: Loss) -> Loss: ...
+@overload
+def register_loss(name: str) -> Callable[[Loss], Loss]: ...
 def register_loss(name: str, function: LossFunction | None = None) -> Any:
     """Make a loss known as `loss: NAME`: `f(batch: LossInputs, options) -> (loss [B, T], statistics)`."""
     return LOSSES.register(name, function)
 
 
+@overload
+def register_selection(name: str, function: Selection) -> Selection: ...
+@overload
+def register_selection(name: str) -> Callable[[Selection], Selection]: ...
 def register_selection(name: str, function: SelectionFunction | None = None) -> Any:
     """Make a selection known as `selection: NAME`: `f(groups, options) -> groups`, those worth training on, in order."""
     return SELECTIONS.register(name, function)
 
 
+@overload
+def register_reward(name: str, function: Reward) -> Reward: ...
+@overload
+def register_reward(name: str) -> Callable[[Reward], Reward]: ...
 def register_reward(name: str, function: RewardFunction | None = None) -> Any:
     """Make a reward known as `rewards: {NAME: weight}`: `f(completions=[...], **columns) -> [value or None, ...]`."""
     return REWARDS.register(name, function)
 
 
+@overload
+def register_callbacks(name: str, callbacks: Callbacks) -> Callbacks: ...
+@overload
+def register_callbacks(name: str) -> Callable[[Callbacks], Callbacks]: ...
 def register_callbacks(name: str, callbacks: type | None = None) -> Any:
     """Make a subclass of RLlib's RLlibCallback known as `user_callbacks: [NAME]`."""
     return CALLBACKS.register(name, callbacks)

@@ -211,7 +211,7 @@ def parse_setting(text: str) -> Setting:
 
 def apply_settings(tree: Mapping[str, Any], settings: Iterable[Setting]) -> dict[str, Any]:
     """A copy of the run's tree with every setting applied; later ones win."""
-    result = copy_tree(tree)
+    result: dict[str, Any] = copy_tree(tree)
     for setting in settings:
         table = result
         for depth, part in enumerate(setting.path[:-1], start=1):

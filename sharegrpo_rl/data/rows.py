@@ -142,8 +142,8 @@ def _content(value: Any, where: str) -> str:
 def _part_text(part: Any, where: str) -> str:
     if isinstance(part, Mapping) and part.get("type") == "image":
         return IMAGE_MARK
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        return part["text"]
+    if isinstance(part, Mapping) and isinstance(text := part.get("text"), str):
+        return text
     raise UserError(f"{where} has a message part that is neither text nor image: {str(part)[:40]!r}")
 
 

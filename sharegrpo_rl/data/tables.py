@@ -362,7 +362,8 @@ class ParquetTable(_FileTable):
         if self._batch_number != number:
             self._batch = self._opened().get_batch(number)
             self._batch_number = number
-        return self._batch.slice(row, 1).to_pylist()[0]
+        values: dict[str, Any] = self._batch.slice(row, 1).to_pylist()[0]
+        return values
 
     def _opened(self) -> Any:
         if self._reader is None:
@@ -426,7 +427,8 @@ class HubTable:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._dataset[index]
+        values: dict[str, Any] = self._dataset[index]
+        return values
 
     def arrow_tables(self, rows: int) -> Iterator[pa.Table]:
         """All rows in order as Arrow tables of at most `rows` rows, image files read into them."""

@@ -268,7 +268,7 @@ def _root_or_power(base: complex, exponent: complex) -> complex:
     if base.imag == 0 == exponent.imag and base.real < 0 and exponent.real != int(exponent.real):
         inverse = 1 / exponent.real
         if abs(inverse - round(inverse)) < 1e-12 and round(inverse) % 2:
-            return -((-base.real) ** exponent.real)
+            return -complex((-base.real) ** exponent.real)
     if exponent.imag == 0 and exponent.real == int(exponent.real):
         return complex(base ** int(exponent.real))
     return complex(base**exponent)

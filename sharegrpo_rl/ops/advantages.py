@@ -109,4 +109,5 @@ def replay_probabilities(advantages: Array, alpha: float) -> Array:
     weights = np.where(size > 0, size**alpha, 0.0)
     if weights.sum() == 0:
         raise ValueError("no completion has an advantage, so none can be replayed")
-    return weights / weights.sum()
+    probabilities: Array = weights / weights.sum()
+    return probabilities

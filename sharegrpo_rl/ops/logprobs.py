@@ -55,7 +55,8 @@ def head_logprobs(
     hidden: [N, D]; weight: [V, D]; token_ids: [N]; banned: ids with probability 0; rows: of one chunk. float32 or wider.
     """
     rows = rows or chunk_rows(len(hidden), len(weight), hidden.device.type)
-    return _HeadLogprobs.apply(hidden, weight, token_ids, temperature, banned, rows)
+    result: tuple[Tensor, Tensor] = _HeadLogprobs.apply(hidden, weight, token_ids, temperature, banned, rows)
+    return result
 
 
 def _chunks(count: int, rows: int) -> Iterator[slice]:

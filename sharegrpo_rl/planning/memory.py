@@ -113,8 +113,8 @@ class Activations:
 def uses_reference(config: Mapping[str, Any]) -> bool:
     """Does a KL to the frozen model take part?"""
     if config.get("kl_schedule", "constant") != "constant":
-        return max(config["kl_min"], config["kl_max"]) > 0
-    return config.get("kl_coeff", 0.0) > 0
+        return bool(max(config["kl_min"], config["kl_max"]) > 0)
+    return bool(config.get("kl_coeff", 0.0) > 0)
 
 
 def learner_parts(sizes: ModelSizes, train: Training, peak: Activations, device: str) -> list[Part]:

@@ -74,7 +74,9 @@ def _rendering(config: Mapping[str, Any], sizes: ModelSizes, work: Workload) -> 
     """The image processor over an iteration's distinct pictures, which each runner does before its engine begins."""
     if sizes.vision is None or not work.samples:
         return 0.0
-    return RENDER * work.patches * sizes.vision.patch**2 * _distinct_images(work) / max(1, config["num_env_runners"])
+    return (
+        RENDER * work.patches * sizes.vision.patch**2 * _distinct_images(work) / max(1, int(config["num_env_runners"]))
+    )
 
 
 def _sent_bytes(config: Mapping[str, Any], sizes: ModelSizes, train: Training) -> float:
@@ -150,8 +152,8 @@ def _generating(
     config: Mapping[str, Any], sizes: ModelSizes, work: Workload, flops: float, gpu: GPU, kv_cache: int | None
 ) -> float:
     assert gpu.bandwidth is not None
-    engines, engine, itemsize = max(1, config["num_env_runners"]), config["engine"], ITEMSIZE[config["dtype"]]
-    ways = config["vllm"]["tensor_parallel_size"] if engine == "vllm" else 1
+    engines, engine, itemsize = max(1, int(config["num_env_runners"])), config["engine"], ITEMSIZE[config["dtype"]]
+    ways = int(config["vllm"]["tensor_parallel_size"]) if engine == "vllm" else 1
     weights = sizes.parameters["language model"]
     sequence = (work.prompt + work.completion / 2) * kv_bytes(sizes, itemsize, ways)  # bytes while it is decoded
     fitting = int(kv_cache / sequence) if kv_cache else MAX_SEQUENCES

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -34,6 +35,13 @@ def compare(options: CompareOptions, console: Console, import_files: Sequence[Pa
 
     import_files: user code, for this process and for the runs.
     """
+    return run_comparison(options, console, import_files)[0]
+
+
+def run_comparison(
+    options: CompareOptions, console: Console, import_files: Sequence[Path]
+) -> tuple[int, dict[str, Any] | None]:
+    """The exit code, and the content of report.json; None where nothing was finished."""
     import_files = [path.absolute() for path in import_files]
     imports = import_user_files(import_files)
     check_metric(options.metric)
@@ -53,14 +61,14 @@ def compare(options: CompareOptions, console: Console, import_files: Sequence[Pa
     methods = [_read_planned(m, seeds, options.out, outcome) for m in planned] + finished
     if outcome.code is not None and not any(m.finished for m in methods):
         say(console, "stopped before a run was finished; the same command resumes")
-        return outcome.code
+        return outcome.code, None
     report = write_report(methods, options, options.out, _command(options))
     for line in report["findings"]:
         say(console, line)
     if report["partial"]:
         say(console, f"PARTIAL: {'; '.join(report['partial_notes'])}. The same command runs what is missing.")
     say(console, f"wrote {options.out / 'report.html'}, report.md, report.json and pictures")
-    return outcome.code or (1 if outcome.failures else 0)
+    return outcome.code or (1 if outcome.failures else 0), report
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from sharegrpo_rl.reports.examples import (
 )
 from sharegrpo_rl.reports.methods import Method
 from sharegrpo_rl.reports.options import Settings
-from sharegrpo_rl.reports.pages import data_uri, render
+from sharegrpo_rl.reports.pages import Table, data_uri, render
 from sharegrpo_rl.reports.plots import draw_all
 from sharegrpo_rl.statistics.formatting import interval, is_known, number, p_value, seed_list, span
 
@@ -92,7 +92,7 @@ def make_report(
     return report, content
 
 
-def _tables(analysis: Analysis) -> dict[str, tables.Table | None]:
+def _tables(analysis: Analysis) -> dict[str, Table | None]:
     return {
         "final": tables.final_table(analysis),
         "pairs": tables.pair_table(analysis),

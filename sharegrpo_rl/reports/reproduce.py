@@ -153,23 +153,45 @@ def reproduce(
     memory: bytes that a process may take, gpus: how many there are; this machine's by default. program: what runs `train`
     and `evaluate`.
     """
+    return run_reproduction(options, console, tables_folder, memory, gpus, program)[0]
+
+
+def run_reproduction(
+    options: ReproduceOptions,
+    console: Console,
+    tables_folder: Path = TABLES,
+    memory: float | None = None,
+    gpus: int | None = None,
+    program: Sequence[str] = PROGRAM,
+) -> tuple[int, dict[str, Any]]:
+    """The exit code, and what was shown as plain data: all tables, or one table's rows, our figures and what failed."""
     tables = read_tables(tables_folder)
     if options.table is None:
         say(console, index_text(tables))
-        return 0
+        return 0, {"tables": {name: _index_entry(table) for name, table in tables.items()}}
     table = find_table(options.table, tables)
     here = (machine_memory() if memory is None else memory, machine_gpus() if gpus is None else gpus)
     planned = plan_rows(table, options, *here)
     work = _Reproduction(table, options, planned, [_benchmark(t, options) for t in options.benchmarks], program)
     say(console, plan_text(table, planned, options.tiny))
+    shown = {
+        "table": table.name,
+        "paper": table.paper,
+        "title": table.title,
+        "tiny": options.tiny,
+        "rows": [_plan_entry(table, p, options.tiny) for p in planned],
+        "results": work.results(),
+        "failures": {},
+    }
     if options.list_only:
-        return 0
+        return 0, shown
     if not any(p.runs for p in planned) and not (options.base and work.benchmarks):
         twins = any(row.tiny for row in table.rows) and not options.tiny
         hint = f"; `sharegrpo-rl reproduce {table.name} --tiny` trains tiny twins of them" if twins else ""
         say(console, f"No row was run: none fits this machine{hint}.")
-        return 0
-    return work.run(console)
+        return 0, shown
+    code, failures = work.run(console)
+    return code, {**shown, "results": work.results(), "failures": failures}
 
 
 def _benchmark(text: str, options: ReproduceOptions) -> tuple[str, str]:
@@ -232,7 +254,8 @@ class _Reproduction:
     benchmarks: Sequence[tuple[str, str]]  # name, path
     program: Sequence[str]
 
-    def run(self, console: Console) -> int:
+    def run(self, console: Console) -> tuple[int, dict[str, str]]:
+        """The exit code, and why what failed did; writes the table."""
         options = self.options
         with storage_errors(options.out):
             (options.out / RUNS).mkdir(parents=True, exist_ok=True)
@@ -248,7 +271,7 @@ class _Reproduction:
             write_atomically(target.with_suffix(".md"), text)
             write_atomically(target.with_suffix(".json"), json.dumps(results, indent=2) + "\n")
         say(console, f"{text}\nwrote {target.with_suffix('.md')} and .json")
-        return code or (1 if failures else 0)
+        return code or (1 if failures else 0), failures
 
     def run_folder(self, planned: PlannedRow, seed: int) -> RunFolder:
         """The folder of a row's run with a seed; tiny twins next to the full rows."""
@@ -316,10 +339,25 @@ class _Reproduction:
 def index_text(tables: Mapping[str, PaperTable]) -> str:
     """All tables, a line each."""
     rows = [["table", "paper", "what it shows", "rows", "trained", "tiny twins"]]
-    for name, table in tables.items():
-        full, tiny = sum(r.full is not None for r in table.rows), sum(r.tiny is not None for r in table.rows)
-        rows.append([name, table.paper, table.title, str(len(table.rows)), str(full), str(tiny)])
+    rows += [[name, *(str(value) for value in _index_entry(table).values())] for name, table in tables.items()]
     return _aligned(rows)
+
+
+def _index_entry(table: PaperTable) -> dict[str, Any]:
+    full, tiny = sum(r.full is not None for r in table.rows), sum(r.tiny is not None for r in table.rows)
+    return {"paper": table.paper, "title": table.title, "rows": len(table.rows), "trained": full, "tiny": tiny}
+
+
+def _plan_entry(table: PaperTable, planned: PlannedRow, tiny: bool) -> dict[str, Any]:
+    return {
+        "row": planned.number,
+        "name": planned.row.name,
+        "paper": dict(zip(table.figures, planned.row.paper, strict=True)),
+        "file": planned.recipe.file if planned.recipe else None,
+        "sets": list(planned.recipe.sets) if planned.recipe else [],
+        "runs": planned.runs,
+        "here": _plan_of(planned, tiny),
+    }
 
 
 def plan_text(table: PaperTable, planned: Sequence[PlannedRow], tiny: bool) -> str:

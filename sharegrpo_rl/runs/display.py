@@ -133,7 +133,8 @@ def _before_and_after(
     """Before, after and blind for each kind (`by_kind`) or task (`by_task`)."""
 
     def accuracy(report: Mapping[str, Any], name: str) -> float | None:
-        return report.get(part, {}).get(name, {}).get("accuracy")
+        found: float | None = report.get(part, {}).get(name, {}).get("accuracy")
+        return found
 
     return {
         name: {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from sharegrpo_rl.evaluation.folder import (
     read_scores,
 )
 from sharegrpo_rl.evaluation.paired import compare_paired
-from sharegrpo_rl.files import as_json as to_json
 from sharegrpo_rl.files import storage_errors, write_json
 from sharegrpo_rl.runs.evaluate import FIGURES, Evaluated, evaluate_model
 from sharegrpo_rl.runs.evaluate_options import EvaluateOptions, check_options
@@ -37,23 +34,17 @@ OF_THE_MODEL = ("model", "batch", "env", "env_config", "limit", "split")  # the 
 
 
 def run_evaluate(
-    model: Path, options: EvaluateOptions, *, against: Path | None, scores: Sequence[Path], as_json: bool
-) -> None:
-    """Evaluate a model; or compare two; or show a finished evaluation, with other tools' scores read into it."""
+    model: Path, options: EvaluateOptions, *, against: Path | None = None, scores: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """The result of a model's evaluation; of the comparison of two; or of a finished one, with other tools' scores read
+    into it."""
     if against is not None:
         if scores:
             raise UserError("--read-scores: belongs to one evaluation; leave out --against")
-        result = compare_models(model, against, options)
-    elif is_evaluation(model) or scores:
-        result = finished_result(model, scores)
-    else:
-        result = evaluate_model(model, options).result
-    if as_json:
-        sys.stdout.write(json.dumps(to_json(result), allow_nan=False) + "\n")
-    elif against is not None:
-        print_comparison(result)
-    else:
-        print_result(result)
+        return compare_models(model, against, options)
+    if is_evaluation(model) or scores:
+        return finished_result(model, scores)
+    return evaluate_model(model, options).result
 
 
 def finished_result(folder: Path, scores: Sequence[Path] = ()) -> dict[str, Any]:

@@ -227,18 +227,20 @@ class RunFolder:
 
 def run_params(spec: RunSpec, seed: int, imports: Mapping[str, str]) -> dict[str, Any]:
     """The content of params.json: the whole resolved run, its seed, digests of user code, versions."""
-    params = {
-        "name": spec.name,
-        "run": spec.run,
-        "env": spec.env,
-        "seed": seed,
-        "stop": spec.stop,
-        "config": spec.config,
-        "imports": dict(imports),
-        "loggers": spec.loggers,
-        "versions": versions(),
-    }
-    return as_json(params)
+    params: dict[str, Any] = as_json(
+        {
+            "name": spec.name,
+            "run": spec.run,
+            "env": spec.env,
+            "seed": seed,
+            "stop": spec.stop,
+            "config": spec.config,
+            "imports": dict(imports),
+            "loggers": spec.loggers,
+            "versions": versions(),
+        }
+    )
+    return params
 
 
 def versions() -> dict[str, str | None]:

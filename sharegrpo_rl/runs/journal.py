@@ -85,7 +85,7 @@ class RolloutLog:
             self._file.cut_back(sum(row["training_iteration"] <= iteration for row in self.read()))
 
 
-def _checked_rollouts(row: Any) -> dict[str, Any]:
+def _checked_rollouts(row: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(row["training_iteration"], int) or not isinstance(row["groups"], list):
         raise ValueError("training_iteration and groups are missing")
     return row

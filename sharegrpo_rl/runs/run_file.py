@@ -156,6 +156,13 @@ def describe_run(spec: RunSpec, seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def run_as_json(spec: RunSpec, seed: int) -> dict[str, Any]:
+    """What `describe_run` has, as plain data, without memory and time: `sharegrpo-rl plan --json` has those."""
+    tree = spec.as_tree()[spec.name]
+    counts = spec.options.work(spec.iterations).counts()
+    return {"name": spec.name, "seed": seed, **tree, "work": dict(counts)}
+
+
 def _plan(spec: RunSpec) -> list[str]:
     """Memory of each process where the model's sizes are known by its name: to count them takes torch."""
     from sharegrpo_rl.models.sizes import known_sizes  # late: only `--dry-run` needs these, and rich takes long to load
@@ -296,9 +303,9 @@ def reason_to_stop(rows: Sequence[Row], stop: Mapping[str, Any]) -> str | None:
 
 def _ends(key: str, value: Any, rows: Sequence[Row]) -> bool:
     if key == "training_iteration":
-        return len(rows) >= value
+        return bool(len(rows) >= value)
     if key == "completions":
-        return sum(row.get("env_runners", {}).get("num_completions", 0) or 0 for row in rows) >= value
+        return bool(sum(row.get("env_runners", {}).get("num_completions", 0) or 0 for row in rows) >= value)
     if key == PLATEAU:
         return _is_flat([v for row in rows if (v := value_of(row, value["metric"])) is not None], value)
     measured = value_of(rows[-1], key)
@@ -314,7 +321,7 @@ def _is_flat(values: Sequence[float], plateau: Mapping[str, Any]) -> bool:
             best, since = sign * value, 0
         else:
             since += 1
-    return since >= plateau["patience"]
+    return bool(since >= plateau["patience"])
 
 
 class WandbOptions(Options):

@@ -72,7 +72,8 @@ def build_algorithm(spec: RunSpec, seed: int) -> TrainableAlgorithm:
 
     config = build_config(spec.run, spec.env, spec.config, seed)
     config.log_level = "ERROR"  # RLlib sets its logger to this
-    return config.build_algo()
+    algorithm: TrainableAlgorithm = config.build_algo()
+    return algorithm
 
 
 def check_run(spec: RunSpec, seed: int) -> dict[str, str]:
@@ -100,7 +101,7 @@ def train(
     check_data(spec.config["env_config"])
     loggers = RunLoggers(spec.loggers, partial(say, console))
     params = run_params(spec, options.seed, imports or {})
-    name = options.name or choose_name(options.storage_path, spec.name, params, options.resume)
+    name = run_name(spec, options, params)
     with RunFolder.claim(options.storage_path, name) as folder:
         state = decide(folder, params, options.resume)
         if state == "finished":
@@ -124,6 +125,11 @@ def train(
                     f"versions changed since this run began ({', '.join(changed)}): numbers may differ from here",
                 )
         return _Training(spec, options, folder, console, loggers, params).run(build)
+
+
+def run_name(spec: RunSpec, options: TrainOptions, params: Mapping[str, Any]) -> str:
+    """The name of the run's folder; `params` are those of `run_params`."""
+    return options.name or choose_name(options.storage_path, spec.name, params, options.resume)
 
 
 def train_iteration(algorithm: TrainableAlgorithm, iteration: int) -> dict[str, Any]:
@@ -234,7 +240,9 @@ class _Training:
         warm_start_seconds = (warm_start or {}).get("seconds", 0.0)
         if self.build_seconds < warm_start_seconds:  # an earlier run made it: it came from the cache
             warm_start_seconds = 0.0
-        before = as_json({"evaluation": report, "warm_start": warm_start, "warm_start_seconds": warm_start_seconds})
+        before: dict[str, Any] = as_json(
+            {"evaluation": report, "warm_start": warm_start, "warm_start_seconds": warm_start_seconds}
+        )
         self.folder.write_json("before.json", before)
         return before
 

@@ -49,7 +49,7 @@ class SearchSpec:
 
     @property
     def trials(self) -> int:
-        return self.grid_points * self.options["num_samples"]
+        return self.grid_points * int(self.options["num_samples"])
 
     def trial(self, values: Mapping[tuple[str, ...], Any]) -> RunSpec:
         """The run with these values at their paths, the others at their first; UserError names what does not fit."""
@@ -133,6 +133,20 @@ def describe_search(spec: SearchSpec) -> str:
     checked = "each value by itself" if combined > MAX_COMBINATIONS else "each value, and all together"
     lines += [f"# {checked}: checked against the options", "", *_work(spec)]
     return "\n".join(lines) + "\n"
+
+
+def search_as_json(spec: SearchSpec, seed: int) -> dict[str, Any]:
+    """What `describe_search` has, as plain data: the base run with the search spaces in place, and the number of trials."""
+    dependent = _dependent_keys(spec, [spec.trial(values) for values in single_values(spec.space)])
+    tree = _search_tree(spec, dependent)[spec.base.name]
+    return {
+        "name": spec.base.name,
+        "seed": seed,
+        **tree,
+        "trials": spec.trials,
+        "space": {key.key: {key.word: _typed(spec, key)} for key in spec.space},
+        "set_by_each_trial": dependent,
+    }
 
 
 def _dependent_keys(spec: SearchSpec, singles: Sequence[RunSpec]) -> list[str]:

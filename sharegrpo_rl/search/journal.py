@@ -149,17 +149,19 @@ class SearchFolder(RunFolder):
 def search_params(spec: SearchSpec, seed: int, imports: Mapping[str, str]) -> dict[str, Any]:
     """The content of search_params.json: the search as its file gives it, its seed, digests of user code, versions."""
     deciding = {key: value for key, value in spec.options.items() if key not in FREE_OPTIONS}
-    params = {
-        "name": spec.base.name,
-        "run": spec.base.run,
-        "env": spec.base.env,
-        "seed": seed,
-        "stop": spec.base.stop,
-        "config": {**spec.tree.get("config", {}), "tune": deciding},
-        "imports": dict(imports),
-        "versions": versions(),
-    }
-    return as_json(params)
+    params: dict[str, Any] = as_json(
+        {
+            "name": spec.base.name,
+            "run": spec.base.run,
+            "env": spec.base.env,
+            "seed": seed,
+            "stop": spec.base.stop,
+            "config": {**spec.tree.get("config", {}), "tune": deciding},
+            "imports": dict(imports),
+            "versions": versions(),
+        }
+    )
+    return params
 
 
 def decide_search(folder: SearchFolder, params: Mapping[str, Any], options: Mapping[str, Any], resume: str) -> str:

@@ -118,24 +118,26 @@ def _search_results(
 ) -> dict[str, Any]:
     """The content of search.json."""
     trials = [_trial_entry(folder, record) for record in journal.trials.values()]
-    results = {
-        "name": spec.base.name,
-        "run": spec.base.run,
-        "env": spec.base.env,
-        "metric": spec.options["metric"],
-        "mode": spec.options["mode"],
-        "seed": seed,
-        "ended": ended,
-        "trials": trials,
-        "best": next((dict(entry) for entry in trials if best is not None and entry["name"] == best.name), None),
-        "space": {key.key.removeprefix("config."): {key.word: list(key.arguments)} for key in spec.space},
-        "tune": spec.options,
-        "iterations_of_a_trial": spec.base.iterations,
-        "seconds": journal.seconds,
-        "completions": journal.completions,
-        "versions": versions(),
-    }
-    return as_json(results)
+    results: dict[str, Any] = as_json(
+        {
+            "name": spec.base.name,
+            "run": spec.base.run,
+            "env": spec.base.env,
+            "metric": spec.options["metric"],
+            "mode": spec.options["mode"],
+            "seed": seed,
+            "ended": ended,
+            "trials": trials,
+            "best": next((dict(entry) for entry in trials if best is not None and entry["name"] == best.name), None),
+            "space": {key.key.removeprefix("config."): {key.word: list(key.arguments)} for key in spec.space},
+            "tune": spec.options,
+            "iterations_of_a_trial": spec.base.iterations,
+            "seconds": journal.seconds,
+            "completions": journal.completions,
+            "versions": versions(),
+        }
+    )
+    return results
 
 
 def _trial_entry(folder: SearchFolder, record: TrialRecord) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def run_search(
     # Too small a space is refused here, before anything is written.
     draws = (OptunaDraws if spec.options["searcher"] == "optuna" else PlannedDraws)(spec, options.seed)
     params = search_params(spec, options.seed, imports or {})
-    name = options.name or choose_name(options.storage_path, spec.base.name, params, options.resume, SearchFolder)
+    name = search_name(spec, options, params)
     with SearchFolder.claim(options.storage_path, name) as folder:
         state = decide_search(folder, params, spec.options, options.resume)
         if state == "finished":
@@ -110,6 +110,11 @@ def run_search(
         at_once = min(spec.options["max_concurrent"] or _trials_at_once(demand), spec.trials)
         shared = _shared_settings(spec, options.seed, folder, imports or {}, build)
         return _Search(spec, shared, folder, draws, console).run(at_once, demand["CPU"], prepare)
+
+
+def search_name(spec: SearchSpec, options: TrainOptions, params: Mapping[str, Any]) -> str:
+    """The name of the search's folder; `params` are those of `search_params`."""
+    return options.name or choose_name(options.storage_path, spec.base.name, params, options.resume, SearchFolder)
 
 
 def _largest_demand(trials: Iterable[RunOptions]) -> dict[str, float]:

@@ -47,7 +47,7 @@ class TrialSource(SearchAlgorithm):
     def total_samples(self) -> int:
         return self.total
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
 
     def add_configurations(self, experiments: Any) -> None:

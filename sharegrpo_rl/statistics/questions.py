@@ -173,7 +173,7 @@ def _interaction(verdicts: Values, clusters: Clusters) -> float:
         raise ValueError(f"{seeds} seeds and {images} images: an interval over both needs two of each")
     rest = verdicts - verdicts.mean(1, keepdims=True) - verdicts.mean(0) + verdicts.mean()
     sums = _sums(rest, clusters)
-    return float((sums**2).sum()) * images / (images - 1) * seeds / (seeds - 1) / (seeds * questions) ** 2
+    return float((sums**2).sum() * images / (images - 1) * seeds / (seeds - 1) / (seeds * questions) ** 2)
 
 
 def _over_questions(values: Values, clusters: Clusters) -> float:
@@ -181,7 +181,7 @@ def _over_questions(values: Values, clusters: Clusters) -> float:
     mean = values.mean(0)
     sums = _sums((mean - mean.mean())[None, :], clusters)
     images = sums.shape[1]
-    return float((sums**2).sum()) * images / (images - 1) / len(mean) ** 2
+    return float((sums**2).sum() * images / (images - 1) / len(mean) ** 2)
 
 
 def _sums(values: Values, clusters: Clusters) -> Values:

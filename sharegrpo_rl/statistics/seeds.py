@@ -217,7 +217,8 @@ def smoothed(values: Sequence[float], width: int) -> Numbers:
     before = np.maximum(np.arange(len(x)) - width, -1)
     sums = sums - np.where(before >= 0, sums[before], 0.0)
     counts = counts - np.where(before >= 0, counts[before], 0)
-    return np.divide(sums, counts, out=np.full(len(x), nan), where=counts > 0)
+    averages: Numbers = np.divide(sums, counts, out=np.full(len(x), nan), where=counts > 0)
+    return averages
 
 
 def _axis(curves: Sequence[Curve], points: int) -> Numbers:

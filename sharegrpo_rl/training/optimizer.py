@@ -85,7 +85,7 @@ class MasterWeightsAdamW(torch.optim.AdamW):
 
     def moments(self, weight: Tensor) -> dict[str, Tensor]:
         """`step`, `exp_avg` and `exp_avg_sq` of a weight; zeros before its first step, as AdamW itself starts."""
-        state = self.state[weight]
+        state: dict[str, Tensor] = self.state[weight]
         if not state:
             state["step"] = torch.zeros((), device=weight.device)
             state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)

@@ -54,6 +54,18 @@ def command(workplace: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
+def test_json_is_alone_on_standard_output(workplace: Path) -> None:
+    done = command(
+        workplace, "train", "run.yaml", "--set", "stop.training_iteration=1", "--storage-path", "j", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["summary"] == json.loads((workplace / shown["folder"] / "summary.json").read_text())
+    assert shown["summary"]["iterations"] == 1
+    assert "building data" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def trained(workplace: Path) -> Path:
     done = command(workplace, "train", "run.yaml", "--name", "one", "--seed", "3")

@@ -391,7 +391,7 @@ class BucketTransfer(WeightTransferEngine[Joining, Bucket]):
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
 
-    def update_weights(self, update_info: dict) -> None:
+    def update_weights(self, update_info: dict[str, Any]) -> None:
         """As in the base class, which fails to synchronize where there is no accelerator."""
         self.receive_weights(self.parse_update_info(update_info))
         if self.device.type != "cpu":
