@@ -1,5 +1,5 @@
 # `make check` is the one gate: every commit passes it.
-.PHONY: check format lint types test slow docs lock licenses sbom audit
+.PHONY: check format lint types test slow lowest highest docs lock licenses sbom audit
 
 check: lint types test
 
@@ -19,6 +19,10 @@ test:
 
 slow:
 	uv run pytest -m slow
+
+# Both ends of the versions that pyproject.toml allows: the fast tests, and the slow ones of what leans on private parts.
+lowest highest:
+	bash .ci/ends $@ all
 
 docs:
 	NO_MKDOCS_2_WARNING=1 uv run --group docs mkdocs build --strict
