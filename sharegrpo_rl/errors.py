@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Self
+
+EXTRAS = {
+    "easy-vqa": "easy_vqa",
+    "expand": "openai",
+    "optuna": "optuna",
+    "plots": "matplotlib",
+    "tensorboard": "tensorboard",
+}
+"""The module that each extra of the package brings, where one command or setting needs it."""
 
 
 class UserError(Exception):
@@ -32,6 +42,18 @@ def did_you_mean(word: object, known: Iterable[str], otherwise: str = "") -> str
     """`did you mean NAME?` for a message about an unknown name; `otherwise` where no known name is close."""
     near = closest(word, known)
     return f"did you mean {near}?" if near else otherwise
+
+
+def has_extra(extra: str) -> bool:
+    """Is the package of an extra installed? It is not imported."""
+    return find_spec(EXTRAS[extra]) is not None
+
+
+def require_extra(extra: str, what: str) -> None:
+    """UserError that names the extra, where `what` needs its package and it is not installed."""
+    if not has_extra(extra):
+        package = EXTRAS[extra]
+        raise UserError(f"{what} needs {package}, which is not installed; run pip install 'sharegrpo-rl[{extra}]'")
 
 
 def package_version(name: str) -> str | None:

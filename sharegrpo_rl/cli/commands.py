@@ -149,11 +149,12 @@ def tune(
 ) -> None:
     """Search over a run file's search space: many trials, a table, plots, and the best run file."""
     from sharegrpo_rl.runs.examples import find_run_file
-    from sharegrpo_rl.search.file import describe_search, load_search, search_as_json
+    from sharegrpo_rl.search.file import check_packages, describe_search, load_search, search_as_json
 
     path = find_run_file(file)
     digests = _import(imports, as_json)
     spec = load_search(path, sets or [])
+    check_packages(spec)
     if dry_run and as_json:
         _print_json(search_as_json(spec, options.seed))
         return

@@ -8,11 +8,14 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sharegrpo_rl.errors import package_version
 from sharegrpo_rl.statistics.formatting import memory_size
@@ -26,19 +29,28 @@ REQUIRED = (
     "datasets",
     "numpy",
     "pillow",
-    "tensorboard",
     "math-verify",
     "peft",
-    "openai",
 )
-OPTIONAL = {"easy-vqa": "data for easy_vqa-tiny: pip install sharegrpo-rl[easy-vqa]"}
+OPTIONAL = {
+    "matplotlib": ("plots", "report, compare, tune and watch"),
+    "tensorboard": ("tensorboard", "TensorBoard's events of a run"),
+    "openai": ("expand", "expand --endpoint"),
+    "optuna": ("optuna", "tune with searcher: optuna"),
+    "easy-vqa": ("easy-vqa", "the data of easy_vqa-tiny"),
+}
+"""Package -> the extra that brings it, and what it is for."""
 
 
 def diagnosis() -> dict[str, Any]:
     """`ready` (can training start?), `packages` (versions; null: missing), `machine` (as text, by label), `problems`."""
     packages = {name: package_version(name) for name in ("sharegrpo-rl", *REQUIRED, *OPTIONAL)}
     missing = [name for name, version in packages.items() if version is None and name not in OPTIONAL]
-    problems = [f"{name} is not installed: pip install sharegrpo-rl" for name in missing] + _platform_problems()
+    problems = (
+        [f"{name} is not installed: pip install sharegrpo-rl" for name in missing]
+        + untested_versions()
+        + _platform_problems()
+    )
     machine = dict((*_machine(), *_devices(), *_folders()))
     return {"ready": not missing, "packages": packages, "machine": machine, "problems": problems}
 
@@ -48,14 +60,25 @@ def print_diagnosis(found: Mapping[str, Any]) -> None:
     console = Console()
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, version in found["packages"].items():
-        absent = f"not installed ({OPTIONAL[name]})" if name in OPTIONAL else "missing"
-        table.add_row(name, version or absent)
+        extra, purpose = OPTIONAL.get(name, ("", ""))
+        absent = f"not installed; for {purpose}: pip install 'sharegrpo-rl[{extra}]'" if extra else "missing"
+        table.add_row(name, Text(version or absent))
     for label, text in found["machine"].items():
         table.add_row(label, text)
     console.print(table)
     for problem in found["problems"]:
         console.print(f"- {problem}", markup=False, soft_wrap=True)
     console.print("ready to train" if found["ready"] else "not ready", markup=False)
+
+
+def untested_versions() -> list[str]:
+    """A line for each installed package outside the versions that the tests have run with."""
+    lines = []
+    for requirement in map(Requirement, requires("sharegrpo-rl") or []):
+        installed = package_version(requirement.name)
+        if installed and not requirement.specifier.contains(installed, prereleases=True):
+            lines.append(f"{requirement.name} {installed} is not among the versions tested ({requirement.specifier})")
+    return lines
 
 
 def _machine() -> list[tuple[str, str]]:

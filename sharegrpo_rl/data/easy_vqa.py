@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from sharegrpo_rl.data.templates import template_wordings
 from sharegrpo_rl.data.variants import derive_seed
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, require_extra
 from sharegrpo_rl.files import replacing, storage_errors
 
 _COLORS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
@@ -40,10 +40,9 @@ _SCHEMA = pa.schema(
 
 def build(out: Path, *, train_images: int = 2500, test_images: int = 500, seed: int = 0) -> dict[str, int]:
     """Write `train.parquet` and `test.parquet` into `out`; returns the rows of each. UserError without the package."""
-    try:
-        import easy_vqa
-    except ImportError:
-        raise UserError("the package easy-vqa is not installed; run pip install 'sharegrpo-rl[easy-vqa]'") from None
+    require_extra("easy-vqa", "this data set")
+    import easy_vqa
+
     seen: set[bytes] = set()  # over both splits: the package repeats some images
     train = _rows("train", easy_vqa.get_train_questions(), easy_vqa.get_train_image_paths(), train_images, seed, seen)
     test = _rows("test", easy_vqa.get_test_questions(), easy_vqa.get_test_image_paths(), test_images, seed, seen)

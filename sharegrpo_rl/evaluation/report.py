@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharegrpo_rl.data.types import SeedQuestion
-from sharegrpo_rl.evaluation.sampling import sampling_figures
 from sharegrpo_rl.grader import errors_by_kind
-from sharegrpo_rl.statistics.questions import image_clusters, share_interval
+from sharegrpo_rl.statistics.questions import image_clusters, sampling_figures, share_interval
 
 OPTIONAL = ("samples", "categories", "labels")  # left out of a record's row where they are empty
 OPTIONAL_FIGURES = ("by_category", "sampling", "grader_errors_by_kind")  # and these of a report

@@ -10,10 +10,10 @@ import base64
 import io
 import json
 from collections.abc import Awaitable
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
 import openai
 
 from sharegrpo_rl.data.messages import chat_messages
@@ -22,6 +22,8 @@ from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.expansion.options import DEFAULT_KEY_ENV
 from sharegrpo_rl.expansion.session import Reply, Request, Unanswered, one_line
 
+# What the installed openai sends with: httpx2 in its later versions, httpx in earlier ones.
+_http: Any = import_module(openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
 _OLD_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
 _SECRET_LENGTH = 8  # a shorter key is a placeholder such as EMPTY, which may occur in any text
 _MODELS_SHOWN = 5
@@ -169,7 +171,7 @@ class _PacedClient(openai.DefaultAsyncHttpxClient):
         self._next_start = 0.0
         self._seconds = seconds
 
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+    async def send(self, request: Any, **options: Any) -> Any:  # the types are _http's
         if self._interval:
             now = asyncio.get_running_loop().time()
             start = max(now, self._next_start)
@@ -179,7 +181,7 @@ class _PacedClient(openai.DefaultAsyncHttpxClient):
             async with asyncio.timeout(self._seconds):
                 return await super().send(request, **options)
         except TimeoutError:
-            raise httpx2.ReadTimeout("the deadline has passed", request=request) from None
+            raise _http.ReadTimeout("the deadline has passed", request=request) from None
 
 
 def checked_address(address: str) -> str:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sharegrpo_rl
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, require_extra
 from sharegrpo_rl.expansion.dataset_folder import (
     KEY_STEPS,
     NOTES,
@@ -92,6 +92,7 @@ def _language_model(options: ExpandOptions) -> LanguageModel:
         from sharegrpo_rl.expansion.local import LocalModel
 
         return LocalModel(options.local)
+    require_extra("expand", "--endpoint")
     from sharegrpo_rl.expansion.endpoint import Endpoint
 
     if options.key_env != DEFAULT_KEY_ENV and options.key_env not in os.environ:

@@ -6,8 +6,9 @@ rule of its own: a flash kernel's backward pass computes P = exp(scores - lse) a
 joined output and normalizer in place of its own it returns exactly that part's share.
 
 `merged_attention` (CPU) and `joined_attention` (CUDA, half precision) work that way, on flash kernels that are private
-operators: torch's public functions give no gradient for a joined normalizer. torch is pinned, and tests hold both against
-public attention. `attend` is the portable reference: plain SDPA over a padded [G, T] batch of each pack's branches.
+operators: torch's public functions give no gradient for a joined normalizer. Tests hold both against public attention, with
+the oldest and the newest torch that we allow. `attend` is the portable reference, and what runs where a torch has no such
+operators or has given them other arguments: plain SDPA over a padded [G, T] batch of each pack's branches.
 """
 
 from __future__ import annotations
@@ -32,10 +33,25 @@ NAME = "branch"
 OLDEST = (8, 0)  # compute capability: Ampere
 LARGEST_HEAD = 256
 
-_cpu_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-_cpu_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-_cuda_forward = torch.ops.aten._flash_attention_forward.default
-_cuda_backward = torch.ops.aten._flash_attention_backward.default
+
+def private_operator(name: str, arguments: str) -> Any:
+    """torch's operator of that name; None where this torch has none, or one that takes other positional arguments."""
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:
+        return None
+    positional = [a.name for a in packet.default._schema.arguments if not a.kwarg_only]
+    return packet.default if positional == arguments.split() else None
+
+
+_QKV = "query key value"
+_SPANS = "cum_seq_q cum_seq_k max_q max_k dropout_p is_causal"
+_CPU = "_scaled_dot_product_flash_attention_for_cpu"
+_cpu_forward = private_operator(_CPU, f"{_QKV} dropout_p is_causal")
+_cpu_backward = private_operator(f"{_CPU}_backward", f"grad_out {_QKV} out logsumexp dropout_p is_causal")
+_cuda_forward = private_operator("_flash_attention_forward", f"{_QKV} {_SPANS} return_debug_mask")
+_cuda_backward = private_operator(
+    "_flash_attention_backward", f"grad_out {_QKV} out logsumexp {_SPANS} rng_state unused"
+)
 
 
 def register() -> None:
@@ -59,7 +75,8 @@ def branch_attention(
     window = kwargs.get("sliding_window")
     if masks is not None or (window is not None and window < layout.longest):
         return attend(query, key, value, layout, kwargs["scaling"], window, masks), None
-    run = merged_attention if query.device.type == "cpu" else joined_attention if has_kernels(query) else attend
+    merges = query.device.type == "cpu" and _cpu_forward is not None and _cpu_backward is not None
+    run = merged_attention if merges else joined_attention if has_kernels(query) else attend
     return run(query, key, value, layout, kwargs["scaling"]), None
 
 
@@ -351,6 +368,8 @@ def has_kernels(x: Tensor) -> bool:
     """Do torch's flash kernels for CUDA take queries, keys and values like this one, [..., D]?"""
     return (
         x.is_cuda
+        and _cuda_forward is not None
+        and _cuda_backward is not None
         and x.dtype in (torch.bfloat16, torch.float16)
         and x.shape[-1] % 8 == 0
         and x.shape[-1] <= LARGEST_HEAD

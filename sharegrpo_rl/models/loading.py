@@ -257,7 +257,8 @@ def _keep_nothing() -> Contexts:
 
 
 def _keep_products() -> Contexts:
-    kept = {getattr(torch.ops.aten, name).default for name in _PRODUCTS}
+    # A name that another torch does not have is left out: its products are computed again, which costs time alone.
+    kept = {getattr(torch.ops.aten, name).default for name in _PRODUCTS if hasattr(torch.ops.aten, name)}
 
     def policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         return CheckpointPolicy.MUST_SAVE if operation in kept else CheckpointPolicy.PREFER_RECOMPUTE

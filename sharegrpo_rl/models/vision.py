@@ -257,7 +257,7 @@ def features_for_pixels(model: Any, features: Sequence[Features]) -> Iterator[di
     if "mm_encoder_outputs" in inspect.signature(inner.forward).parameters:
         yield {"mm_encoder_outputs": {"image": output}}
         return
-    layers = [torch.cat(layer) for layer in output.deepstack_features]
+    layers = [torch.cat(layer) for layer in output.deepstack_features or ()]
     inner.get_image_features = lambda *_, **__: EncoderOutput(output.pooler_output, layers)
     try:
         yield {"pixel_values": features[0].tokens.new_empty(1)}

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from sharegrpo_rl.config.user_code import import_user_files
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, require_extra
 from sharegrpo_rl.files import storage_errors
 from sharegrpo_rl.reports.analysis import check_confidence, check_metric
 from sharegrpo_rl.reports.comparison_page import write_report
@@ -42,6 +42,7 @@ def run_comparison(
     options: CompareOptions, console: Console, import_files: Sequence[Path]
 ) -> tuple[int, dict[str, Any] | None]:
     """The exit code, and the content of report.json; None where nothing was finished."""
+    require_extra("plots", "compare")
     import_files = [path.absolute() for path in import_files]
     imports = import_user_files(import_files)
     check_metric(options.metric)

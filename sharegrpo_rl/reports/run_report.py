@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from sharegrpo_rl.envs.registry import make_env, train_env_config
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, require_extra
 from sharegrpo_rl.files import storage_errors, write_atomically
 from sharegrpo_rl.grader import errors_by_kind
 from sharegrpo_rl.reports.alarms import RULES, Alarm, find_alarms
@@ -28,6 +28,7 @@ Images: TypeAlias = tuple[dict[str, list[str]], str]  # data URIs by `image_key`
 
 def report_run(folder: Path, out: Path | None = None) -> tuple[Path, list[Alarm]]:
     """Write the page (RUN/report.html by default); returns its path and the alarms. UserError where there is no run."""
+    require_extra("plots", "report")
     run = read_run(folder)
     if not run.rows:
         raise UserError(f"{folder}: no iteration is done yet; there is nothing to report")

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, require_extra
 from sharegrpo_rl.reports.comparison_page import make_report
 from sharegrpo_rl.reports.methods import METHODS_FILE, Method, Run, display_name, read_methods, read_run
 from sharegrpo_rl.reports.options import Settings
@@ -54,6 +54,7 @@ def watch(folder: Path, port: int, read_search: ReadSearch) -> int:
 
     read_search: the content of a search's folder with its plots as PNG; searches are not this room's to read.
     """
+    require_extra("plots", "watch")
     check_folder(folder)
     with make_server(folder, port, read_search) as server:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

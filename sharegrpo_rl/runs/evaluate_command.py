@@ -20,13 +20,12 @@ from sharegrpo_rl.evaluation.folder import (
     read_result,
     read_scores,
 )
-from sharegrpo_rl.evaluation.paired import compare_paired
 from sharegrpo_rl.files import storage_errors, write_json
 from sharegrpo_rl.runs.evaluate import FIGURES, Evaluated, evaluate_model
 from sharegrpo_rl.runs.evaluate_options import EvaluateOptions, check_options
 from sharegrpo_rl.runs.model_folder import find_model_folder
 from sharegrpo_rl.statistics.formatting import short
-from sharegrpo_rl.statistics.questions import image_clusters
+from sharegrpo_rl.statistics.questions import compare_paired, image_clusters
 
 # Which questions, and how they were graded: where one of these differs, a difference of accuracies means nothing.
 SAME = {"data_digest": "different questions", "blind": "one is blind", "grader": "different rules graded"}

@@ -7,16 +7,19 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sharegrpo_rl.data.types import Completion, Group, PromptPack, SeedQuestion
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, has_extra
 from sharegrpo_rl.files import LOGGED_AS, storage_errors, write_atomically
 from sharegrpo_rl.runs.run_file import PACKAGES
+
+if TYPE_CHECKING:  # of an extra
+    from torch.utils.tensorboard import SummaryWriter
 
 # Clocks and bookkeeping that Tune leaves out of the curves too.
 LEFT_OUT = {"training_iteration", "timestamp", "pid", "iterations_since_restore", "time_since_restore", "config"}
@@ -29,42 +32,54 @@ COLOURS = {"right": (0, 110, 40), "wrong": (170, 20, 20), "text": (20, 20, 20), 
 
 
 class TensorBoardLog:
-    """TensorBoard events of one run; `first_step` hides what a killed process wrote for iterations that are run again."""
+    """TensorBoard events of one run; `first_step` hides what a killed process wrote for iterations that are run again.
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    Without the package nothing is written, and `say` is told so.
+    """
+
+    def __init__(self, folder: Path, first_step: int, say: Callable[[str], None] = lambda _: None) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+        if not has_extra("tensorboard"):
+            say("no TensorBoard events are written: its package is missing (pip install 'sharegrpo-rl[tensorboard]')")
+            return
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder = folder
         with storage_errors(folder):
             self._writer = SummaryWriter(str(folder), purge_step=first_step, max_queue=200)
 
     def scalars(self, tree: Mapping[str, Any], step: int) -> None:
         """All numbers of a result tree."""
-        with storage_errors(self._folder):
-            for tag, value in flat_scalars(tree).items():
-                self._writer.add_scalar(tag, value, step)
+        if self._writer is not None:
+            with storage_errors(self._folder):
+                for tag, value in flat_scalars(tree).items():
+                    self._writer.add_scalar(tag, value, step)
 
     def groups(self, groups: Sequence[Group], question: Callable[[int], SeedQuestion], step: int) -> None:
         """A picture of each group: the question, its completions and rewards."""
-        with storage_errors(self._folder):
-            for i, group in enumerate(groups):
-                picture = np.asarray(draw_group(group, question(group.question_index)))
-                self._writer.add_image(f"rollouts/question_{i}", picture, step, dataformats="HWC")
+        if self._writer is not None:
+            with storage_errors(self._folder):
+                for i, group in enumerate(groups):
+                    picture = np.asarray(draw_group(group, question(group.question_index)))
+                    self._writer.add_image(f"rollouts/question_{i}", picture, step, dataformats="HWC")
 
     def advantages(self, plain: Sequence[PromptPack], trained: Sequence[PromptPack], step: int) -> None:
         """Histograms of the advantages: as plain GRPO gives them, and as they were trained."""
-        with storage_errors(self._folder):
-            for name, packs in (("before_sharing", plain), ("after_sharing", trained)):
-                if packs:
-                    values = np.concatenate([pack.advantages for pack in packs])
-                    self._writer.add_histogram(f"advantages/{name}", values, step)
+        if self._writer is not None:
+            with storage_errors(self._folder):
+                for name, packs in (("before_sharing", plain), ("after_sharing", trained)):
+                    if packs:
+                        values = np.concatenate([pack.advantages for pack in packs])
+                        self._writer.add_histogram(f"advantages/{name}", values, step)
 
     def flush(self) -> None:
-        with storage_errors(self._folder):
-            self._writer.flush()
+        if self._writer is not None:
+            with storage_errors(self._folder):
+                self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def flat_scalars(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -152,7 +167,9 @@ def _make(name: str, options: Mapping[str, Any]) -> Any:
         callback.setup()
     except ImportError:
         package = PACKAGES[name]
-        raise UserError(f"loggers.{name}: the package {package} is not installed; pip install {package}") from None
+        raise UserError(
+            f"loggers.{name}: the package {package} is not installed; run pip install 'sharegrpo-rl[{name}]'"
+        ) from None
     except ValueError as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"loggers.{name}: {first} (for W&B: `wandb login`, or mode: offline)") from None

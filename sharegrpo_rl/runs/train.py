@@ -204,7 +204,7 @@ class _Training:
 
     def _train(self, algorithm: TrainableAlgorithm) -> int:
         done = len(self.folder.results)
-        curves = TensorBoardLog(self.folder.path, first_step=done)
+        curves = TensorBoardLog(self.folder.path, done, self.say)
         try:
             if done:
                 curves.scalars(self.folder.results.rows[-1], done)  # a kill may have come before its curves

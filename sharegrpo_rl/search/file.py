@@ -23,7 +23,7 @@ from sharegrpo_rl.config.search import (
     with_values,
 )
 from sharegrpo_rl.config.tree import find_search_space
-from sharegrpo_rl.errors import UserError
+from sharegrpo_rl.errors import UserError, require_extra
 from sharegrpo_rl.files import as_json
 from sharegrpo_rl.runs.run_file import RunSpec, read_run, read_table, resolve_run
 
@@ -55,6 +55,13 @@ class SearchSpec:
         """The run with these values at their paths, the others at their first; UserError names what does not fit."""
         chosen = {key.path: key.values[0] for key in self.space} | dict(values)
         return resolve_run(self.base.name, with_values(self.tree, chosen))
+
+
+def check_packages(spec: SearchSpec) -> None:
+    """UserError where what the search draws with is not installed: its plots, and its values."""
+    require_extra("plots", "tune")
+    if spec.options["searcher"] == "optuna":
+        require_extra("optuna", "tune.searcher: optuna")
 
 
 def load_search(path: Path, sets: Sequence[str] = ()) -> SearchSpec:

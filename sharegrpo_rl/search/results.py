@@ -7,11 +7,9 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +34,9 @@ from sharegrpo_rl.search.journal import (
     TrialRecord,
 )
 from sharegrpo_rl.statistics.formatting import clock, number, short
+
+if TYPE_CHECKING:  # of an extra; `check_packages` comes first
+    from matplotlib.figure import Figure
 
 MAX_LABELLED = 12  # curves with a name in the legend
 
@@ -229,6 +230,8 @@ def _parallel_coordinates(results: Mapping[str, Any], space: Sequence[SearchKey]
     trials = [trial for trial in results["trials"] if trial["metric"] is not None]
     if not trials:
         return None
+    from matplotlib import colormaps
+
     scores = [trial["metric"] for trial in trials]
     low, high = min(scores), max(scores)
     names = [key.key.removeprefix("config.") for key in space]
@@ -263,7 +266,8 @@ def _parallel_coordinates(results: Mapping[str, Any], space: Sequence[SearchKey]
 
 
 def _figure(width: float) -> tuple[Figure, Any]:
-    # No pyplot: it would choose a screen and keep the figure.
+    from matplotlib.figure import Figure  # not pyplot, which would choose a screen and keep the figure
+
     figure = Figure(figsize=(width, 4.2), dpi=120)
     return figure, figure.subplots()
 

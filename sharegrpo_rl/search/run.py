@@ -28,7 +28,7 @@ from sharegrpo_rl.runs.run_file import RunSpec, TrainOptions
 from sharegrpo_rl.runs.train import BuildAlgorithm, CheckRun, build_algorithm, check_run
 from sharegrpo_rl.search.display import SearchDisplay
 from sharegrpo_rl.search.draws import OptunaDraws, PlannedDraws
-from sharegrpo_rl.search.file import SearchSpec, single_values
+from sharegrpo_rl.search.file import SearchSpec, check_packages, single_values
 from sharegrpo_rl.search.journal import (
     ALL_TRIALS,
     BUDGET,
@@ -86,6 +86,7 @@ def run_search(
 
     imports: digests of the user's files, which belong to the search's settings.
     """
+    check_packages(spec)
     samples = [spec.trial(values) for values in ({}, *single_values(spec.space))]
     for trial in samples:
         check_engine(trial.config.get("engine", "hf"))

@@ -1,14 +1,17 @@
-"""Intervals over questions; those that share an image are not independent samples.
+"""Figures over questions: their intervals, two models on the same ones, several samples of each.
 
-`clusters [questions]` numbers the images. Variances are those of resampling whole images, in closed form with the usual
-factor C / (C - 1), so that reports have no resampling noise.
+Questions that share an image are not independent samples: `clusters [questions]` numbers the images. Variances are those
+of resampling whole images, in closed form with the usual factor C / (C - 1), so that reports have no resampling noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import hypot, nan, sqrt
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import comb, hypot, nan, sqrt
 from statistics import NormalDist  # the standard library's
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,3 +191,144 @@ def _sums(values: Values, clusters: Clusters) -> Values:
     """Sums over the questions of each image: `[rows, images]`."""
     _, index = np.unique(clusters, return_inverse=True)
     return np.stack([np.bincount(index, row) for row in values])
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Accuracies in 0..1, `difference` = a - b; the four counts are questions; `clusters` share no image."""
+
+    questions: int
+    clusters: int
+    accuracy_a: float
+    accuracy_b: float
+    difference: float
+    confidence_interval: tuple[float, float]
+    both_right: int
+    only_a_right: int
+    only_b_right: int
+    both_wrong: int
+    p_value: float
+    test: str
+    interval_method: str
+
+    def summary(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return {**asdict(self), "confidence_interval": list(self.confidence_interval)}
+
+
+def compare_paired(
+    right_a: Sequence[bool], right_b: Sequence[bool], clusters: NDArray[np.int64], confidence: float = 0.95
+) -> PairedComparison:
+    """Compare two models' verdicts on the same questions, in the same order (at least one)."""
+    a, b = np.asarray(right_a, bool), np.asarray(right_b, bool)
+    if not len(a) == len(b) == len(clusters) > 0:
+        raise ValueError(f"{len(a)} and {len(b)} verdicts, {len(clusters)} clusters")
+    differences = a.astype(float) - b.astype(float)
+    number = int(clusters.max()) + 1
+    shared = number < len(a)
+    return PairedComparison(
+        questions=len(a),
+        clusters=number,
+        accuracy_a=float(a.mean()),
+        accuracy_b=float(b.mean()),
+        difference=float(differences.mean()),
+        confidence_interval=difference_interval(differences, clusters, confidence),
+        both_right=int((a & b).sum()),
+        only_a_right=int((a & ~b).sum()),
+        only_b_right=int((~a & b).sum()),
+        both_wrong=int((~a & ~b).sum()),
+        p_value=sign_flip_p(np.rint(cluster_sums(differences, clusters)).astype(np.int64)),
+        test="exact sign-flip test of image clusters" if shared else "McNemar's exact test",
+        interval_method="Student's t on the error " + ("clustered by image" if shared else "of the differences"),
+    )
+
+
+def difference_interval(
+    differences: NDArray[np.float64], clusters: NDArray[np.int64], confidence: float
+) -> tuple[float, float]:
+    """Interval of the mean difference, within -1..1; (-1, 1) with one cluster, from which nothing can be estimated."""
+    groups = int(clusters.max()) + 1
+    if groups < 2:
+        return -1.0, 1.0
+    mean = float(differences.mean())
+    margin = student_quantile((1 + confidence) / 2, groups - 1) * clustered_error(differences, clusters)
+    return max(-1.0, mean - margin), min(1.0, mean + margin)
+
+
+def sign_flip_p(totals: NDArray[np.int64]) -> float:
+    """Two-sided exact p-value of cluster totals [G] (right by A minus right by B), each as likely with either sign.
+
+    With totals of 1, 0 and -1 it is McNemar's exact test. The distribution of the sum is built cluster by cluster.
+    """
+    sizes = np.abs(totals[totals != 0])
+    largest = int(sizes.sum())
+    if largest == 0:
+        return 1.0
+    probabilities = np.zeros(2 * largest + 1)  # of each sum from -largest to largest
+    probabilities[largest] = 1.0
+    for size in sizes:  # the ends are empty until the last one, so nothing wraps around
+        probabilities = (np.roll(probabilities, int(size)) + np.roll(probabilities, -int(size))) / 2
+    sums = np.arange(-largest, largest + 1)
+    return min(1.0, float(probabilities[np.abs(sums) >= abs(int(totals.sum()))].sum()))
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """Chance that at least one of k of the samples is right, drawn without replacement: unbiased for k new samples.
+
+    1 - C(n - c, k) / C(n, k), from Chen et al. 2021 (arXiv 2107.03374).
+    """
+    if not (0 <= right <= samples and 1 <= k <= samples):
+        raise ValueError(f"k {k}, {right} right of {samples} samples")
+    return 1.0 - comb(samples - right, k) / comb(samples, k)
+
+
+def mean_at_k(accuracies: Sequence[float], k: int) -> float:
+    """Mean accuracy of the first k samples."""
+    return float(np.mean(accuracies[:k]))
+
+
+def majority_at_k(votes: Sequence[str | None], accuracies: Sequence[float], k: int) -> float:
+    """Accuracy of the most frequent answer among k samples, averaged over the disjoint runs of k samples.
+
+    A sample without an answer does not vote; tied answers share the win; without any vote the answer is wrong.
+    """
+    starts = range(0, len(votes) - k + 1, k)
+    return float(np.mean([_majority(votes[i : i + k], accuracies[i : i + k]) for i in starts]))
+
+
+def _majority(votes: Sequence[str | None], accuracies: Sequence[float]) -> float:
+    counts = Counter(vote for vote in votes if vote is not None)
+    if not counts:
+        return 0.0
+    most = max(counts.values())
+    winners = [vote for vote, count in counts.items() if count == most]
+    right = {vote: [a for v, a in zip(votes, accuracies, strict=True) if v == vote] for vote in winners}
+    return float(np.mean([np.mean(values) for values in right.values()]))
+
+
+def powers_of_two(samples: int) -> list[int]:
+    """1, 2, 4, ... up to the number of samples."""
+    return [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+
+
+def sampling_figures(
+    votes: Sequence[Sequence[str | None]], accuracies: Sequence[Sequence[float]], clusters: NDArray[np.int64]
+) -> dict[str, Any]:
+    """{"pass@k", "mean@k", "majority@k"}: for each k {"value", "confidence_interval"}; one row of samples a question."""
+    samples = len(accuracies[0])
+    if any(len(row) != samples for row in accuracies):
+        raise ValueError("every question needs the same number of samples")
+    measures: dict[str, Callable[[int, int], float]] = {
+        "pass@k": lambda i, k: pass_at_k(samples, sum(a >= 1 for a in accuracies[i]), k),
+        "mean@k": lambda i, k: mean_at_k(accuracies[i], k),
+        "majority@k": lambda i, k: majority_at_k(votes[i], accuracies[i], k),
+    }
+    return {
+        name: {str(k): _estimate(measure, k, clusters) for k in powers_of_two(samples)}
+        for name, measure in measures.items()
+    }
+
+
+def _estimate(measure: Callable[[int, int], float], k: int, clusters: NDArray[np.int64]) -> dict[str, Any]:
+    values = np.array([measure(i, k) for i in range(len(clusters))])
+    return {"value": float(values.mean()), "confidence_interval": list(mean_interval(values, clusters))}

@@ -97,7 +97,11 @@ class MasterWeightsAdamW(torch.optim.AdamW):
         """Round every copy into its parameter."""
         if self._pairs:
             parameters, copies = zip(*self._pairs, strict=True)
-            torch._foreach_copy_(parameters, copies)
+            if hasattr(torch, "_foreach_copy_"):  # private: one launch instead of one for each
+                torch._foreach_copy_(parameters, copies)
+            else:
+                for parameter, copy in self._pairs:
+                    parameter.copy_(copy)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sharegrpo_rl.evaluation.paired import compare_paired, sign_flip_p
+from sharegrpo_rl.statistics.questions import compare_paired, sign_flip_p
 
 
 @given(st.integers(0, 12), st.integers(0, 12))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharegrpo_rl.evaluation.sampling import majority_at_k, mean_at_k, pass_at_k, powers_of_two, sampling_figures
+from sharegrpo_rl.statistics.questions import majority_at_k, mean_at_k, pass_at_k, powers_of_two, sampling_figures
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=9), st.data())

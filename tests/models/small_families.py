@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
 import torch
+import transformers
+from packaging.version import Version
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -338,7 +341,14 @@ def smolvlm(splitting: bool = True) -> tuple[Any, Any]:
     SmolVLM's own processor refuses to be built without num2words, which writes the number of a video's frames;
     Idefics3's writes the same prompt for pictures.
     """
+    skip_where_its_own_forward_fails("5.20", "5.21")  # it takes a patch's pixels for a picture's tokens
     return _cropping(SmolVLMConfig, SmolVLMForConditionalGeneration, SmolVLMImageProcessor, splitting)
+
+
+def skip_where_its_own_forward_fails(first: str, fixed: str) -> None:
+    """For a fault of transformers' own, from one minor version up to another: loading such a model is one line there."""
+    if Version(first) <= Version(transformers.__version__) < Version(fixed):
+        pytest.skip(f"its own forward fails in transformers {transformers.__version__}")
 
 
 def _cropping(config: Any, kind: Any, image_processor: Any, splitting: bool) -> tuple[Any, Any]:

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharegrpo_rl.models import branch_attention as joined_module
-from sharegrpo_rl.models.branch_attention import Layout, PromptMasks, attend, joined_attention, merged_attention
+from sharegrpo_rl.models.branch_attention import (
+    Layout,
+    PromptMasks,
+    attend,
+    branch_attention,
+    joined_attention,
+    merged_attention,
+    private_operator,
+    use_layout,
+)
 
 WAYS = {"merged": merged_attention, "portable": attend, "joined": joined_attention}
 HEADS, KEYS, SIZE = 4, 2, 8
@@ -162,6 +171,21 @@ def test_prompts_whose_tokens_see_later_ones_equal_a_dense_mask():
     for one, other in zip(mine, run(partial(dense, table=table), layout, torch.float64), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
     assert PromptMasks.of(layout, lambda batch, head, asking, asked: asked <= asking) is None
+
+
+def test_a_torch_without_the_kernels_takes_the_portable_way(monkeypatch):
+    """Unknown to this torch, or with other arguments: the operator is not used."""
+    name = "_scaled_dot_product_flash_attention_for_cpu"
+    assert private_operator(name, "query key value dropout_p is_causal") is not None
+    assert private_operator(name, "query key value dropout_p causal") is None
+    assert private_operator("_no_such_attention", "query") is None
+    layout = Layout([(5, [1, 17, 3])])
+    query, key, value = tensors(layout.length, torch.float64)
+    monkeypatch.setattr(joined_module, "_cpu_backward", None)
+    monkeypatch.setattr(joined_module, "merged_attention", lambda *_: pytest.fail("its backward pass is missing"))
+    with use_layout(layout):
+        out, _ = branch_attention(None, query, key, value, None, scaling=0.3)
+    torch.testing.assert_close(out, dense(query, key, value, layout, 0.3), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

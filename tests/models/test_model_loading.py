@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from small_families import text_only
 from tiny_models import CORPUS
@@ -379,6 +380,8 @@ STRUCTURES = {
 
 @pytest.mark.parametrize("family", STRUCTURES)
 def test_parts_follow_the_structure(family):
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"{family} is younger than transformers {transformers.__version__}")
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(CONFIG_MAPPING[family]())
     parts = Parts(model)
