@@ -1,5 +1,5 @@
 # `make check` is the one gate: every commit passes it.
-.PHONY: check format lint types test slow docs lock licenses sbom audit
+.PHONY: check format lint types test slow wheels docs lock licenses sbom audit
 
 check: lint types test
 
@@ -19,6 +19,12 @@ test:
 
 slow:
 	uv run pytest -m slow
+
+# The wheel on each Python that uv finds, with the newest libraries that it allows. Elsewhere installed ones by path:
+# make wheels PYTHONS="$$HOME/.pyenv/versions/3.12.1/bin/python 3.13"
+PYTHONS ?= 3.11 3.12 3.13
+wheels:
+	SHAREGRPO_TEST_PYTHONS="$(PYTHONS)" uv run pytest -n 0 -m slow tests/e2e/test_cli_wheel.py -rs
 
 docs:
 	NO_MKDOCS_2_WARNING=1 uv run --group docs mkdocs build --strict
