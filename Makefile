@@ -1,5 +1,5 @@
 # `make check` is the one gate: every commit passes it.
-.PHONY: check format lint types test slow wheels docs lock licenses sbom audit
+.PHONY: check format lint types test slow lowest highest wheels docs lock licenses sbom audit
 
 check: lint types test
 
@@ -19,6 +19,10 @@ test:
 
 slow:
 	uv run pytest -m slow
+
+# Both ends of the versions that pyproject.toml allows: the fast tests, and the slow ones of what leans on private parts.
+lowest highest:
+	bash .ci/ends $@ all
 
 # The wheel on each Python that uv finds, with the newest libraries that it allows. Elsewhere installed ones by path:
 # make wheels PYTHONS="$$HOME/.pyenv/versions/3.12.1/bin/python 3.13"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from ray.tune.experiment import Experiment, Trial
-from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
 from ray.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
@@ -53,7 +52,6 @@ class TrialSource(SearchAlgorithm):
     def add_configurations(self, experiments: Any) -> None:
         """Tune's start signal: trials can be made now."""
         (self._experiment,) = [experiments] if isinstance(experiments, Experiment) else experiments
-        self._parser = _make_parser()
         self.replay()
 
     def replay(self) -> None:
@@ -104,8 +102,18 @@ class TrialSource(SearchAlgorithm):
         config = {"shared": self.shared, "trial": name, "delivered": delivered}
         if record.adopted:
             config["adopt"] = {part: record.adopted[-1][part] for part in ("donor", ITERATION)}
-        spec = {**self._experiment.spec, "config": {**config, **record.values}}
-        return _create_trial_from_spec(spec, self._parser, evaluated_params={}, experiment_tag=name, trial_id=name)
+        spec = self._experiment.spec  # what `tune.run` was given
+        return Trial(
+            spec["run"],
+            config={**config, **record.values},
+            trial_id=name,
+            experiment_tag=name,
+            evaluated_params={},
+            stopping_criterion=spec["stop"],
+            checkpoint_config=spec["checkpoint_config"],
+            max_failures=spec["max_failures"],
+            storage=spec["storage"],
+        )
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self.draws.on_trial_result(trial_id, result)
