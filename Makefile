@@ -1,5 +1,5 @@
 # `make check` is the one gate: every commit passes it.
-.PHONY: check format lint types test slow lowest highest docs lock licenses sbom audit
+.PHONY: check format lint types test slow lowest highest wheels docs lock licenses sbom audit
 
 check: lint types test
 
@@ -23,6 +23,12 @@ slow:
 # Both ends of the versions that pyproject.toml allows: the fast tests, and the slow ones of what leans on private parts.
 lowest highest:
 	bash .ci/ends $@ all
+
+# The wheel on each Python that uv finds, with the newest libraries that it allows. Elsewhere installed ones by path:
+# make wheels PYTHONS="$$HOME/.pyenv/versions/3.12.1/bin/python 3.13"
+PYTHONS ?= 3.11 3.12 3.13
+wheels:
+	SHAREGRPO_TEST_PYTHONS="$(PYTHONS)" uv run pytest -n 0 -m slow tests/e2e/test_cli_wheel.py -rs
 
 docs:
 	NO_MKDOCS_2_WARNING=1 uv run --group docs mkdocs build --strict
