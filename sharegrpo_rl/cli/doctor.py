@@ -12,6 +12,7 @@ from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
+import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
@@ -92,12 +93,8 @@ def _machine() -> list[tuple[str, str]]:
 
 
 def _memory() -> str:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (ValueError, OSError):
-        return "unknown on this system"
-    return f"{memory_size(total)}, {memory_size(free)} free"
+    memory = psutil.virtual_memory()
+    return f"{memory_size(memory.total)}, {memory_size(memory.available)} available"
 
 
 def _devices() -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import ray
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.schedulers import (
     ASHAScheduler,
@@ -25,6 +26,9 @@ from sharegrpo_rl.search.draws import PlannedDraws, on_step, trial_name, tune_do
 from sharegrpo_rl.search.file import SearchSpec
 from sharegrpo_rl.search.journal import FAILED, FINISHED, ITERATION, SCORE, STOPPED, Journal
 from sharegrpo_rl.search.trial import SharedSettings
+
+PRIVATE = ("_exploit", "_get_new_config")
+"""Methods of Tune's PBT that rounds override, without a public way to the same."""
 
 
 class TrialSource(SearchAlgorithm):
@@ -235,6 +239,11 @@ class SynchronousPbt(PopulationBasedTraining):
     """Tune's PBT in rounds: all trials reach a round, then the worst take over. So the result depends on no race."""
 
     def __init__(self, spec: SearchSpec, shared: SharedSettings, **options: Any) -> None:
+        if lacking := [name for name in PRIVATE if not callable(getattr(PopulationBasedTraining, name, None))]:
+            raise UserError(
+                f"tune.scheduler: pbt: Ray {ray.__version__} has no PopulationBasedTraining.{lacking[0]}, which rounds need; "
+                "take asha, or a Ray that `sharegrpo-rl doctor` says nothing about"
+            )
         super().__init__(
             hyperparam_mutations={key.key: tune_domain(key) for key in spec.space},
             custom_explore_fn=self._keep_in_bounds,

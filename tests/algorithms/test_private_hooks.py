@@ -124,3 +124,14 @@ def test_environment_variables_that_tune_reads():
         for path in Path(ray.__file__).parent.joinpath(folder).rglob("*.py")
     ]
     assert [name for name in TUNE_SETTINGS if not any(name in source for source in sources)] == []
+
+
+def test_a_ray_without_pbt_s_methods_is_refused(monkeypatch):
+    """Without the check rounds would go on, and the journal would miss who took over from whom."""
+    from sharegrpo_rl.errors import UserError
+    from sharegrpo_rl.search import scheduler
+
+    assert all(callable(getattr(scheduler.PopulationBasedTraining, name)) for name in scheduler.PRIVATE)
+    monkeypatch.setattr(scheduler, "PRIVATE", ("_exploit", "_no_such_method"))
+    with pytest.raises(UserError, match=r"pbt: Ray [\d.]+ has no PopulationBasedTraining\._no_such_method, which"):
+        scheduler.SynchronousPbt(None, None)
