@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
-import click
 import typer
 
 from sharegrpo_rl.cli.commands import (
@@ -34,6 +33,12 @@ app = typer.Typer(
     help="Reinforcement learning that teaches vision-language models to reason.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+)
+
+
+# What typer raises for wrong input is click's, or in later versions that of a copy of click inside typer.
+_WrongInput = cast(
+    "type[typer.BadParameter]", next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 )
 
 
@@ -85,11 +90,11 @@ def run(arguments: list[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _refuse(" ".join(str(error).split()), 2, arguments)
-    except click.exceptions.NoArgsIsHelpError:
-        return 2  # the help is there already
-    except click.ClickException as error:
+    except _WrongInput as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return 2  # the help is there already
         return _refuse(f"{error.format_message()} (see --help)", error.exit_code, arguments)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -39,8 +39,9 @@ def test_operations_are_those_that_a_step_runs(
     train = Training(2, sizes.parameters, False, 1, False, False, False, None)
     counted = step_operations({"max_tokens_per_microbatch": 16_384}, sizes, train, work) - 3 * attention_operations(
         sizes, work
-    )  # torch does not count it
-    assert counted == pytest.approx(counter.get_total_flops(), rel=0.05)
+    )  # torch counts it on the CPU since 2.14 alone, its backward pass with more products than were asked for
+    by_operator = counter.get_flop_counts()["Global"]
+    assert counted == pytest.approx(sum(n for op, n in by_operator.items() if "attention" not in str(op)), rel=0.05)
 
 
 def test_a_model_without_the_shared_prefix_costs_its_rows() -> None:
