@@ -90,6 +90,22 @@ def test_every_name_is_there(piece):
     assert getattr(private, piece) in private.PIECES
 
 
+@with_vllm
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("vllm.inputs:tokens_input(prompt_token_ids)", False),
+        ("vllm.inputs:tokens_input(prompt_token_ids, pixels)", True),
+        ("vllm.inputs:no_such_input", True),
+        ("vllm.no_such_module:tokens_input", True),
+    ],
+)
+def test_a_name_with_other_arguments_is_missing(name, missing):
+    from sharegrpo_rl.generation.vllm import private
+
+    assert private.missing(private.Piece("", (name,), "")) == ((name,) if missing else ())
+
+
 SIGNATURES = {
     # weights: what our back end overrides or calls
     "vllm.distributed.weight_transfer.base:WeightTransferEngine.__init__": [
@@ -108,10 +124,6 @@ SIGNATURES = {
     "vllm.distributed.weight_transfer.base:WeightTransferEngine.shutdown": ["self"],
     "vllm.model_executor.model_loader.reload:initialize_layerwise_reload": ["model"],
     "vllm.model_executor.model_loader.reload.layerwise:finalize_layerwise_processing": ["model", "model_config"],
-    "vllm:LLM.init_weight_transfer_engine": ["self", "request"],
-    "vllm:LLM.start_weight_update": ["self"],
-    "vllm:LLM.update_weights": ["self", "request"],
-    "vllm:LLM.finish_weight_update": ["self", "weight_version"],
     # prompts
     "vllm.renderers.inputs.preprocess:parse_model_prompt": ["model_config", "prompt"],
     # the mask of banned ids
@@ -121,13 +133,6 @@ SIGNATURES = {
     "vllm.v1.sample.logits_processor:LogitsProcessor.update_state": ["self", "batch_update"],
 }
 ARGUMENTS = {
-    "vllm.inputs:mm_input": {"prompt_token_ids", "mm_kwargs", "mm_hashes", "mm_placeholders"},
-    "vllm.inputs:tokens_input": {"prompt_token_ids"},
-    "vllm.multimodal.inputs:MultiModalFieldConfig.batched": {"modality", "keep_on_cpu"},
-    "vllm.multimodal.inputs:MultiModalFieldConfig.flat_from_sizes": {"modality", "size_per_item"},
-    "vllm.multimodal.inputs:MultiModalKwargsItems.from_hf_inputs": {"hf_inputs", "config_by_key"},
-    "vllm.multimodal.inputs:PlaceholderRange": {"offset", "length"},
-    "vllm.renderers:BaseRenderer.render_cmpl": {"prompts", "tok_params"},
     "vllm.lora.request:LoRARequest": {"lora_name", "lora_int_id", "lora_path"},
     "vllm:SamplingParams": {"n", "seed", "temperature", "top_p", "max_tokens", "stop_token_ids", "ignore_eos", "logprobs",
                             "flat_logprobs", "detokenize", "output_kind", "allowed_token_ids"},
@@ -213,7 +218,7 @@ def test_log_probs_are_flat():
         ("0.32.1", (), None),
         ("0.29.0+cpu", (), None),
         ("0.34.0", (), "vLLM 0.34.0 was not run .* only 0.29.0, .*0.32.0 .*its answers are checked .* first weights$"),
-        ("0.32.0", ("BAN",), "without vllm.v1.sample.logits_processor:LogitsProcessor: allowed_token_ids"),
+        ("0.32.0", ("BAN",), r"without vllm.v1.sample.logits_processor:LogitsProcessor\(.*\): allowed_token_ids"),
     ],
 )
 def test_a_version_that_was_not_run_is_said_in_one_line(version, gone, words, anew, monkeypatch, caplog):
@@ -236,7 +241,10 @@ def test_what_nothing_can_replace_is_refused(anew, monkeypatch):
     from sharegrpo_rl.generation.vllm import private
 
     monkeypatch.setattr(private, "missing", lambda piece: piece.names[1:] if piece is private.INPUTS else ())
-    with pytest.raises(UserError, match=r"vLLM .* has no vllm.inputs:mm_input, .*; install one of 0.29.0.*, or use hf"):
+    with pytest.raises(
+        UserError,
+        match=r"vLLM .* has no vllm.inputs:mm_input\(.*\), through which .*; install one of 0.29.0.*, or use hf",
+    ):
         private.check_version()
 
 

@@ -3,8 +3,10 @@ one is gone documented means do its work, slower but with the same results; or t
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,51 +35,61 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Piece:
-    """Names (`module:attribute`) that do something together, and what does it where one of them is gone: "" for nothing."""
+    """Names that do something together, as `module:attribute(arguments that must be there)`."""
 
     use: str
     names: tuple[str, ...]
-    instead: str
+    instead: str  # what does it where one of them is gone; "" for nothing
 
 
 TRANSFER = Piece(
     "new weights are loaded as they come, layer by layer",
     (
-        "vllm.distributed.weight_transfer.base:WeightTransferEngine",
+        "vllm.distributed.weight_transfer.base:WeightTransferEngine(config, vllm_config, device, model)",
+        "vllm.distributed.weight_transfer.base:WeightTransferEngine.parse_update_info(update_dict)",
+        "vllm.distributed.weight_transfer.base:WeightTransferEngine.init_transfer_engine(init_info)",
+        "vllm.distributed.weight_transfer.base:WeightTransferEngine.start_weight_update",
+        "vllm.distributed.weight_transfer.base:WeightTransferEngine.update_weights(update_info)",
+        "vllm.distributed.weight_transfer.base:WeightTransferEngine.finish_weight_update",
         "vllm.distributed.weight_transfer.factory:WeightTransferEngineFactory.register_engine",
-        "vllm.model_executor.model_loader.reload:initialize_layerwise_reload",
-        "vllm.model_executor.model_loader.reload:finalize_layerwise_reload",
-        "vllm:LLM.init_weight_transfer_engine",
+        "vllm.model_executor.model_loader.reload:initialize_layerwise_reload(model)",
+        "vllm.model_executor.model_loader.reload:finalize_layerwise_reload(model, model_config)",
+        "vllm:LLM.init_weight_transfer_engine(request)",
         "vllm:LLM.start_weight_update",
-        "vllm:LLM.update_weights",
-        "vllm:LLM.finish_weight_update",
+        "vllm:LLM.update_weights(request)",
+        "vllm:LLM.finish_weight_update(weight_version)",
     ),
     "reload_weights, once all of them are in memory",
 )
 INPUTS = Piece(
     "the engine gets the trainer's own ids and pixels",
     (
-        "vllm.inputs:tokens_input",
-        "vllm.inputs:mm_input",
-        "vllm.multimodal.inputs:MultiModalFieldConfig.flat_from_sizes",
-        "vllm.multimodal.inputs:MultiModalFieldConfig.batched",
-        "vllm.multimodal.inputs:MultiModalKwargsItems.from_hf_inputs",
-        "vllm.multimodal.inputs:PlaceholderRange",
+        "vllm.inputs:tokens_input(prompt_token_ids)",
+        "vllm.inputs:mm_input(prompt_token_ids, mm_kwargs, mm_hashes, mm_placeholders)",
+        "vllm.multimodal.inputs:MultiModalFieldConfig.flat_from_sizes(modality, size_per_item)",
+        "vllm.multimodal.inputs:MultiModalFieldConfig.batched(modality, keep_on_cpu)",
+        "vllm.multimodal.inputs:MultiModalKwargsItems.from_hf_inputs(hf_inputs, config_by_key)",
+        "vllm.multimodal.inputs:PlaceholderRange(offset, length)",
     ),
     "",
 )
 RENDER = Piece(
     "prompts of vLLM's own processor are made before they are queued",
     (
-        "vllm.renderers.inputs.preprocess:parse_model_prompt",
-        "vllm.renderers:BaseRenderer.render_cmpl",
+        "vllm.renderers.inputs.preprocess:parse_model_prompt(model_config, prompt)",
+        "vllm.renderers:BaseRenderer.render_cmpl(prompts, tok_params)",
         "vllm.renderers:BaseRenderer.default_cmpl_tok_params",
     ),
     "raw prompts",
 )
 BAN = Piece(
     "banned ids are masked out of the logits",
-    ("vllm.v1.sample.logits_processor:LogitsProcessor",),
+    (
+        "vllm.v1.sample.logits_processor:LogitsProcessor(vllm_config, device, is_pin_memory)",
+        "vllm.v1.sample.logits_processor:LogitsProcessor.apply(logits)",
+        "vllm.v1.sample.logits_processor:LogitsProcessor.is_argmax_invariant",
+        "vllm.v1.sample.logits_processor:LogitsProcessor.update_state(batch_update)",
+    ),
     "allowed_token_ids of each request",
 )
 HEADS = Piece(
@@ -90,7 +102,7 @@ PIECES = (TRANSFER, INPUTS, RENDER, BAN, HEADS)
 
 def find(name: str) -> Any:
     """What a name stands for; None where this vLLM has no such thing."""
-    module, _, attribute = name.partition(":")
+    module, _, attribute = name.partition("(")[0].partition(":")
     try:
         return attrgetter(attribute)(import_module(module))
     except (ImportError, AttributeError):
@@ -99,8 +111,16 @@ def find(name: str) -> Any:
 
 @cache
 def missing(piece: Piece) -> tuple[str, ...]:
-    """Those of its names that this vLLM has not."""
-    return tuple(name for name in piece.names if find(name) is None)
+    """Those of its names that this vLLM has not, or has with other arguments."""
+    return tuple(name for name in piece.names if not _is_there(name))
+
+
+def _is_there(name: str) -> bool:
+    thing, wanted = find(name), set(re.findall(r"\w+", name.partition("(")[2]))
+    if thing is None or not wanted:
+        return thing is not None
+    parameters = inspect.signature(thing).parameters
+    return wanted <= set(parameters) or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def has(piece: Piece) -> bool:
