@@ -133,8 +133,10 @@ def test_a_run_and_its_evaluation_through_the_command_line(tmp_path, places):
     run = {"small": {"run": "GRPO", "env": "DrawnShapes-v0", "stop": {"training_iteration": 2}, "config": config}}
     (tmp_path / "run.yaml").write_text(json.dumps(run))
     command("train", "run.yaml", "--name", "one")
-    result = json.loads((tmp_path / "runs/one/result.json").read_text().splitlines()[-1])
-    assert result["learners"]["default_policy"]["logprob_diff_max"] < 1e-4
+    results = map(json.loads, (tmp_path / "runs/one/result.json").open())
+    apart = [result["learners"]["default_policy"]["logprob_diff_max"] for result in results]
+    # null where the first minibatch has no signal: the samples decide that.
+    assert max(gap for gap in apart if gap is not None) < 1e-4
     found = {}
     for engine in ("hf", "vllm"):
         printed = command("evaluate", "runs/one/export", "--engine", engine, "--limit", "40", "--out", engine, "--json")

@@ -330,7 +330,10 @@ def test_ids_without_their_images_are_an_error(wide, engine, prompts):
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "qwen2", "llama"])
 def test_families(family, tiny, tmp_path):
     import small_families
+    import vllm
 
+    if family == "qwen3_vl" and vllm.__version__.startswith("0.29."):
+        pytest.skip("vLLM 0.29's CPU build starts no model whose text_config names no architecture")
     sees = family.endswith("vl")
     model, processor = getattr(small_families, family)() if sees else small_families.text_only(family)
     save_pretrained(Policy(one_head(model), processor, PROMPTS), tmp_path)

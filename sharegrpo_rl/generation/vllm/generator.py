@@ -10,22 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from vllm import SamplingParams
-from vllm.inputs import mm_input, tokens_input
-from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItem, MultiModalKwargsItems, PlaceholderRange
-from vllm.sampling_params import RequestOutputKind
-from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 
 from sharegrpo_rl.data.types import Completion, PixelInput, Prompt, PromptPack
 from sharegrpo_rl.errors import NotFiniteError, UserError
 from sharegrpo_rl.generation.generator import EngineLost, PromptDone, Prompts, Sampling, check_finite, is_ready
-from sharegrpo_rl.generation.vllm.engine import VLLMEngine, reason_of
+from sharegrpo_rl.generation.vllm import private
+from sharegrpo_rl.generation.vllm.engine import VLLMEngine
+from sharegrpo_rl.generation.vllm.private import GRID, reason_of
 from sharegrpo_rl.models.policy import Policy, unwrapped
 from sharegrpo_rl.models.probe import check_engine_answers, probe_questions
 from sharegrpo_rl.models.prompts import PIXELS, PromptEncoder
 from sharegrpo_rl.models.vision import to_device
-
-GRID = "image_grid_thw"
 
 
 class VLLMGenerator:
@@ -114,7 +109,10 @@ class VLLMGenerator:
             for group, (prompt, said) in enumerate(zip(prompts, answers, strict=True))
         ]
 
-    def _parameters(self, num_generations: int, seed: int, sampling: Sampling) -> SamplingParams:
+    def _parameters(self, num_generations: int, seed: int, sampling: Sampling) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
         options = {"n": 1, "temperature": 0.0} if sampling.greedy else {"n": num_generations, "seed": seed}
         if not sampling.greedy:
             options |= {"temperature": self.policy.temperature, "top_p": sampling.top_p}
@@ -123,6 +121,7 @@ class VLLMGenerator:
             max_tokens=sampling.max_tokens,
             stop_token_ids=list(self.policy.end_ids),
             ignore_eos=True,  # only the policy's end ids, whatever the folder's generation config says
+            allowed_token_ids=self.engine.allowed_ids,
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,
@@ -158,7 +157,7 @@ def engine_input(prompt: Prompt, encoder: PromptEncoder, engine: VLLMEngine) -> 
     """
     ids = prompt.input_ids.tolist()
     if not prompt.images:
-        return tokens_input(ids)
+        return private.text_input(ids)
     if not encoder.has_grids:
         (image,) = prompt.images
         unexpanded = encoder.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
@@ -167,12 +166,7 @@ def engine_input(prompt: Prompt, encoder: PromptEncoder, engine: VLLMEngine) -> 
         return engine.process(unexpanded, [Image.fromarray(picture) for picture in prompt.pictures], keys)
     counts = [_tokens(image, encoder) for image in prompt.images]
     spans = image_spans(prompt.input_ids, encoder.processor.image_token_id, counts)
-    return mm_input(
-        ids,
-        mm_kwargs=MultiModalKwargsItems({"image": [_item(image, engine) for image in prompt.images]}),
-        mm_hashes={"image": [image.key for image in prompt.images]},
-        mm_placeholders={"image": [PlaceholderRange(offset, count) for offset, count in spans]},
-    )
+    return private.picture_input(ids, [i.key for i in prompt.images], spans, [_item(i, engine) for i in prompt.images])
 
 
 def image_spans(ids: NDArray[np.int64], image_token: int, counts: Sequence[int]) -> list[tuple[int, int]]:
@@ -195,33 +189,12 @@ def _tokens(image: PixelInput, encoder: PromptEncoder) -> int:
     return int(image.tensors[GRID].prod()) // merge**2
 
 
-def _item(image: PixelInput, engine: VLLMEngine) -> MultiModalKwargsItem:
-    """Pixels [patches, D], in the engine's own precision, and grid [3] of an image, in the form of vLLM's own processor for
-    Qwen's families. Prompts that share a picture hold it once, as long as one of them is not answered."""
+def _item(image: PixelInput, engine: VLLMEngine) -> Any:
+    """The picture in vLLM's form, in the engine's own precision. Prompts that share it hold it once, as long as one of them
+    is not answered."""
     if (item := engine.pictures.get(image.key)) is not None:
         return item
     pixels = to_device(image.tensors[PIXELS], torch.device("cpu"), engine.dtype)
-    tensors = {PIXELS: pixels, GRID: torch.from_numpy(image.tensors[GRID])}
-    fields = {
-        PIXELS: MultiModalFieldConfig.flat_from_sizes("image", tensors[GRID].prod(-1)),
-        GRID: MultiModalFieldConfig.batched("image", keep_on_cpu=True),
-    }
-    item = engine.pictures[image.key] = MultiModalKwargsItems.from_hf_inputs(tensors, fields)["image"][0]
+    item = private.picture_item(PIXELS, {PIXELS: pixels, GRID: torch.from_numpy(image.tensors[GRID])})
+    engine.pictures[image.key] = item
     return item
-
-
-class BannedIds(LogitsProcessor):
-    """Sets the logits of `additional_config["banned_ids"]` to -inf in every row, before anything else, as the trainer does."""
-
-    def __init__(self, vllm_config: object, device: torch.device, is_pin_memory: bool) -> None:
-        banned = vllm_config.additional_config["banned_ids"]  # type: ignore[attr-defined]
-        self.banned = torch.tensor(banned, dtype=torch.long, device=device)
-
-    def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.index_fill_(-1, self.banned, float("-inf"))
-
-    def is_argmax_invariant(self) -> bool:
-        return False  # greedy requests must see it too
-
-    def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Stateless."""
