@@ -26,8 +26,8 @@ from torch import Tensor
 from sharegrpo_rl.errors import UserError
 from sharegrpo_rl.models.weights import GroupBroken, Meeting, WeightGroup, Weights
 
-# Their CPU builds passed tests/*/test_vllm_*.py, where every name below is there. 0.29's starts no Qwen3-VL, and Mistral 3 of
-# 0.29 and 0.30 needs transformers 5.16.
+# Run as CPU builds: 0.29 and 0.32 with tests/*/test_vllm_*.py, 0.30 and 0.31 with those of the engine and of weight syncs.
+# Every name below is there. 0.29's starts no Qwen3-VL, and Mistral 3 of 0.29 and 0.30 needs transformers 5.16.
 TESTED = ("0.29.0", "0.30.0", "0.31.0", "0.32.0")
 BACKEND = "sharegrpo_buckets"
 GRID = "image_grid_thw"
