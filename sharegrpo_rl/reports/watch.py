@@ -57,6 +57,7 @@ def watch(folder: Path, port: int, read_search: ReadSearch) -> int:
     require_extra("plots", "watch")
     check_folder(folder)
     with make_server(folder, port, read_search) as server:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         print(f"watching {folder} at http://{HOST}:{server.server_port}/ (Ctrl-C ends it)", flush=True)
         server.serve_forever()

@@ -352,7 +352,8 @@ def test_wrong_use_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it(run: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "sharegrpo_rl.cli", "watch", str(run), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    ignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}  # as shells start what ends in "&"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **ignored) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         line = process.stdout.readline()
