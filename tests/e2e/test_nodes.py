@@ -121,17 +121,23 @@ from sharegrpo_rl.models.weights import WeightGroup
 ray.init(log_to_driver=False)
 here = ray.get_runtime_context().get_node_id()
 other = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)
-meeting, store = WeightGroup.open(ray.util.get_node_ip_address(), 2, "gloo", 120.0)
 
 
 @ray.remote(num_cpus=1, scheduling_strategy=NodeAffinitySchedulingStrategy(other, soft=False))
-def receive(meeting):
-    group = WeightGroup(meeting, 1, torch.device("cpu"))
-    (found,) = group.receive([[("w", torch.empty(1000, device="meta"))]])
-    return found[0], float(found[1].sum())
+class Receiver:
+    def ready(self):
+        return True  # its process is there, with torch imported: on a busy machine that outlasts a meeting
+
+    def receive(self, meeting):
+        group = WeightGroup(meeting, 1, torch.device("cpu"))
+        (found,) = group.receive([[("w", torch.empty(1000, device="meta"))]])
+        return found[0], float(found[1].sum())
 
 
-received = receive.remote(meeting)
+receiver = Receiver.remote()
+assert ray.get(receiver.ready.remote())
+meeting, store = WeightGroup.open(ray.util.get_node_ip_address(), 2, "gloo", 120.0)
+received = receiver.receive.remote(meeting)
 group = WeightGroup(meeting, 0, torch.device("cpu"), store)
 group.send([("w", torch.empty(1000, device="meta"))], [("w", torch.arange(1000.0))])
 group.flush()
