@@ -127,7 +127,8 @@ def train(
     from sharegrpo_rl.runs.train import run_name
     from sharegrpo_rl.runs.train import train as run_training
 
-    options = options.model_copy(update={"name": run_name(spec, options, run_params(spec, options.seed, digests))})
+    if as_json:  # the folder is named before the run, so that it can be read after it
+        options = options.model_copy(update={"name": run_name(spec, options, run_params(spec, options.seed, digests))})
     with _told_on_stderr(as_json):
         code = run_training(spec, options, Console(), digests)
     if as_json:
@@ -166,8 +167,9 @@ def tune(
     from sharegrpo_rl.search.journal import RESULTS, SearchFolder, search_params
     from sharegrpo_rl.search.run import run_search, search_name
 
-    params = search_params(spec, options.seed, digests)
-    options = options.model_copy(update={"name": search_name(spec, options, params)})
+    if as_json:
+        params = search_params(spec, options.seed, digests)
+        options = options.model_copy(update={"name": search_name(spec, options, params)})
     with _told_on_stderr(as_json):
         code = run_search(spec, options, Console(), digests)
     if as_json:
@@ -290,11 +292,10 @@ def watch(
     imports: ImportOption = None,
 ) -> None:
     """Serve the page of a run, a search or a comparison on 127.0.0.1 while it goes on. Writes nothing; Ctrl-C ends it."""
-    from sharegrpo_rl.config.user_code import import_user_files
     from sharegrpo_rl.reports.watch import watch as serve
     from sharegrpo_rl.search.results import read_search
 
-    import_user_files(imports or [])
+    _import(imports)
     raise typer.Exit(serve(run, port, read_search))
 
 

@@ -104,10 +104,10 @@ def test_a_number_that_is_none_ends_with_one_line(name: str, capsys: pytest.Capt
     assert run(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     flag = name.replace("_", "-")
-    # Later typers refuse it themselves: NaN is within no bounds.
-    assert line == f"error: {name}: nan is not a finite number" or line.startswith(
-        f"error: Invalid value for '--{flag}'"
-    )
+    if typer.BadParameter.__module__.startswith("click"):
+        assert line == f"error: {name}: nan is not a finite number"
+    else:  # later typers refuse it themselves: NaN is within no bounds
+        assert line.startswith(f"error: Invalid value for '--{flag}'")
 
 
 @pytest.mark.parametrize("command", ["train", "tune"])

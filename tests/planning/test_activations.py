@@ -26,7 +26,7 @@ from sharegrpo_rl.training.step import TrainingStep
 
 LIMITS = PromptSettings(max_prompt_tokens=2048, min_pixels=784, max_pixels=50_176)
 ROWS, LENGTH = 8, 40
-CLOSE = 0.02 if Version(transformers.__version__) >= Version("5.18") else 0.05  # earlier layers save up to 4 % more
+EARLIER = Version(transformers.__version__) < Version("5.17")
 LORA = {"r": 2, "alpha": 4.0, "target_modules": ["language"]}
 
 
@@ -75,6 +75,7 @@ def ready(folder: str, tiny: SimpleNamespace, **settings: Any) -> tuple[Policy, 
     return policy, packs, (sizes, train, work, MicroBatch(tokens, 4 * ROWS, 4, 4))
 
 
+@pytest.mark.xfail(EARLIER, reason="layers of transformers 5.16 save up to 4 % more than planned", strict=True)
 @pytest.mark.parametrize(
     "settings",
     [{}, {"dtype": "bfloat16"}, {"lora": LORA}, {"lora": LORA, "dtype": "bfloat16"}],
@@ -90,11 +91,11 @@ def test_a_layer_saves_what_is_planned(folder: str, tiny: SimpleNamespace, setti
     modules = first | {"language": model.language_model.layers[1], "vision": model.visual.blocks[1]}
     saved = saved_by(modules, policy.model.parameters(), lambda: policy.logprobs(packs))
     assert layer_bytes(sizes.text, train.itemsize, train.adapters, micro.tokens) == pytest.approx(
-        saved["language"], rel=CLOSE
+        saved["language"], rel=0.02
     )
     patches = sum(int(p.prompt.images[0].tensors["image_grid_thw"].prod()) for p in packs)
     expected = 0 if train.adapters else patches * patch_bytes(sizes.vision, train.itemsize)
-    assert expected == pytest.approx(saved["vision"], rel=CLOSE)
+    assert expected == pytest.approx(saved["vision"], rel=0.02)
 
 
 def test_attention_s_way_on_a_gpu_copies_what_is_planned(
