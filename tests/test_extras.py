@@ -82,7 +82,8 @@ def test_every_extra_has_its_package_in_the_metadata():
     }
     for extra, module in EXTRAS.items():
         assert (extra, module.replace("_", "-")) in wanted
-        require_extra(extra, "this test")  # the development environment has them all
+        if extra != "easy-vqa":  # the others are those of `all`, which a clone has
+            require_extra(extra, "this test")
 
 
 def test_an_extra_that_is_missing_is_named(monkeypatch):
